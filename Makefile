@@ -1,0 +1,72 @@
+# ExpertFleet. `make help` lists the targets.
+# Needs python >= 3.11, git and GNU make; everything else goes into .venv.
+
+PYTHON      ?= python3
+NUM_CLIENTS ?= 20
+RUN_CONFIG  ?=
+PYTEST_ARGS ?=
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+# A directory without a module in it would be an error to mypy.
+SOURCES := $(foreach d,common server_app client_app benchmarks tests,$(if $(shell find $(d) -name '*.py' -print -quit 2>/dev/null),$(d)))
+
+# RUN_CONFIG holds quotes and spaces: it reaches the recipe through the environment,
+# where the shell does not read it a second time.
+export RUN_CONFIG
+
+.DEFAULT_GOAL := help
+.PHONY: help install simulate test check format lock clean distclean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Examples:"
+	@echo "    make simulate"
+	@echo "    make simulate RUN_CONFIG='strategy=\"random\" num-rounds=10' NUM_CLIENTS=50"
+	@echo "    make test PYTEST_ARGS='tests/common -k metrics'"
+
+install: $(STAMP) ## Create .venv and install the project and its tools
+
+simulate: $(STAMP) ## Train on this machine with `flwr run` (RUN_CONFIG, NUM_CLIENTS)
+	@$(BIN)/python -m server_app flwr-run --num-supernodes "$(NUM_CLIENTS)" --run-config "$$RUN_CONFIG"
+
+test: $(STAMP) ## Run the whole test suite (PYTEST_ARGS narrows it)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+check: $(STAMP) ## Lint, format check, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports
+
+format: $(STAMP) ## Rewrite the sources in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(BIN)/uv ## Pin the newest allowed versions in constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --upgrade \
+	  --python-version 3.11 --fork-strategy fewest --quiet \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+	  --output-file constraints.txt
+
+clean: ## Remove caches and builds (results stay)
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(SOURCES) -type d -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## The same, and the environment .venv
+	rm -rf $(VENV)
+
+# ------------------------------------------------------------------ bootstrap
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(BIN)/uv: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt uv
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.11; name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,1 @@
+"""The device side: trains the experts it was sent with a gate that never leaves."""

@@ -1,0 +1,182 @@
+"""The ClientApp: ``train``, ``evaluate`` and ``query``.
+
+It reads an order, builds exactly the experts the order names, trains them with the
+client's own gate and answers with deltas and per-expert statistics. A message from one
+of Flower's own strategies carries no order; it gets the dense model, full weights and
+the metrics those strategies expect.
+
+Ray runs several virtual clients in one process, so nothing of a client is kept in
+module globals; the caches below hold only the public data set.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client_app import profiler
+from client_app.gates import ContextGates, DirectoryGates, GateStore
+from client_app.session import Session
+from client_app.training import LocalResult, Objective, accuracy, train
+from common import wire
+from common.code_hash import code_hash
+from common.moe import EXTRACTOR, GATE, MoEModel, Vector, expert_part
+from common.seeding import stream
+from common.shape import ordered_spec
+
+app = ClientApp()
+
+
+@app.query()
+def query(message: Message, context: Context) -> Message:
+    """Say who this client is and what it can hold."""
+    session = Session(context)
+    reply = wire.QueryReply(
+        client=session.client,
+        partition_id=session.partition_id,
+        num_partitions=session.num_partitions,
+        num_examples=session.num_examples,
+        code_hash=code_hash(),
+        partition_hash=session.partition_hash,
+        memory_bytes=profiler.memory_bytes(),
+        cores=profiler.cores(),
+        expert_cap=session.expert_cap,
+    )
+    return Message(wire.encode_query_reply(reply), reply_to=message)
+
+
+@app.train()
+def train_round(message: Message, context: Context) -> Message:
+    """Train what the order names and answer with what changed."""
+    return _answer(message, context, may_train=True)
+
+
+@app.evaluate()
+def evaluate_round(message: Message, context: Context) -> Message:
+    """Evaluate what the order names, without training it."""
+    return _answer(message, context, may_train=False)
+
+
+def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
+    session = Session(context)
+    torch.set_num_threads(session.settings.training.threads)
+    if not wire.is_order(message.content):
+        return _answer_flower(message, session, may_train=may_train)
+    started = time.perf_counter()
+    order, vectors = wire.decode_order(message.content)
+    model = ordered_spec(session.spec, order).build(
+        order.experts, session.settings.run.seed
+    )
+    model.load(vectors)
+    gates = _gate_store(context, session, order) if order.gate == "private" else None
+    if gates is not None and (gate := gates.load(order.server_round)) is not None:
+        model.load({GATE: gate})
+    model.to(session.device)
+
+    result, seconds = None, 0.0
+    if order.train and may_train:
+        objective = Objective(
+            gate_balance=session.settings.model.gate_balance,
+            gate_entropy=order.gate_entropy,
+            proximal=order.proximal,
+        )
+        result = _train(model, session, order.server_round, objective)
+        seconds = time.perf_counter() - started
+    if gates is not None and result is not None:
+        gates.save(order.server_round, model.vectors([GATE])[GATE])
+    deltas = {}
+    if result is not None:
+        trained = model.vectors(order.returned_parts())
+        deltas = {name: trained[name] - vectors[name] for name in trained}
+    report = wire.TrainReport(
+        server_round=order.server_round,
+        client=session.client,
+        code_hash=code_hash(),
+        num_examples=session.num_examples,
+        **_statistics(result, order),
+        **(_accuracies(model, session) if order.evaluate else {}),
+        seconds_train=seconds,
+        seconds_total=time.perf_counter() - started,
+        memory_bytes=profiler.memory_bytes(),
+    )
+    return Message(wire.encode_report(report, deltas), reply_to=message)
+
+
+def _gate_store(
+    context: Context, session: Session, order: wire.TrainOrder
+) -> GateStore:
+    if state_dir := session.state_dir:
+        return DirectoryGates(state_dir, order.run, session.client)
+    return ContextGates(context, order.run)
+
+
+def _train(
+    model: MoEModel, session: Session, server_round: int, objective: Objective
+) -> LocalResult:
+    x, y = session.train_tensors()
+    seed = session.settings.run.seed
+    return train(
+        model,
+        x,
+        y,
+        settings=session.settings.training,
+        objective=objective,
+        rng=stream(seed, "train", server_round, session.client),
+    )
+
+
+def _statistics(result: LocalResult | None, order: wire.TrainOrder) -> dict[str, Any]:
+    if result is None:
+        nothing = [0.0] * len(order.experts)
+        return {
+            "expert_samples": [0] * len(order.experts),
+            "expert_accuracy": nothing,
+            "expert_loss": nothing,
+        }
+    statistics: dict[str, Any] = {
+        "expert_samples": result.samples.tolist(),
+        "expert_accuracy": result.accuracy.tolist(),
+        "expert_loss": result.loss.tolist(),
+        "train_loss": result.train_loss,
+    }
+    if order.report_gate:
+        # Float sums may leave [0, 1] by a rounding error.
+        statistics["gate_mass"] = np.clip(result.gate_mass, 0, 1).tolist()
+        statistics["responsibility"] = np.clip(result.responsibility, 0, 1).tolist()
+    return statistics
+
+
+def _accuracies(model: MoEModel, session: Session) -> dict[str, Any]:
+    return {
+        "client_local": accuracy(model, *session.held_out_tensors()),
+        "client_global": accuracy(model, *session.test_tensors()),
+    }
+
+
+def _answer_flower(message: Message, session: Session, *, may_train: bool) -> Message:
+    """Serve Flower's own strategies: the dense model, full weights both ways."""
+    received = wire.decode_arrays(message.content)
+    model = session.spec.dense().build([0], session.settings.run.seed)
+    parts: Iterable[str] = (EXTRACTOR, expert_part(0))
+    model.load(_only(received, parts))
+    model.to(session.device)
+    metrics: dict[str, int | float] = {wire.NUM_EXAMPLES: session.num_examples}
+    if may_train:
+        server_round, proximal = wire.flower_config(message.content)
+        objective = Objective(proximal=proximal)
+        result = _train(model, session, server_round, objective)
+        metrics["train-loss"] = result.train_loss
+    metrics |= {k.replace("_", "-"): v for k, v in _accuracies(model, session).items()}
+    weights = model.vectors(parts) if may_train else {}
+    return Message(wire.encode_flower_reply(weights, metrics), reply_to=message)
+
+
+def _only(vectors: Mapping[str, Vector], names: Iterable[str]) -> dict[str, Vector]:
+    missing = [name for name in names if name not in vectors]
+    if missing:
+        raise wire.WireError(f"the message carries no {', '.join(missing)}")
+    return {name: vectors[name] for name in names}

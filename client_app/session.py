@@ -1,0 +1,115 @@
+"""One client's view of a run: its name, its settings and its own data.
+
+Built afresh for every message from the message's ``Context``, so that virtual clients
+sharing a worker process share nothing but the read-only data set underneath.
+"""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Context
+from numpy.typing import NDArray
+
+from common.config import Settings
+from common.data import (
+    ClientData,
+    Dataset,
+    client_partition,
+    load_client_data,
+    parse_partition,
+    partition_hash,
+)
+from common.moe import ModelSpec
+from common.shape import dataset_of, model_spec, test_samples
+
+Tensors = tuple[torch.Tensor, torch.Tensor]
+
+
+class Session:
+    """What one message handler needs to know about the client it acts for.
+
+    Parameters
+    ----------
+    context : Context
+        ``node_config`` holds ``partition-id`` and ``num-partitions``, and may hold
+        ``name``, ``expert-cap``, ``data-dir`` and ``state-dir`` of this device, which
+        win over the run's settings.
+    """
+
+    def __init__(self, context: Context) -> None:
+        node = context.node_config
+        self.settings = Settings.from_run_config(context.run_config)
+        if "data-dir" in node:
+            data = self.settings.data.model_copy(
+                update={"data_dir": str(node["data-dir"])}
+            )
+            self.settings = self.settings.model_copy(update={"data": data})
+        self.partition_id = int(node["partition-id"])
+        self.num_partitions = int(node["num-partitions"])
+        self.client = str(node.get("name", f"client-{self.partition_id}"))
+        self.expert_cap = int(node.get("expert-cap", 0))
+        self.state_dir = str(node.get("state-dir", self.settings.run.state_dir))
+        self.device = torch.device("cpu")
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set, shared and read-only."""
+        return dataset_of(self.settings)
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """Shape of the full mixture."""
+        return model_spec(self.settings, self.dataset)
+
+    @cached_property
+    def data(self) -> ClientData:
+        """The client's own samples."""
+        data = self.settings.data
+        return load_client_data(
+            self.dataset,
+            parse_partition(data.partition),
+            self.partition_id,
+            self.num_partitions,
+            self.settings.run.seed,
+            held_out=data.held_out,
+            reserved=data.reserved_samples,
+            train_samples=data.train_samples,
+        )
+
+    @property
+    def num_examples(self) -> int:
+        """Local training samples n_c."""
+        return len(self.data.y_train)
+
+    @property
+    def partition_hash(self) -> str:
+        """Hash of the partition this client's share was cut from."""
+        data = self.settings.data
+        return partition_hash(
+            client_partition(
+                self.dataset,
+                parse_partition(data.partition),
+                self.num_partitions,
+                self.settings.run.seed,
+                reserved=data.reserved_samples,
+                train_samples=data.train_samples,
+            )
+        )
+
+    def train_tensors(self) -> Tensors:
+        """Return local training inputs (n, *input_shape) and labels (n,)."""
+        return self._tensors(self.data.x_train, self.data.y_train)
+
+    def held_out_tensors(self) -> Tensors:
+        """Return the client's own held-out inputs and labels."""
+        return self._tensors(self.data.x_held_out, self.data.y_held_out)
+
+    def test_tensors(self) -> Tensors:
+        """Return the global test inputs and labels."""
+        return self._tensors(*test_samples(self.settings, self.dataset))
+
+    def _tensors(self, x: NDArray[Any], y: NDArray[np.int64]) -> Tensors:
+        images = torch.from_numpy(self.dataset.normalise(x)).to(self.device)
+        return images, torch.from_numpy(y.copy()).to(self.device)

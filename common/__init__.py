@@ -1,0 +1,1 @@
+"""What both sides of a run agree on; imports neither side."""

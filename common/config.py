@@ -1,0 +1,312 @@
+"""The settings: one frozen, typed tree, and the only place that checks user input.
+
+Flower hands both sides the same flat ``run-config`` of kebab-case keys.
+:meth:`Settings.from_run_config` turns it into nested, frozen sections and refuses
+whatever is unknown, ill-typed or out of range with one line that names the key, the
+value and what is allowed. Names that other packages own (strategies) are checked where
+they live; options of a single algorithm live in that algorithm's file and arrive
+through ``strategy-options``.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from common.capacity_tiers import CapacityTiers
+
+
+class SettingsError(ValueError):
+    """A setting the user gave cannot be used; the message is one readable line."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest valid name, or ``""``."""
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Section(BaseModel):
+    """A frozen group of settings; keys are the kebab-case form of the field names."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+        validate_by_name=True,
+    )
+
+
+class DataSettings(Section):
+    """Which samples there are and who has them."""
+
+    dataset: str = Field(
+        "digits", description="digits, cifar10, emnist, gtsrb, fashion_mnist or NAME"
+    )
+    data_dir: str = Field(
+        "data", description="directory searched for <dataset>.npz before a download"
+    )
+    partition: str = Field(
+        "dirichlet:0.3", description="iid, dirichlet:ALPHA or classes:N"
+    )
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="share of a client's samples kept for its own test"
+    )
+    train_samples: int = Field(
+        0, ge=0, description="training samples used of the data set; 0 means all"
+    )
+    test_samples: int = Field(
+        0, ge=0, description="global test samples used for evaluation; 0 means all"
+    )
+    reserved_samples: int = Field(
+        0, ge=0, description="samples the server keeps for itself, cut before clients"
+    )
+
+    @field_validator("partition")
+    @classmethod
+    def _known_partition(cls, value: str) -> str:
+        from common.data import parse_partition
+
+        parse_partition(value)
+        return value
+
+
+class ModelSettings(Section):
+    """The mixture: its backbone, its experts and how samples are routed."""
+
+    backbone: str = Field("mlp", description="mlp, cnn, resnet8 or resnet18")
+    num_experts: int = Field(8, ge=1, le=4096, description="experts in all, 1 to 4096")
+    expert_hidden: int = Field(
+        32, ge=1, description="hidden units of one expert, at least 1"
+    )
+    top_k: int = Field(
+        1, ge=0, description="held experts a sample is routed to; 0 means all (soft)"
+    )
+    gate_balance: float = Field(
+        0.01, ge=0, description="weight of the local load-balancing loss, at least 0"
+    )
+    norm: Literal["group", "batch"] = Field(
+        "group", description="normalisation of the convolutional backbones"
+    )
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, value: str) -> str:
+        from common.moe.backbones import BACKBONES
+
+        if value not in BACKBONES:
+            raise ValueError(
+                f"unknown backbone, choose from {', '.join(sorted(BACKBONES))}"
+                + nearest(value, BACKBONES)
+            )
+        return value
+
+
+class TrainingSettings(Section):
+    """What a client does with what it is given (METHODS 1, defaults)."""
+
+    local_epochs: int = Field(2, ge=1, description="local epochs R a round")
+    lr: float = Field(0.05, gt=0, description="learning rate of SGD, above 0")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD, 0 to <1")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay, at least 0")
+    batch_size: int = Field(16, ge=1, description="samples in a batch, at least 1")
+    threads: int = Field(
+        1, ge=1, le=256, description="torch threads of one client, 1 to 256"
+    )
+
+
+class RoundSettings(Section):
+    """How many rounds there are and who takes part in one."""
+
+    num_rounds: int = Field(30, ge=1, description="rounds of training, an integer >= 1")
+    clients_per_round: int = Field(
+        0, ge=0, description="clients asked each round; 0 means all"
+    )
+    expert_capacity: Annotated[CapacityTiers, BeforeValidator(CapacityTiers.parse)] = (
+        Field(
+            CapacityTiers.parse(2),
+            description='experts per client: an integer or tiers "1:0.5,2:0.3,4:0.2"',
+        )
+    )
+    eval_every: int = Field(
+        1, ge=1, description="evaluate every N rounds (the last one always)"
+    )
+    round_deadline: float = Field(
+        3600.0, gt=0, description="seconds a round waits for replies, above 0"
+    )
+
+
+class AssignmentSettings(Section):
+    """Fitness, load bounds and the solver (METHODS 1)."""
+
+    fitness: Literal["accuracy", "loss"] = Field(
+        "accuracy", description="what the fitness of a pair is scored by"
+    )
+    fitness_rate: float = Field(
+        0.3, gt=0, le=1, description="beta, the weight of the newest score, 0< to 1"
+    )
+    fitness_loss_scale: float = Field(
+        1.0, gt=0, description="alpha_L in exp(-alpha_L loss), above 0"
+    )
+    load_tolerance: float = Field(
+        0.1, ge=0, le=1, description="delta, width of the load band, 0 to 1"
+    )
+    deficit_decay: float = Field(
+        1.0, ge=0, le=1, description="gamma, memory of the load deficit, 0 to 1"
+    )
+    deficit_gain: float = Field(
+        1.0, ge=0, description="alpha_adj, how strongly a deficit is repaid; 0 = never"
+    )
+    expert_weighting: Literal["usage", "samples"] = Field(
+        "usage", description="what an expert's updates are weighted by"
+    )
+    solver: Literal["auto", "cp-sat", "flow"] = Field(
+        "auto", description="assignment solver"
+    )
+    solver_time_limit: float = Field(
+        10.0, gt=0, description="seconds one assignment may take, above 0"
+    )
+
+
+class RunSettings(Section):
+    """The algorithm, the seed and where things are written."""
+
+    strategy: str = Field(
+        "flex-moe", description="a name, an entry point, module:Class or flwr:Class"
+    )
+    strategy_options: str = Field(
+        "", description='options of the strategy as TOML pairs, "mu=0.01, decay=0.9"'
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of everything, 0 to 2^32-1")
+    output_dir: str = Field("results", description="directory the run is written to")
+    state_dir: str = Field(
+        "", description="client directory for its private gate; empty means in memory"
+    )
+
+    def parsed_strategy_options(self) -> dict[str, Any]:
+        """Return ``strategy-options`` as a dictionary.
+
+        Raises
+        ------
+        SettingsError
+            If the text is not a comma-separated list of TOML ``key=value`` pairs.
+        """
+        try:
+            return dict(tomllib.loads(f"options = {{{self.strategy_options}}}"))[
+                "options"
+            ]
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(
+                f"strategy-options = {self.strategy_options!r} is not a list of "
+                f"key=value pairs separated by commas: {error}"
+            ) from None
+
+
+class Settings(BaseModel):
+    """Everything a run is made of. Equal settings and seed give equal bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: RunSettings = RunSettings()
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    rounds: RoundSettings = RoundSettings()
+    assignment: AssignmentSettings = AssignmentSettings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        experts = self.model.num_experts
+        if self.rounds.expert_capacity.largest > experts:
+            raise SettingsError(
+                f"expert-capacity = {str(self.rounds.expert_capacity)!r} is not "
+                f"allowed: a client holds 1 to num-experts = {experts} experts"
+            )
+        if self.model.top_k > experts:
+            raise SettingsError(
+                f"top-k = {self.model.top_k} is not allowed: 0 to num-experts = "
+                f"{experts}"
+            )
+        return self
+
+    @classmethod
+    def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:
+        """Parse Flower's flat run-config; keys left out keep their defaults.
+
+        Parameters
+        ----------
+        run_config : Mapping[str, Any]
+            Kebab-case keys to scalars, as in ``[tool.flwr.app.config]``.
+
+        Raises
+        ------
+        SettingsError
+            With one line that names the key, the value and what is allowed.
+        """
+        tree: dict[str, dict[str, Any]] = {}
+        for key, value in run_config.items():
+            if key not in _SECTION_OF:
+                raise SettingsError(
+                    f"unknown setting {key!r}{nearest(key, _SECTION_OF)}"
+                )
+            tree.setdefault(_SECTION_OF[key], {})[key] = value
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise SettingsError(explain(error)) from None
+
+    def to_run_config(self) -> dict[str, str | int | float | bool]:
+        """Return the flat run-config that parses to these settings again."""
+        flat: dict[str, str | int | float | bool] = {}
+        for section in type(self).model_fields:
+            for name, value in getattr(self, section):
+                key = name.replace("_", "-")
+                flat[key] = str(value) if isinstance(value, CapacityTiers) else value
+        return flat
+
+
+_SECTION_OF: dict[str, str] = {
+    name.replace("_", "-"): section
+    for section, field in Settings.model_fields.items()
+    for name in field.annotation.model_fields  # type: ignore[union-attr]
+}
+
+
+def explain(error: ValidationError) -> str:
+    """Return one line for a pydantic error: key, value, what is allowed."""
+    lines = []
+    for item in error.errors():
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, SettingsError):
+            lines.append(str(cause))
+            continue
+        key = str(item["loc"][-1]) if item["loc"] else ""
+        value = item["input"]
+        reason = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            reason = "this name is unknown"
+        elif item["type"] == "literal_error" and isinstance(value, str):
+            expected = item["ctx"]["expected"].replace(" or ", ", ").split(", ")
+            reason += nearest(value, [name.strip("'") for name in expected])
+        section = Settings.model_fields.get(_SECTION_OF.get(key, ""))
+        hint = ""
+        if section is not None and not isinstance(cause, ValueError):
+            field = section.annotation.model_fields[  # type: ignore[union-attr]
+                key.replace("-", "_")
+            ]
+            hint = f" ({key}: {field.description})"
+        lines.append(f"{key} = {value!r} is not allowed: {reason}{hint}")
+    return "; ".join(lines)

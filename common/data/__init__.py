@@ -1,0 +1,39 @@
+"""Data: sets by name, partitions among clients, and what one client sees of them."""
+
+from common.data.clients import (
+    ClientData,
+    client_partition,
+    load_client_data,
+    reserved_split,
+)
+from common.data.dataset import Dataset, Normaliser
+from common.data.datasets import DATASETS, Source, load_dataset
+from common.data.errors import DataError
+from common.data.partition import (
+    PartitionSpec,
+    parse_partition,
+    partition,
+    partition_hash,
+)
+from common.data.partition_kinds import PARTITIONS
+from common.data.splits import held_out_split, stratified_subset
+
+__all__ = [
+    "DATASETS",
+    "PARTITIONS",
+    "ClientData",
+    "DataError",
+    "Dataset",
+    "Normaliser",
+    "PartitionSpec",
+    "Source",
+    "client_partition",
+    "held_out_split",
+    "load_client_data",
+    "load_dataset",
+    "parse_partition",
+    "partition",
+    "partition_hash",
+    "reserved_split",
+    "stratified_subset",
+]

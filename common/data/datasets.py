@@ -1,0 +1,198 @@
+"""Data sets by name: the registry, and where each one is found.
+
+``load_dataset`` reads ``<data-dir>/NAME.npz`` when it is there; else it asks
+torchvision's downloader (``downloads``), which leaves that file behind; else it says
+what to do. ``digits`` ships inside scikit-learn and needs no file.
+
+Not here: what a file must look like (``npz``), and who gets which rows (``partition``).
+A data set of another kind (text, say) is one more :class:`Source` in ``DATASETS``.
+
+Normalisation constants, after division by 255: CIFAR-10, EMNIST letters and
+Fashion-MNIST are the channel mean and standard deviation of their training images;
+GTSRB those of its full training set at 32x32. Digits are 0 to 16 and only divided by
+16. A user's uint8 file gets mean 0.5 and std 0.25, a float file is used as it is:
+fixed rules, so that devices with different files agree.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from common.data.dataset import Dataset, Normaliser, input_shape_of
+from common.data.downloads import fetch
+from common.data.errors import DataError, did_you_mean
+from common.data.npz import read_npz
+from common.data.splits import stratified_subset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a data set comes from.
+
+    Attributes
+    ----------
+    load : Callable[[str, Path], Dataset]
+        Makes the data set ``name`` of the file at a path.
+    files : tuple of str
+        File names looked for in the data directory, first match wins; none for a data
+        set that is embedded in a package.
+    fetch : Callable[[Path], Path] or None
+        Downloads into a directory and returns the file for ``load``.
+    """
+
+    load: Callable[[str, Path], Dataset]
+    files: tuple[str, ...] = ()
+    fetch: Callable[[Path], Path] | None = None
+
+
+def load_dataset(name: str, data_dir: str | Path) -> Dataset:
+    """Load a data set; a second call in the same process returns the same object.
+
+    Parameters
+    ----------
+    name : str
+        A name of ``DATASETS``, or ``NAME`` of a file ``NAME.npz`` in ``data_dir``.
+    data_dir : str or Path
+        Directory searched for the file and, failing that, downloaded into.
+
+    Raises
+    ------
+    DataError
+        If the name is unknown, the file is unusable or the download fails.
+    """
+    directory = Path(data_dir).expanduser().absolute()
+    if Path(name).name != name:  # the name comes over the wire: it is no path
+        raise DataError(_unknown(name, directory))
+    source = DATASETS.get(name) or Source(load=_load_npz, files=(f"{name}.npz",))
+    if not source.files:
+        return _load(name, source, directory, (0, 0))
+    path = next((p for f in source.files if (p := directory / f).is_file()), None)
+    if path is None:
+        if source.fetch is None:
+            raise DataError(_unknown(name, directory))
+        path = source.fetch(directory)
+    stat = path.stat()
+    return _load(name, source, path, (stat.st_mtime_ns, stat.st_size))
+
+
+# A few, not all: a long study in one process walks through many data sets.
+@lru_cache(maxsize=4)
+def _load(name: str, source: Source, path: Path, _version: tuple[int, int]) -> Dataset:
+    return source.load(name, path)
+
+
+def _unknown(name: str, directory: Path) -> str:
+    mine = sorted(path.stem for path in directory.glob("*.npz"))
+    valid = sorted({*DATASETS, *mine})
+    return (
+        f"unknown dataset {name!r}: choose from {', '.join(valid)}, or put {name}.npz "
+        f"with arrays x_train, y_train, x_test, y_test into {directory}"
+        + did_you_mean(name, valid)
+    )
+
+
+def _load_npz(name: str, path: Path) -> Dataset:
+    arrays = read_npz(path)
+    is_bytes = arrays.x_train.dtype == np.uint8
+    return Dataset(
+        name=name,
+        x_train=arrays.x_train,
+        y_train=arrays.y_train,
+        x_test=arrays.x_test,
+        y_test=arrays.y_test,
+        num_classes=arrays.num_classes,
+        input_shape=input_shape_of(arrays.x_train.shape[1:]),
+        normaliser=Normaliser(scale=255.0, mean=(0.5,), std=(0.25,))
+        if is_bytes
+        else Normaliser(),
+        group_train=arrays.group_train,
+    )
+
+
+def _images(
+    name: str,
+    *,
+    num_classes: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    aliases: tuple[str, ...] = (),
+) -> Source:
+    """Return the source of a well-known set of images in bytes."""
+
+    def load(name: str, path: Path) -> Dataset:
+        arrays = read_npz(path, num_classes=num_classes)
+        shape = input_shape_of(arrays.x_train.shape[1:])
+        if arrays.x_train.dtype != np.uint8 or shape[0] != len(mean) or len(shape) != 3:
+            raise DataError(
+                f"{path}, array 'x_train': {name} is uint8 images of {len(mean)} "
+                f"channel(s), got {arrays.x_train.dtype} {arrays.x_train.shape}; keep "
+                "other data under another name"
+            )
+        return Dataset(
+            name=name,
+            x_train=arrays.x_train,
+            y_train=arrays.y_train,
+            x_test=arrays.x_test,
+            y_test=arrays.y_test,
+            num_classes=num_classes,
+            input_shape=shape,
+            normaliser=Normaliser(scale=255.0, mean=mean, std=std),
+            group_train=arrays.group_train,
+        )
+
+    return Source(
+        load=load,
+        files=tuple(f"{stem}.npz" for stem in (name, *aliases)),
+        fetch=lambda directory: fetch(name, directory),
+    )
+
+
+def _load_digits(name: str, _path: Path) -> Dataset:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = bunch.images.astype(np.uint8)
+    y = bunch.target.astype(np.int64)
+    # The seed is part of the data set: everyone's test split is the same.
+    test = stratified_subset(y, round(0.2 * len(y)), np.random.default_rng(0))
+    train = np.setdiff1d(np.arange(len(y)), test)
+    return Dataset(
+        name=name,
+        x_train=x[train],
+        y_train=y[train],
+        x_test=x[test],
+        y_test=y[test],
+        num_classes=10,
+        input_shape=(1, 8, 8),
+        normaliser=Normaliser(scale=16.0),
+    )
+
+
+DATASETS: dict[str, Source] = {
+    "digits": Source(load=_load_digits),
+    "cifar10": _images(
+        "cifar10",
+        num_classes=10,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+    ),
+    "emnist": _images(
+        "emnist",
+        num_classes=26,
+        mean=(0.1722,),
+        std=(0.3309,),
+        aliases=("emnist_letters",),
+    ),
+    "gtsrb": _images(
+        "gtsrb",
+        num_classes=43,
+        mean=(0.3403, 0.3121, 0.3214),
+        std=(0.2724, 0.2608, 0.2669),
+    ),
+    "fashion_mnist": _images(
+        "fashion_mnist", num_classes=10, mean=(0.2860,), std=(0.3530,)
+    ),
+}

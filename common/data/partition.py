@@ -1,0 +1,185 @@
+"""Who has which samples: the notation, the registry and the checks of a partition.
+
+The kinds themselves are in ``partition_kinds``. A partition depends on the labels, the
+seed and the number of clients alone, so that every process of a run works it out for
+itself and none has to be told; its hash shows that all came to the same one.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.data.dataset import Labels
+from common.data.errors import did_you_mean
+from common.data.partition_kinds import PARTITIONS, Request
+from common.data.splits import Indices
+from common.seeding import stream
+
+MIN_SIZE = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionSpec:
+    """A parsed partition; ``str(spec)`` parses to the same.
+
+    Attributes
+    ----------
+    kind : str
+        A name of ``PARTITIONS``.
+    argument : float, int or None
+        What follows the colon.
+    """
+
+    kind: str
+    argument: float | int | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.argument is None else f"{self.kind}:{self.argument}"
+
+
+def parse_partition(text: str) -> PartitionSpec:
+    """Parse ``iid``, ``dirichlet:ALPHA`` or ``classes:N``.
+
+    Raises
+    ------
+    ValueError
+        Naming the value, what is allowed and the nearest valid name.
+    """
+    name, colon, argument = text.strip().partition(":")
+    kind = PARTITIONS.get(name)
+    if kind is None:
+        allowed = ", ".join(entry.usage for entry in PARTITIONS.values())
+        hint = did_you_mean(name, PARTITIONS, _correction(argument))
+        raise ValueError(f"unknown partition {text!r}, choose from {allowed}{hint}")
+    if kind.parse is None:
+        if colon:
+            raise ValueError(
+                f"partition {text!r}: {name} takes no argument; did you mean {name!r}?"
+            )
+        return PartitionSpec(kind=name)
+    try:
+        return PartitionSpec(kind=name, argument=kind.parse(argument))
+    except ValueError:
+        raise ValueError(
+            f"partition {text!r}: expected {kind.usage}, for example {kind.example!r}"
+        ) from None
+
+
+def _correction(argument: str) -> Callable[[str], str]:
+    """Return what to suggest for a kind: with the argument given, if it will do."""
+
+    def corrected(name: str) -> str:
+        kind = PARTITIONS[name]
+        try:
+            return f"{name}:{argument}" if kind.parse and kind.parse(argument) else name
+        except ValueError:
+            return kind.example
+
+    return corrected
+
+
+def partition(
+    labels: Labels,
+    spec: PartitionSpec,
+    num_clients: int,
+    seed: int,
+    *,
+    min_size: int | None = None,
+) -> tuple[Indices, ...]:
+    """Give every client its samples.
+
+    Every sample goes to exactly one client, except that ``classes:N`` leaves out
+    the classes that are nobody's when C*N < K. Clients below the minimum are topped up
+    from the largest ones, with classes they have where possible. (Drawing anew until
+    every client is large enough, as is common, may never end for a small alpha.)
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (N,)
+        Label of every sample.
+    spec : PartitionSpec
+        The kind of partition; see ``parse_partition``.
+    num_clients : int
+        Number of clients C.
+    seed : int
+        Seed of the run.
+    min_size : int, optional
+        Samples every client has at least. The default is half an equal share, but at
+        most 10 and at least 2: one to train on, one to hold out.
+
+    Returns
+    -------
+    tuple of C ndarrays of int64
+        Ascending positions in ``labels``, pairwise disjoint.
+
+    Raises
+    ------
+    ValueError
+        If there are too few samples for so many clients, or the argument does not
+        fit the labels.
+    """
+    if num_clients < 1:
+        raise ValueError(f"a partition over {num_clients} clients: expected 1 or more")
+    request = Request(
+        labels=labels,
+        num_clients=num_clients,
+        argument=float(spec.argument or 0),
+        rng=stream(seed, "data", "partition"),
+    )
+    parts = PARTITIONS[spec.kind].split(request)
+    covered = np.concatenate(parts)
+    if len(parts) != num_clients or len(np.unique(covered)) != len(covered):
+        raise ValueError(f"partition {str(spec)!r} gives samples to several clients")
+    if min_size is None:
+        min_size = max(2, min(MIN_SIZE, len(covered) // (2 * num_clients)))
+    if num_clients * min_size > len(covered):
+        raise ValueError(
+            f"{len(covered)} samples are too few for {num_clients} clients: partition "
+            f"{str(spec)!r} needs at least {min_size} for each"
+        )
+    return tuple(np.sort(part) for part in _top_up(parts, labels, min_size))
+
+
+def _top_up(parts: list[Indices], labels: Labels, min_size: int) -> list[Indices]:
+    """Move samples, one at a time, until every client has ``min_size``.
+
+    Each step takes one sample from the largest client that can give one of a class the
+    smallest client has, and keeps one of that class; without such a client, from the
+    largest. Ends after as many steps as samples are missing: while one client has too
+    few another has more than enough.
+    """
+    sizes = np.array([len(part) for part in parts])
+    _, codes = np.unique(labels, return_inverse=True)
+    counts = np.stack(
+        [np.bincount(codes[part], minlength=codes.max() + 1) for part in parts]
+    )
+    rows = [part.tolist() for part in parts]
+    while sizes.min() < min_size:
+        taker = int(sizes.argmin())
+        can_give = (sizes > min_size)[:, np.newaxis]
+        spare = np.where(can_give & (counts[taker] > 0), counts - 1, 0)
+        if not (spare > 0).any():
+            spare = np.where(can_give, counts, 0)
+        giver = int(np.where((spare > 0).any(axis=1), sizes, -1).argmax())
+        k = int(spare[giver].argmax())
+        position = next(i for i, row in enumerate(rows[giver]) if codes[row] == k)
+        rows[taker].append(rows[giver].pop(position))
+        for client, change in ((giver, -1), (taker, 1)):
+            sizes[client] += change
+            counts[client, k] += change
+    return [np.array(mine, dtype=np.int64) for mine in rows]
+
+
+def partition_hash(parts: tuple[Indices, ...]) -> str:
+    """Return the SHA-256 of a partition as 64 hexadecimal digits.
+
+    The order of clients counts, the order of samples within a client does not; equal
+    on every platform.
+    """
+    digest = hashlib.sha256(b"expertfleet partition 1\0")
+    digest.update(np.array([len(part) for part in parts], dtype="<i8").tobytes())
+    for part in parts:
+        digest.update(np.sort(part).astype("<i8").tobytes())
+    return digest.hexdigest()

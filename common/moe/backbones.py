@@ -1,0 +1,124 @@
+"""Shared feature extractors (psi), by name.
+
+A backbone maps inputs of shape (B, *input_shape) to features (B, D) and says D as
+``out_features``. ``width`` scales every hidden channel count, which is what FedRolex
+needs. Classification happens in the experts, not here.
+
+Convolutional backbones normalise with GroupNorm by default: BatchNorm's running
+statistics describe the data of one client, averaging them over non-IID clients
+describes nobody's, and they would have to travel although they are not gradients.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+Norm = Callable[[int], nn.Module]
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return a GroupNorm with up to 8 groups, whatever divides ``channels``."""
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+NORMS: dict[str, Norm] = {"group": group_norm, "batch": nn.BatchNorm2d}
+
+
+def scaled(channels: int, width: float) -> int:
+    """Return ``ceil(channels * width)``, the FedRolex window of that many channels."""
+    return math.ceil(channels * width)
+
+
+class MLP(nn.Module):
+    """Flatten and one hidden layer: for data as small as 8x8 digits."""
+
+    def __init__(self, input_shape: tuple[int, ...], width: float, norm: Norm) -> None:
+        super().__init__()
+        del norm  # nothing to normalise in one hidden layer
+        self.out_features = scaled(64, width)
+        self.hidden = nn.Linear(math.prod(input_shape), self.out_features)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, *input_shape) to (B, D)."""
+        return torch.relu(self.hidden(x.flatten(1)))
+
+
+class CNN(nn.Module):
+    """Three 3x3 convolutions with pooling and a global average."""
+
+    def __init__(self, input_shape: tuple[int, ...], width: float, norm: Norm) -> None:
+        super().__init__()
+        channels = [scaled(c, width) for c in (32, 64, 128)]
+        self.out_features = channels[-1]
+        stages: list[nn.Module] = []
+        for before, after in zip([input_shape[0], *channels], channels, strict=False):
+            stages += [
+                nn.Conv2d(before, after, 3, padding=1, bias=False),
+                norm(after),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, D)."""
+        return self.stages(x).mean(dim=(2, 3))
+
+
+class ResNet(nn.Module):
+    """A CIFAR-style ResNet of torchvision's basic blocks: 3x3 stem, no max-pool.
+
+    Parameters
+    ----------
+    stages : sequence of (channels, blocks)
+        Every stage after the first halves the resolution.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        width: float,
+        norm: Norm,
+        *,
+        stages: tuple[tuple[int, int], ...],
+    ) -> None:
+        super().__init__()
+        before = scaled(stages[0][0], width)
+        self.stem = nn.Sequential(
+            nn.Conv2d(input_shape[0], before, 3, padding=1, bias=False),
+            norm(before),
+            nn.ReLU(),
+        )
+        blocks: list[nn.Module] = []
+        for stage, (channels, count) in enumerate(stages):
+            after = scaled(channels, width)
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                shortcut = None
+                if stride != 1 or before != after:
+                    shortcut = nn.Sequential(
+                        nn.Conv2d(before, after, 1, stride=stride, bias=False),
+                        norm(after),
+                    )
+                blocks.append(
+                    BasicBlock(before, after, stride, shortcut, norm_layer=norm)
+                )
+                before = after
+        self.blocks = nn.Sequential(*blocks)
+        self.out_features = before
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, D)."""
+        return self.blocks(self.stem(x)).mean(dim=(2, 3))
+
+
+BACKBONES: dict[str, Callable[[tuple[int, ...], float, Norm], nn.Module]] = {
+    "mlp": MLP,
+    "cnn": CNN,
+    "resnet8": partial(ResNet, stages=((16, 1), (32, 1), (64, 1))),
+    "resnet18": partial(ResNet, stages=((64, 2), (128, 2), (256, 2), (512, 2))),
+}

@@ -1,0 +1,54 @@
+"""From settings to data and to the shape of the model, the same on both sides."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.config import Settings
+from common.data import Dataset, load_dataset, stratified_subset
+from common.moe import ModelSpec
+from common.seeding import stream
+from common.wire import TrainOrder
+
+
+def dataset_of(settings: Settings) -> Dataset:
+    """Return the data set the settings name, loaded once per process."""
+    return load_dataset(settings.data.dataset, settings.data.data_dir)
+
+
+def test_samples(
+    settings: Settings, dataset: Dataset
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the global test set, or the seeded subset ``test-samples`` asks for."""
+    wanted = settings.data.test_samples
+    if not wanted or wanted >= len(dataset.y_test):
+        return dataset.x_test, dataset.y_test
+    rng = stream(settings.run.seed, "data", "test-samples")
+    rows = stratified_subset(dataset.y_test, wanted, rng)
+    return dataset.x_test[rows], dataset.y_test[rows]
+
+
+def model_spec(settings: Settings, dataset: Dataset) -> ModelSpec:
+    """Return the full mixture's shape."""
+    return ModelSpec(
+        backbone=settings.model.backbone,
+        input_shape=dataset.input_shape,
+        num_classes=dataset.num_classes,
+        num_experts=settings.model.num_experts,
+        expert_hidden=settings.model.expert_hidden,
+        top_k=settings.model.top_k,
+        norm=settings.model.norm,
+    )
+
+
+def ordered_spec(spec: ModelSpec, order: TrainOrder) -> ModelSpec:
+    """Return the shape a client builds to carry out an order."""
+    return replace(
+        spec,
+        num_experts=order.num_experts,
+        top_k=order.top_k,
+        width=order.width,
+        common_gate=order.common_gate,
+    )

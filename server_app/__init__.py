@@ -1,0 +1,1 @@
+"""The server side: decides who holds which expert, and merges what comes back."""

@@ -1,0 +1,39 @@
+"""The ServerApp: settings to strategy to run, nothing else."""
+
+import logging
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common.config import Settings
+from common.shape import dataset_of, model_spec
+from server_app.evaluation import ServerEvaluation
+from server_app.runlog import RunLog
+from server_app.strategies import find_strategy
+
+logger = logging.getLogger("flwr.expertfleet")
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the strategy the run-config names and keep what it produced."""
+    settings = Settings.from_run_config(context.run_config)
+    # One thread gives the same sums in every process, hence the same bits.
+    torch.set_num_threads(settings.training.threads)
+    dataset = dataset_of(settings)
+    strategy = find_strategy(settings.run.strategy)(
+        settings, model_spec(settings, dataset)
+    )
+    log = RunLog(settings, settings.run.output_dir)
+    strategy.rounds.attach(log)
+    strategy.start(
+        grid,
+        num_rounds=settings.rounds.num_rounds,
+        timeout=settings.rounds.round_deadline,
+        evaluate_fn=ServerEvaluation(strategy, dataset, settings),
+    )
+    log.save_model(strategy.model, strategy.spec)
+    logger.info("results: %s", log.folder)

@@ -1,0 +1,53 @@
+"""Ctrl-C while a run is on: one exception, then a cleaning up nothing interrupts."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, SIGTERM or SIGHUP."""
+
+
+class Signals:
+    """Turns the first signal into one exception, and only where that is safe.
+
+    Before :meth:`arm` and after the exception (or :meth:`disarm`) a signal is
+    remembered but disturbs nothing: impatience must not interrupt the cleaning up.
+    """
+
+    def __init__(self) -> None:
+        self._armed = self._received = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        # Python allows handlers in the main thread only; elsewhere it is not for us
+        # that a signal is meant.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                # `nohup` made the launcher ignore SIGHUP: so it stays.
+                hup_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+                if number != signal.SIGHUP or not hup_ignored:
+                    self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def arm(self) -> None:
+        """Let a signal raise, also one that came before."""
+        self._armed = True
+        if self._received:
+            self._handle(signal.SIGINT, None)
+
+    def disarm(self) -> None:
+        """Hold signals back from here on."""
+        self._armed = False
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._received = True
+        if self._armed:
+            self._armed = False
+            raise Interrupted

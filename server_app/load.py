@@ -1,0 +1,123 @@
+"""Expert loads: targets, the deficit that remembers imbalance, and the bounds.
+
+The load of an expert is the number of clients that held it in a round. All functions
+are pure (FLEX-MoE, dynamic bounds; METHODS 1).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Lower and upper load of every expert for one round.
+
+    Attributes
+    ----------
+    lower, upper : ndarray of int, shape (E,)
+    tolerance : float
+        The delta the band was drawn with.
+    """
+
+    lower: NDArray[np.int64]
+    upper: NDArray[np.int64]
+    tolerance: float
+
+
+def updated_deficit(
+    deficit: NDArray[np.float64], load: ArrayLike, decay: float, limit: float
+) -> NDArray[np.float64]:
+    """Return D_e <- gamma D_e + (L* - L_e), clipped to +-limit against wind-up.
+
+    L* is the mean of the loads that were delivered, so that clients that dropped out
+    make no expert look neglected.
+
+    Parameters
+    ----------
+    deficit : ndarray, shape (E,)
+    load : array_like, shape (E,)
+        L_e, holders whose reply was merged this round.
+    decay : float
+        gamma in [0, 1]; 1 is an integrator.
+    limit : float
+        Number of participants.
+    """
+    delivered = np.asarray(load, dtype=np.float64)
+    return np.clip(decay * deficit + delivered.mean() - delivered, -limit, limit)
+
+
+def adjusted_target(
+    capacity: ArrayLike, deficit: NDArray[np.float64], gain: float
+) -> NDArray[np.float64]:
+    """Return clip(L* + alpha_adj D_e, 0, participants), L* = sum_c k_c / E.
+
+    Parameters
+    ----------
+    capacity : array_like of int, shape (C,)
+        Budgets k_c of this round's participants.
+    deficit : ndarray, shape (E,)
+    gain : float
+        alpha_adj; 0 is the paper's ablation without deficits.
+    """
+    budgets = np.asarray(capacity)
+    fair = budgets.sum() / deficit.size
+    return np.clip(fair + gain * deficit, 0, budgets.size)
+
+
+def band(target: NDArray[np.float64], tolerance: float, participants: int) -> Bounds:
+    """Return floor((1 - delta) L_e) and min(ceil((1 + delta) L_e), participants)."""
+    # A target that is whole up to rounding noise must not widen its band by one.
+    exact = np.round(target, 9)
+    lower = np.floor(np.round((1 - tolerance) * exact, 9)).astype(np.int64)
+    upper = np.ceil(np.round((1 + tolerance) * exact, 9)).astype(np.int64)
+    return Bounds(
+        lower=np.clip(lower, 0, participants),
+        upper=np.clip(upper, 0, participants),
+        tolerance=tolerance,
+    )
+
+
+def lower_bounds_feasible(lower: ArrayLike, capacity: ArrayLike) -> bool:
+    """Whether some assignment meets every lower bound within the budgets.
+
+    Gale-Ryser: the j largest bounds together need no more than sum_c min(k_c, j), for
+    every j. Upper bounds never conflict with lower ones, because an assignment may
+    leave budgets unfilled.
+    """
+    wanted = np.cumsum(np.sort(np.asarray(lower))[::-1])
+    budgets = np.asarray(capacity)
+    available = [np.minimum(budgets, j).sum() for j in range(1, wanted.size + 1)]
+    return bool((wanted <= np.array(available)).all())
+
+
+def relaxations(
+    target: NDArray[np.float64], tolerance: float, participants: int
+) -> Iterator[Bounds]:
+    """Yield the band and then wider ones; the last has no lower bound at all."""
+    while tolerance < 1:
+        yield band(target, tolerance, participants)
+        tolerance = max(2 * tolerance, tolerance + 0.05)
+    yield band(target, 1.0, participants)
+
+
+def dynamic_bounds(
+    capacity: ArrayLike,
+    deficit: NDArray[np.float64],
+    *,
+    tolerance: float,
+    gain: float,
+) -> Bounds:
+    """Return the tightest feasible band around the adjusted target.
+
+    The caller can tell from ``Bounds.tolerance`` whether the band had to be widened,
+    and logs it.
+    """
+    budgets = np.asarray(capacity)
+    target = adjusted_target(budgets, deficit, gain)
+    for bounds in relaxations(target, tolerance, budgets.size):
+        if lower_bounds_feasible(bounds.lower, budgets):
+            return bounds
+    raise AssertionError("the band without lower bounds is always feasible")

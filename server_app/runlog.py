@@ -1,0 +1,253 @@
+"""What a run leaves on the disk, and the line it prints per round.
+
+``<output-dir>/<run>/`` holds ``run.json`` (settings, versions, partition hash),
+``metrics.jsonl`` (one object a round, appended), ``assignments.npz`` (round x client x
+expert), ``fitness.npz`` (the matrix after every round) and ``model.safetensors``.
+"""
+
+import json
+import logging
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import MetricRecord
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from common.code_hash import code_hash
+from common.config import Settings
+from common.files import atomic_write
+from common.moe import ModelSpec, Vector, unflatten
+from common.wire import TrainReport
+
+logger = logging.getLogger("flwr.expertfleet")
+
+
+@dataclass(kw_only=True)
+class ClientRound:
+    """One participant in one round; accuracies are None where not evaluated."""
+
+    client: str
+    experts: list[int]
+    bytes_down: int
+    bytes_up: int = 0
+    replied: bool = False
+    num_examples: int = 0
+    expert_samples: list[int] = field(default_factory=list)
+    train_loss: float | None = None
+    client_global: float | None = None
+    client_local: float | None = None
+    seconds: float = 0.0
+
+    def add_reply(self, report: TrainReport, bytes_up: int) -> None:
+        """Note what an accepted reply said."""
+        self.replied = True
+        self.bytes_up = bytes_up
+        self.num_examples = report.num_examples
+        self.expert_samples = report.expert_samples
+        self.train_loss = report.train_loss
+        self.client_global = report.client_global
+        self.client_local = report.client_local
+        self.seconds = report.seconds_total
+
+
+@dataclass(kw_only=True)
+class RoundRecord:
+    """One line of ``metrics.jsonl``.
+
+    ``cv_round`` and ``cv_cumulative`` are of assignment counts (clients that held an
+    expert and replied), in this round and summed over all; ``cv_samples`` is of the
+    samples routed in this round. Accuracies are shares; bytes are payload bytes.
+    """
+
+    round: int
+    server_global: float | None
+    cv_round: float
+    cv_cumulative: float
+    cv_samples: float
+    load: list[int]
+    samples: list[int]
+    seconds: float
+    solver: dict[str, Any] | None
+    notes: list[str]
+    rejected: dict[str, str]
+    clients: list[ClientRound]
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean of a client measure over the clients that reported it."""
+        values = [getattr(client, name) for client in self.clients]
+        known = [value for value in values if value is not None]
+        return float(np.mean(known)) if known else None
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes sent to clients this round."""
+        return sum(client.bytes_down for client in self.clients)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes of accepted replies this round."""
+        return sum(client.bytes_up for client in self.clients)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object written to ``metrics.jsonl``."""
+        summary = {
+            "client_global": self.mean("client_global"),
+            "client_local": self.mean("client_local"),
+            "train_loss": self.mean("train_loss"),
+            "bytes_down": self.bytes_down,
+            "bytes_up": self.bytes_up,
+        }
+        return {**asdict(self), **summary}
+
+    def to_metrics(self) -> MetricRecord:
+        """Return the scalars as a Flower MetricRecord."""
+        return MetricRecord(
+            {
+                key: value
+                for key, value in self.to_json().items()
+                if isinstance(value, int | float)
+            }
+        )
+
+    def line(self, header: bool = False) -> str:
+        """Return the table line of this round, or the header above it."""
+        solver = self.solver or {"status": "-", "seconds": 0.0}
+        columns = [
+            ("round", 5, f"{self.round}"),
+            ("server", 7, _share(self.server_global)),
+            ("global", 7, _share(self.mean("client_global"))),
+            ("local", 7, _share(self.mean("client_local"))),
+            ("CV", 7, f"{self.cv_round:.3f}"),
+            ("CV cum", 7, f"{self.cv_cumulative:.4f}"),
+            ("MB down", 8, f"{self.bytes_down / 1e6:.2f}"),
+            ("MB up", 8, f"{self.bytes_up / 1e6:.2f}"),
+            ("solver", 9, str(solver["status"])),
+            ("solve s", 8, f"{solver['seconds']:.3f}"),
+            ("round s", 8, f"{self.seconds:.2f}"),
+        ]
+        return " ".join(
+            (name if header else text).rjust(width) for name, width, text in columns
+        )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+class RunLog:
+    """Writes one run's directory.
+
+    Parameters
+    ----------
+    settings : Settings
+    output_dir : path
+        Parent of the run's directory.
+
+    Attributes
+    ----------
+    folder : Path
+    name : str
+        Name of the run: when, what, on what.
+    """
+
+    def __init__(self, settings: Settings, output_dir: str | Path) -> None:
+        run = settings.run
+        strategy = "".join(c if c.isalnum() else "-" for c in run.strategy)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        base = f"{stamp}-{strategy}-{settings.data.dataset}-s{run.seed}"
+        self.name, self.folder = _fresh_folder(Path(output_dir).absolute(), base)
+        self._settings = settings
+        self._assignments: list[NDArray[np.bool_]] = []
+        self._fitness: list[NDArray[np.float32]] = []
+        self._clients: list[str] = []
+
+    def open(self, **facts: Any) -> None:
+        """Write ``run.json``: settings, versions and what the caller adds."""
+        content = {
+            "run": self.name,
+            "settings": self._settings.to_run_config(),
+            "code_hash": code_hash(),
+            "versions": {
+                name: version(name)
+                for name in ("flwr", "torch", "numpy", "ortools", "pydantic")
+            }
+            | {"python": platform.python_version()},
+            **facts,
+        }
+        with atomic_write(self.folder / "run.json") as file:
+            file.write(json.dumps(content, indent=2).encode() + b"\n")
+
+    def append(
+        self, record: RoundRecord, fitness: NDArray[np.float64] | None = None
+    ) -> None:
+        """Add a round to ``metrics.jsonl`` and to the arrays, and print its line."""
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record.to_json()) + "\n")
+        if len(self._assignments) % 20 == 0:
+            logger.info("%s", record.line(header=True))
+        logger.info("%s", record.line())
+        for note in record.notes:
+            logger.info("      %s", note)
+        self._remember(record, fitness)
+
+    def _remember(
+        self, record: RoundRecord, fitness: NDArray[np.float64] | None
+    ) -> None:
+        rows = {name: row for row, name in enumerate(self._clients)}
+        for client in record.clients:
+            rows.setdefault(client.client, len(rows))
+        self._clients = list(rows)
+        held = np.zeros((len(rows), len(record.load)), dtype=np.bool_)
+        for client in record.clients:
+            held[rows[client.client], client.experts] = True
+        self._assignments.append(held)
+        self._save("assignments", self._assignments)
+        if fitness is not None:
+            self._fitness.append(fitness.astype(np.float32))
+            self._save("fitness", self._fitness)
+
+    def _save(self, name: str, matrices: list[NDArray[Any]]) -> None:
+        arrays: dict[str, Any] = {
+            name: _stacked(matrices),
+            "clients": np.array(self._clients),
+        }
+        with atomic_write(self.folder / f"{name}.npz") as file:
+            np.savez_compressed(file, **arrays)
+
+    def save_model(self, model: Mapping[str, Vector], spec: ModelSpec) -> None:
+        """Write ``model.safetensors`` with one named tensor per parameter."""
+        tensors = {
+            f"{part}.{name}": np.ascontiguousarray(tensor)
+            for part, vector in model.items()
+            for name, tensor in unflatten(vector, spec.layout(part)).items()
+        }
+        with atomic_write(self.folder / "model.safetensors") as file:
+            file.write(save(tensors))
+
+
+def _fresh_folder(parent: Path, base: str) -> tuple[str, Path]:
+    """Make a directory nobody else has; runs of the same second get a number."""
+    for attempt in range(10_000):
+        name = base if attempt == 0 else f"{base}-{attempt}"
+        try:
+            (parent / name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return name, parent / name
+    raise FileExistsError(f"no free name for a run below {parent}")
+
+
+def _stacked(matrices: list[NDArray[Any]]) -> NDArray[Any]:
+    """Stack (clients, experts) matrices over rounds; earlier ones may be shorter."""
+    rows = max(len(matrix) for matrix in matrices)
+    stacked = np.zeros((len(matrices), rows, matrices[0].shape[1]), matrices[0].dtype)
+    for index, matrix in enumerate(matrices):
+        stacked[index, : len(matrix)] = matrix
+    return stacked

@@ -1,0 +1,78 @@
+"""The strategies by name, and the door for the user's own.
+
+A strategy is named by its registered name, by an entry point of the group
+``expertfleet.strategies``, or as ``module:Class``. Nothing is imported until it is
+asked for.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from common.config import Settings, SettingsError, nearest
+from server_app.strategies.base import (
+    ExpertStrategy,
+    Plan,
+    Reply,
+    StrategyOptions,
+    View,
+)
+
+__all__ = [
+    "ENTRY_POINTS",
+    "STRATEGIES",
+    "ExpertStrategy",
+    "Plan",
+    "Reply",
+    "StrategyOptions",
+    "View",
+    "find_strategy",
+]
+
+ENTRY_POINTS = "expertfleet.strategies"
+
+STRATEGIES: dict[str, str] = {
+    "flex-moe": "server_app.strategies.flex_moe:FlexMoE",
+    "greedy": "server_app.strategies.baselines:Greedy",
+    "random": "server_app.strategies.baselines:Random",
+    "round-robin": "server_app.strategies.baselines:RoundRobin",
+}
+
+
+def check_run_config(run_config: Mapping[str, Any]) -> None:
+    """Check everything a run-config says before a device is contacted.
+
+    Raises
+    ------
+    SettingsError
+        With one line that names the key, the value and what is allowed.
+    """
+    settings = Settings.from_run_config(run_config)
+    find_strategy(settings.run.strategy).parse_options(settings)
+
+
+def find_strategy(name: str) -> type[ExpertStrategy]:
+    """Return the strategy class a ``strategy`` setting names.
+
+    Raises
+    ------
+    SettingsError
+        If there is none; the message gives the nearest name.
+    """
+    plugins = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    known = {**plugins, **STRATEGIES}
+    target = known.get(name, name)
+    module_name, _, class_name = target.partition(":")
+    if not class_name:
+        raise SettingsError(
+            f"strategy = {name!r} is not allowed: choose from "
+            f"{', '.join(sorted(known))}, or module:Class{nearest(name, known)}"
+        )
+    try:
+        found = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"strategy = {name!r} cannot be loaded: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, ExpertStrategy)):
+        raise SettingsError(f"strategy = {name!r} is not an ExpertStrategy")
+    return found

@@ -1,0 +1,318 @@
+"""What a strategy is: four verbs over arrays, and a true Flower strategy around them.
+
+``plan`` decides who holds what, ``merge`` folds one reply into the running sums,
+``learn`` remembers what the round taught, ``state``/``load_state`` make that memory a
+value. Polling, bytes, deadlines, logging and checkpoints are not the algorithm and are
+not here (``server_app.rounds``).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import nn
+
+from common.config import Section, Settings, SettingsError, explain
+from common.moe import EXTRACTOR, GATE, ModelSpec, Vector, expert_id
+from common.moe.ensemble import UsageMixture
+from common.wire import TrainOrder, TrainReport
+from server_app.aggregation import PartMeans
+from server_app.assignment import Assignment
+
+if TYPE_CHECKING:
+    from server_app.rounds import Rounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a strategy sees when it plans a round of P participants.
+
+    Attributes
+    ----------
+    server_round : int
+        From 1.
+    clients : ndarray of int, shape (P,)
+        Rows of the participants in matrices over all known clients, ascending.
+    num_clients : int
+        Clients known so far, C.
+    budgets : ndarray of int, shape (P,)
+        k_c, experts each participant can hold.
+    previous : ndarray of bool, shape (P, E)
+        What each participant was last assigned.
+    rng : Generator
+        Random stream of this round; the same after a resume.
+    """
+
+    server_round: int
+    clients: NDArray[np.int64]
+    num_clients: int
+    budgets: NDArray[np.int64]
+    previous: NDArray[np.bool_]
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Who holds what in one round.
+
+    Attributes
+    ----------
+    assignment : ndarray of bool, shape (P, E)
+        Rows follow ``View.clients``.
+    solution : Assignment or None
+        What the solver said, for the log.
+    order : mapping of str to object
+        Fields of :class:`common.wire.TrainOrder` that differ from the defaults.
+    content : mapping of int to mapping of str to vector
+        Parts for clients (by row) that get others than the global model's.
+    notes : tuple of str
+        What the run log should tell about this plan, e.g. a bound that was relaxed.
+    """
+
+    assignment: NDArray[np.bool_]
+    solution: Assignment | None = None
+    order: Mapping[str, Any] = field(default_factory=dict)
+    content: Mapping[int, Mapping[str, Vector]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """One accepted reply; checked against its order before a strategy sees it.
+
+    Attributes
+    ----------
+    client : int
+        Row of the client.
+    deltas : mapping of str to vector
+        What changed, part by part; empty in ``learn``, where it is merged already.
+    """
+
+    client: int
+    order: TrainOrder
+    report: TrainReport
+    deltas: Mapping[str, Vector] = field(default_factory=dict)
+
+    @property
+    def experts(self) -> NDArray[np.int64]:
+        """Global ids of the experts the client held, shape (k,)."""
+        return np.array(self.order.experts, dtype=np.int64)
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """u_{c,e} for each of ``experts``, shape (k,)."""
+        return np.array(self.report.expert_samples, dtype=np.int64)
+
+    def samples_of(self, expert: int) -> int:
+        """u_{c,e} of one expert the client held."""
+        return self.report.expert_samples[self.order.experts.index(expert)]
+
+
+class StrategyOptions(Section):
+    """Options of one algorithm, read from ``strategy-options``; none by default."""
+
+
+class ExpertStrategy(Strategy):
+    """Base of every strategy: shared extractor, assigned experts, private gate.
+
+    Parameters
+    ----------
+    settings : Settings
+    spec : ModelSpec
+        Shape of the full mixture; a dense strategy keeps one expert of it.
+
+    Attributes
+    ----------
+    name, ships, private, source : str
+        What ``python -m server_app strategies`` prints.
+    dense : bool
+        Whether the global model is the dense one: extractor and one expert.
+    gate : {"private", "shared", "none"}
+        Where the gate lives; see :class:`common.wire.TrainOrder`.
+    remembers : tuple of str
+        Names of attributes (arrays and scalars) that make up the state.
+    model : dict of str to ndarray of float32
+        The global model, part by part. Replace vectors, never write into them: a
+        vector may be on its way to a client.
+    usage : ndarray, shape (E,)
+        Samples routed to each expert, over all rounds.
+    """
+
+    name: ClassVar[str] = ""
+    ships: ClassVar[str] = "extractor, assigned experts"
+    private: ClassVar[str] = "gate"
+    source: ClassVar[str] = ""
+    dense: ClassVar[bool] = False
+    gate: ClassVar[Literal["private", "shared", "none"]] = "private"
+    remembers: ClassVar[tuple[str, ...]] = ()
+    Options: ClassVar[type[StrategyOptions]] = StrategyOptions
+
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        self.settings = settings
+        self.spec = spec.dense() if self.dense else spec
+        self.options: Any = self.parse_options(settings)
+        self.model: dict[str, Vector] = self.spec.initial(
+            settings.run.seed, self.shared_parts()
+        )
+        self.usage = np.zeros(self.spec.num_experts)
+        self.sums = PartMeans()
+        self._rounds: Rounds | None = None
+
+    @classmethod
+    def parse_options(cls, settings: Settings) -> StrategyOptions:
+        """Return this algorithm's options; raises SettingsError if one is wrong."""
+        try:
+            return cls.Options.model_validate(settings.run.parsed_strategy_options())
+        except ValidationError as error:
+            valid = ", ".join(cls.Options.model_fields).replace("_", "-") or "none"
+            raise SettingsError(
+                f"strategy-options of {cls.name}: {explain(error)} (options: {valid})"
+            ) from None
+
+    # --- the verbs an algorithm overrides -------------------------------------------
+
+    @abstractmethod
+    def plan(self, view: View) -> Plan:
+        """Decide who holds what in this round."""
+
+    def weight(self, reply: Reply, part: str) -> float:
+        """Return the weight of a client's delta of one part.
+
+        By default the extractor is weighted by the client's samples n_c and an expert
+        by the samples routed to it, u_{c,e} (METHODS 1, aggregation), or by n_c if
+        ``expert-weighting`` says so.
+        """
+        expert = expert_id(part)
+        by_usage = self.settings.assignment.expert_weighting == "usage"
+        if expert is not None and by_usage and not self.dense:
+            return reply.samples_of(expert)
+        return reply.report.num_examples
+
+    def merge(self, reply: Reply) -> None:
+        """Fold one reply into the running sums, as it lands."""
+        for part, delta in reply.deltas.items():
+            self.sums.add(part, delta, self.weight(reply, part))
+
+    def learn(self, replies: Sequence[Reply]) -> None:
+        """Remember what a round taught; replies come in row order, without deltas."""
+
+    def finish(self) -> None:
+        """Apply the merged sums to the global model at the end of a round."""
+        self.sums.apply(self.model)
+        self.sums = PartMeans()
+
+    def global_model(self) -> nn.Module:
+        """Return the server's own predictor: inputs (B, ...) to probabilities (B, C).
+
+        By default the mean of all experts' predictions weighted by how much clients
+        used them (``server_global``, METHODS 1); no gate is needed.
+        """
+        experts = range(self.spec.num_experts)
+        model = self.spec.build(experts)
+        model.load({k: v for k, v in self.model.items() if k in model.parts()})
+        return UsageMixture(model, self.usage)
+
+    # --- what follows from the class attributes -------------------------------------
+
+    def shared_parts(self) -> list[str]:
+        """Names of the parts of the global model; a private gate is not among them."""
+        names = self.spec.part_names()
+        return names if self.gate == "shared" else [n for n in names if n != GATE]
+
+    def parts_for(self, experts: Iterable[int]) -> list[str]:
+        """Names of the parts shipped to a client that holds ``experts``."""
+        held = set(experts)
+        return [
+            name
+            for name in self.shared_parts()
+            if (expert := expert_id(name)) is None or expert in held
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """Return everything the strategy remembers beside the model."""
+        return {name: getattr(self, name) for name in ("usage", *self.remembers)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        for name in ("usage", *self.remembers):
+            setattr(self, name, state[name])
+
+    # --- Flower's strategy interface ------------------------------------------------
+
+    @property
+    def rounds(self) -> Rounds:
+        """The machinery that carries this strategy's plans to the clients."""
+        if self._rounds is None:
+            from server_app.rounds import Rounds
+
+            self._rounds = Rounds(self)
+        return self._rounds
+
+    def arrays(self) -> ArrayRecord:
+        """Return the global model as one flat array per part."""
+        return ArrayRecord({name: Array(v) for name, v in self.model.items()})
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Plan a round and build its messages, one per client, each its own."""
+        del config  # orders are typed; a free-form config has nothing to add
+        if server_round == 1:
+            self.model |= {k: a.numpy() for k, a in arrays.items() if k in self.model}
+        return self.rounds.open(server_round, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Check and merge the replies of a round."""
+        for reply in replies:
+            self.rounds.accept(reply)
+        record = self.rounds.close()
+        return self.arrays(), record.to_metrics()
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Return nothing: evaluation rides in the train reply (one exchange)."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return None: client metrics came with the train replies."""
+        return None
+
+    def summary(self) -> None:
+        """Log what will run."""
+        self.rounds.log_summary()
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord | None = None,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run all rounds in our own loop: one exchange a round, merged as it lands.
+
+        Parameters are Flower's; ``initial_arrays`` defaults to the seeded initial
+        model, and ``evaluate_fn`` is called with the round and the global arrays.
+        """
+        if initial_arrays is not None:
+            self.model |= {k: initial_arrays[k].numpy() for k in self.model}
+        return self.rounds.run(grid, num_rounds, timeout, evaluate_fn)
+
+
+__all__ = ["EXTRACTOR", "ExpertStrategy", "Plan", "Reply", "StrategyOptions", "View"]

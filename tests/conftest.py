@@ -1,0 +1,39 @@
+"""Fixtures and rules that every test shares."""
+
+import os
+
+# Before anything imports torch: two workers share two cores, and sums taken by one
+# thread come out the same on every machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import socket
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that start fleets of processes one after another."""
+    for item in items:
+        if any(map(item.get_closest_marker, ("simulation", "deployment"))):
+            item.add_marker(pytest.mark.xdist_group("processes"))
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Directory of the real data sets (``NAME.npz``), or a skip."""
+    named = os.environ.get("EXPERTFLEET_SHARED")
+    path = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"no data sets in {path}: name their place in EXPERTFLEET_SHARED")
+    return path

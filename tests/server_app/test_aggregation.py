@@ -1,0 +1,111 @@
+"""The exact, order-free weighted mean."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server_app.aggregation import ExactMean, PartMeans
+
+VALUES = st.floats(-1e3, 1e3, width=32)
+
+
+def test_weighted_mean_by_hand() -> None:
+    mean = ExactMean(2)
+    mean.add(np.array([1.0, 2.0], np.float32), 1)
+    mean.add(np.array([4.0, -1.0], np.float32), 3)
+    np.testing.assert_array_equal(mean.mean(), np.array([3.25, -0.25], np.float32))
+
+
+@given(
+    vectors=st.lists(
+        st.tuples(st.lists(VALUES, min_size=3, max_size=3), st.integers(1, 10_000)),
+        min_size=1,
+        max_size=8,
+    ),
+    order=st.randoms(use_true_random=False),
+)
+def test_any_order_gives_the_same_bits_and_the_true_mean(
+    vectors: list[tuple[list[float], int]], order: object
+) -> None:
+    def merged(items: list[tuple[list[float], int]]) -> np.ndarray:
+        mean = ExactMean(3)
+        for values, weight in items:
+            mean.add(np.array(values, np.float32), weight)
+        result = mean.mean()
+        assert result is not None
+        return result
+
+    shuffled = list(vectors)
+    order.shuffle(shuffled)  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(merged(vectors), merged(shuffled))
+    total = sum(weight for _, weight in vectors)
+    for column, value in enumerate(merged(vectors)):
+        exact = sum(Fraction(v[column]) * w for v, w in vectors) / total
+        assert abs(Fraction(float(value)) - exact) <= max(
+            abs(exact) * Fraction(1, 2**23), Fraction(1, 2**30)
+        )
+
+
+def test_vectors_longer_than_a_chunk() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(3, 100_001)).astype(np.float32)
+    mean = ExactMean(100_001)
+    for vector, weight in zip(vectors, (1, 2, 5), strict=True):
+        mean.add(vector, weight)
+    expected = np.average(vectors.astype(np.float64), axis=0, weights=[1, 2, 5])
+    np.testing.assert_allclose(mean.mean(), expected, rtol=0, atol=1e-6)
+
+
+def test_nobody_used_it_means_unchanged() -> None:
+    model = {"expert.0": np.ones(2, np.float32), "expert.1": np.ones(2, np.float32)}
+    sums = PartMeans()
+    sums.add("expert.0", np.full(2, 0.5, np.float32), 0)
+    sums.add("expert.1", np.full(2, 0.5, np.float32), 2)
+    sums.apply(model)
+    np.testing.assert_array_equal(model["expert.0"], [1, 1])
+    np.testing.assert_array_equal(model["expert.1"], [1.5, 1.5])
+
+
+def test_a_missing_expert_is_skipped_not_counted_as_zero() -> None:
+    # Two clients, one holds the expert: its delta counts in full.
+    model = {"extractor": np.zeros(1, np.float32), "expert.3": np.zeros(1, np.float32)}
+    sums = PartMeans()
+    sums.add("extractor", np.array([1.0], np.float32), 10)
+    sums.add("expert.3", np.array([1.0], np.float32), 4)
+    sums.add("extractor", np.array([4.0], np.float32), 20)
+    sums.apply(model)
+    assert model["extractor"][0] == 3.0
+    assert model["expert.3"][0] == 1.0
+
+
+def test_fractional_weights_are_order_free_too() -> None:
+    weights = [0.1, 0.2, 0.3, 1e-5, 7.7]
+    vectors = [np.array([float(i)], np.float32) for i in range(5)]
+    forward, backward = ExactMean(1), ExactMean(1)
+    for vector, weight in zip(vectors, weights, strict=True):
+        forward.add(vector, weight)
+    for vector, weight in zip(vectors[::-1], weights[::-1], strict=True):
+        backward.add(vector, weight)
+    assert forward.mean() == backward.mean()
+    assert forward.mean() == pytest.approx(np.average(range(5), weights=weights), 1e-4)
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_impossible_weights_are_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match="weight"):
+        ExactMean(1).add(np.zeros(1, np.float32), weight)
+
+
+def test_overflow_is_refused_before_it_happens() -> None:
+    mean = ExactMean(1)
+    with pytest.raises(ValueError, match="range of the exact sum"):
+        mean.add(np.array([1e9], np.float32), 1_000)
+    assert mean.mean() is None
+
+
+def test_wrong_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected"):
+        ExactMean(3).add(np.zeros(2, np.float32), 1)
