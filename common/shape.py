@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Settings
-from common.data import Dataset, load_dataset, stratified_subset
+from common.data import Dataset, load_dataset, reserved_split, stratified_subset
 from common.moe import ModelSpec
 from common.seeding import stream
 from common.wire import TrainOrder
@@ -28,6 +28,14 @@ def test_samples(
     rng = stream(settings.run.seed, "data", "test-samples")
     rows = stratified_subset(dataset.y_test, wanted, rng)
     return dataset.x_test[rows], dataset.y_test[rows]
+
+
+def reserved_samples(
+    settings: Settings, dataset: Dataset
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the server's own samples D^r, which no client has (METHODS 3)."""
+    rows, _ = reserved_split(dataset, settings.data.reserved_samples, settings.run.seed)
+    return dataset.x_train[rows], dataset.y_train[rows]
 
 
 def model_spec(settings: Settings, dataset: Dataset) -> ModelSpec:

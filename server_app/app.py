@@ -35,5 +35,5 @@ def main(grid: Grid, context: Context) -> None:
         timeout=settings.rounds.round_deadline,
         evaluate_fn=ServerEvaluation(strategy, dataset, settings),
     )
-    log.save_model(strategy.model, strategy.spec)
+    log.save_model(strategy.model, strategy.layout)
     logger.info("results: %s", log.folder)

@@ -164,7 +164,7 @@ class Rounds:
             experts = np.flatnonzero(plan.assignment[position]).tolist()
             if not experts:
                 continue
-            order = self._order(server_round, experts, plan)
+            order = self._order(server_round, client, experts, plan)
             parts = plan.content.get(client.row) or {
                 name: self.strategy.model[name]
                 for name in self.strategy.parts_for(experts)
@@ -288,7 +288,9 @@ class Rounds:
             rng=stream(self.settings.run.seed, "plan", server_round),
         )
 
-    def _order(self, server_round: int, experts: list[int], plan: Plan) -> TrainOrder:
+    def _order(
+        self, server_round: int, client: Client, experts: list[int], plan: Plan
+    ) -> TrainOrder:
         fields: dict[str, Any] = {
             "run": self.run_name,
             "server_round": server_round,
@@ -298,7 +300,8 @@ class Rounds:
             "gate": self.strategy.gate,
             "evaluate": self._evaluates(server_round),
         }
-        return TrainOrder(**{**fields, **plan.order})
+        special = plan.client_order.get(client.row, {})
+        return TrainOrder(**{**fields, **plan.order, **special})
 
 
 class _Asked:

@@ -9,7 +9,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from common.code_hash import code_hash
 from common.config import Settings
 from common.files import atomic_write
-from common.moe import ModelSpec, Vector, unflatten
+from common.moe import Layout, Vector, unflatten
 from common.wire import TrainReport
 
 logger = logging.getLogger("flwr.expertfleet")
@@ -221,12 +221,14 @@ class RunLog:
         with atomic_write(self.folder / f"{name}.npz") as file:
             np.savez_compressed(file, **arrays)
 
-    def save_model(self, model: Mapping[str, Vector], spec: ModelSpec) -> None:
+    def save_model(
+        self, model: Mapping[str, Vector], layout: Callable[[str], Layout]
+    ) -> None:
         """Write ``model.safetensors`` with one named tensor per parameter."""
         tensors = {
             f"{part}.{name}": np.ascontiguousarray(tensor)
             for part, vector in model.items()
-            for name, tensor in unflatten(vector, spec.layout(part)).items()
+            for name, tensor in unflatten(vector, layout(part)).items()
         }
         with atomic_write(self.folder / "model.safetensors") as file:
             file.write(save(tensors))

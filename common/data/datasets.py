@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from common.data.dataset import Dataset, Normaliser, input_shape_of
+from common.data.digits import load_digits
 from common.data.downloads import fetch
 from common.data.errors import DataError, did_you_mean
-from common.data.npz import read_npz
-from common.data.splits import stratified_subset
+from common.data.npz import Arrays, read_npz
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +94,7 @@ def _unknown(name: str, directory: Path) -> str:
     )
 
 
-def _load_npz(name: str, path: Path) -> Dataset:
-    arrays = read_npz(path)
-    is_bytes = arrays.x_train.dtype == np.uint8
+def _dataset(name: str, arrays: Arrays, normaliser: Normaliser) -> Dataset:
     return Dataset(
         name=name,
         x_train=arrays.x_train,
@@ -105,11 +103,17 @@ def _load_npz(name: str, path: Path) -> Dataset:
         y_test=arrays.y_test,
         num_classes=arrays.num_classes,
         input_shape=input_shape_of(arrays.x_train.shape[1:]),
-        normaliser=Normaliser(scale=255.0, mean=(0.5,), std=(0.25,))
-        if is_bytes
-        else Normaliser(),
+        normaliser=normaliser,
         group_train=arrays.group_train,
     )
+
+
+def _load_npz(name: str, path: Path) -> Dataset:
+    """Load a user's file."""
+    arrays = read_npz(path)
+    if arrays.x_train.dtype != np.uint8:
+        return _dataset(name, arrays, Normaliser())
+    return _dataset(name, arrays, Normaliser(scale=255.0, mean=(0.5,), std=(0.25,)))
 
 
 def _images(
@@ -124,24 +128,15 @@ def _images(
 
     def load(name: str, path: Path) -> Dataset:
         arrays = read_npz(path, num_classes=num_classes)
-        shape = input_shape_of(arrays.x_train.shape[1:])
-        if arrays.x_train.dtype != np.uint8 or shape[0] != len(mean) or len(shape) != 3:
+        x = arrays.x_train
+        shape = input_shape_of(x.shape[1:])
+        if x.dtype != np.uint8 or len(shape) != 3 or shape[0] != len(mean):
             raise DataError(
                 f"{path}, array 'x_train': {name} is uint8 images of {len(mean)} "
-                f"channel(s), got {arrays.x_train.dtype} {arrays.x_train.shape}; keep "
-                "other data under another name"
+                f"channel(s), got {x.dtype} {x.shape}; keep other data under another "
+                "name"
             )
-        return Dataset(
-            name=name,
-            x_train=arrays.x_train,
-            y_train=arrays.y_train,
-            x_test=arrays.x_test,
-            y_test=arrays.y_test,
-            num_classes=num_classes,
-            input_shape=shape,
-            normaliser=Normaliser(scale=255.0, mean=mean, std=std),
-            group_train=arrays.group_train,
-        )
+        return _dataset(name, arrays, Normaliser(scale=255.0, mean=mean, std=std))
 
     return Source(
         load=load,
@@ -150,29 +145,8 @@ def _images(
     )
 
 
-def _load_digits(name: str, _path: Path) -> Dataset:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    x = bunch.images.astype(np.uint8)
-    y = bunch.target.astype(np.int64)
-    # The seed is part of the data set: everyone's test split is the same.
-    test = stratified_subset(y, round(0.2 * len(y)), np.random.default_rng(0))
-    train = np.setdiff1d(np.arange(len(y)), test)
-    return Dataset(
-        name=name,
-        x_train=x[train],
-        y_train=y[train],
-        x_test=x[test],
-        y_test=y[test],
-        num_classes=10,
-        input_shape=(1, 8, 8),
-        normaliser=Normaliser(scale=16.0),
-    )
-
-
 DATASETS: dict[str, Source] = {
-    "digits": Source(load=_load_digits),
+    "digits": Source(load=load_digits),
     "cifar10": _images(
         "cifar10",
         num_classes=10,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from server_app.assignment.cp_sat import solve_cp_sat
-from server_app.assignment.instance import compile_instance
+from server_app.assignment.rounding import compile_instance
 from server_app.assignment.limits import Limits
 from server_app.assignment.problem import AssignmentProblem
 from server_app.assignment.solution import Assignment

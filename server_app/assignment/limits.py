@@ -53,6 +53,8 @@ class Answer:
         Upper bound on the integer objective; None when the solver has none.
     proved : bool
         Whether the solver itself claims optimality.
+    certified : bool
+        Whether prices prove it optimal, independently of the solver.
     note : str
         What the caller should know, e.g. that a fallback was taken.
     """
@@ -60,4 +62,5 @@ class Answer:
     matrix: NDArray[np.bool_]
     bound: int | None
     proved: bool
+    certified: bool = False
     note: str = ""

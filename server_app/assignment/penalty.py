@@ -39,9 +39,9 @@ class LoadPenalty:
     def __bool__(self) -> bool:
         return self.weight > 0.0
 
-    def marginal(self, expert: int, loads: Ints) -> Ints:
+    def marginal(self, experts: Ints | int, loads: Ints) -> Ints:
         """Return the cost of raising a counted load from ``loads`` to ``loads + 1``."""
-        slope = self.weight * (2.0 * (loads - self.target[expert]) + 1.0)
+        slope = self.weight * (2.0 * (loads - self.target[experts]) + 1.0)
         return np.rint(slope).astype(np.int64)
 
     def steps_cost(self, steps: Ints) -> Ints:

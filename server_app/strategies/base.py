@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from common.config import Section, Settings, SettingsError, explain
-from common.moe import EXTRACTOR, GATE, ModelSpec, Vector, expert_id
+from common.moe import GATE, Layout, ModelSpec, Vector, expert_id
 from common.moe.ensemble import UsageMixture
 from common.wire import TrainOrder, TrainReport
 from server_app.aggregation import PartMeans
@@ -72,6 +72,8 @@ class Plan:
         What the solver said, for the log.
     order : mapping of str to object
         Fields of :class:`common.wire.TrainOrder` that differ from the defaults.
+    client_order : mapping of int to mapping of str to object
+        The same for single clients, by row.
     content : mapping of int to mapping of str to vector
         Parts for clients (by row) that get others than the global model's.
     notes : tuple of str
@@ -81,6 +83,7 @@ class Plan:
     assignment: NDArray[np.bool_]
     solution: Assignment | None = None
     order: Mapping[str, Any] = field(default_factory=dict)
+    client_order: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
     content: Mapping[int, Mapping[str, Vector]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -228,6 +231,10 @@ class ExpertStrategy(Strategy):
         names = self.spec.part_names()
         return names if self.gate == "shared" else [n for n in names if n != GATE]
 
+    def layout(self, part: str) -> Layout:
+        """Return name and shape of the tensors in one part of the global model."""
+        return self.spec.layout(part)
+
     def parts_for(self, experts: Iterable[int]) -> list[str]:
         """Names of the parts shipped to a client that holds ``experts``."""
         held = set(experts)
@@ -315,4 +322,4 @@ class ExpertStrategy(Strategy):
         return self.rounds.run(grid, num_rounds, timeout, evaluate_fn)
 
 
-__all__ = ["EXTRACTOR", "ExpertStrategy", "Plan", "Reply", "StrategyOptions", "View"]
+__all__ = ["ExpertStrategy", "Plan", "Reply", "StrategyOptions", "View"]
