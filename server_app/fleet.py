@@ -91,7 +91,7 @@ class Fleet:
         new = sorted(online - self._known_nodes)
         if new:
             queries = [
-                grid.create_message(RecordDict(), "query", node, "query", ttl=timeout)
+                Message(RecordDict(), node, "query", ttl=timeout, group_id="query")
                 for node in new
             ]
             self._register(exchange(grid, queries, timeout))

@@ -138,9 +138,9 @@ class Rounds:
         RuntimeError
             If no client can be reached.
         """
-        started = time.perf_counter()
         deadline = self.settings.rounds.round_deadline
         online = self.fleet.refresh(grid, exchange, deadline)
+        started = time.perf_counter()
         if not online:
             raise RuntimeError(
                 f"no client can take part: {self.fleet.refused or 'none is connected'}"
@@ -169,11 +169,11 @@ class Rounds:
                 name: self.strategy.model[name]
                 for name in self.strategy.parts_for(experts)
             }
-            message = grid.create_message(
+            message = Message(
                 wire.encode_order(order, {k: pack(v) for k, v in parts.items()}),
-                "train",
                 client.node_id,
-                str(server_round),
+                "train",
+                group_id=str(server_round),
                 ttl=deadline,
             )
             self._open.expect(client, order, parts, wire.message_bytes(message))

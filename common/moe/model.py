@@ -183,9 +183,11 @@ class ModelSpec:
         Every part has a random stream of its own, so an expert starts from the same
         values whichever device holds it and whatever else it holds.
         """
-        model = MoEModel(self, tuple(sorted(held)))
-        for name, module in model.parts().items():
-            _initialise(module, derive(seed, "init", name))
+        with torch.random.fork_rng(devices=[]):
+            model = MoEModel(self, tuple(sorted(held)))
+            for name, module in model.parts().items():
+                torch.manual_seed(derive(seed, "init", name))
+                _initialise(module)
         return model
 
     def part_names(self) -> list[str]:
@@ -230,7 +232,7 @@ def _layouts(spec: ModelSpec) -> dict[str, Layout]:
 @lru_cache(maxsize=64)
 @torch.no_grad()
 def _flops(spec: ModelSpec) -> dict[str, int]:
-    model = MoEModel(spec, (0,)).eval()
+    model = spec.build([0]).eval()
     x = torch.zeros(1, *spec.input_shape)
     features = model.extractor(x)
     return {
@@ -255,12 +257,9 @@ def _module_flops(module: nn.Module, x: torch.Tensor) -> int:
     return total
 
 
-@torch.no_grad()
-def _initialise(module: nn.Module, seed: int) -> None:
-    """Re-draw a module's parameters from its own stream (torch's own formulas)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for layer in module.modules():
-            reset = getattr(layer, "reset_parameters", None)
-            if callable(reset):
-                reset()
+def _initialise(module: nn.Module) -> None:
+    """Draw a module's parameters again, by torch's own formulas."""
+    for layer in module.modules():
+        reset = getattr(layer, "reset_parameters", None)
+        if callable(reset):
+            reset()

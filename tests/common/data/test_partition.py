@@ -1,5 +1,8 @@
 """Partitions: properties for all kinds, and hand-made expectations for each."""
 
+import hashlib
+import struct
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -235,7 +238,9 @@ def test_golden_hashes() -> None:
 
 def test_hash_of_a_hand_made_partition() -> None:
     parts = (np.array([0, 2]), np.array([1]))
-    golden = "GOLDEN"
+    layout = struct.pack("<2q", 2, 1) + struct.pack("<3q", 0, 2, 1)
+    golden = hashlib.sha256(b"expertfleet partition 1\0" + layout).hexdigest()
+    assert golden.startswith("00cd63e38425e90f")
     assert hash_of(parts) == golden
     assert hash_of((np.array([2, 0], dtype=np.int32), np.array([1], ">i8"))) == golden
     assert hash_of((np.array([1]), np.array([0, 2]))) != golden

@@ -1,0 +1,74 @@
+"""A private gate survives rounds, restarts and replays, and half-written files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Context, RecordDict
+
+from client_app.gates import KEPT, ContextGates, DirectoryGates, GateStore
+
+
+def gate(value: float) -> np.ndarray:
+    return np.full(3, value, np.float32)
+
+
+@pytest.fixture(params=["context", "directory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> GateStore:
+    if request.param == "directory":
+        return DirectoryGates(tmp_path, "run", "client-0")
+    context = Context(
+        run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}
+    )
+    return ContextGates(context, "run")
+
+
+def test_nothing_saved_yet(store: GateStore) -> None:
+    assert store.load(before_round=1) is None
+
+
+def test_the_newest_gate_before_the_round(store: GateStore) -> None:
+    store.save(1, gate(1))
+    store.save(4, gate(4))
+    np.testing.assert_array_equal(store.load(before_round=9), gate(4))
+    np.testing.assert_array_equal(store.load(before_round=4), gate(1))
+    assert store.load(before_round=1) is None
+
+
+def test_a_replayed_round_starts_from_the_gate_it_started_from(
+    store: GateStore,
+) -> None:
+    for server_round in (1, 2, 3):
+        store.save(server_round, gate(server_round))
+    # The server went back to round 2; what round 3 left must not come back later.
+    np.testing.assert_array_equal(store.load(before_round=2), gate(1))
+    store.save(2, gate(22))
+    np.testing.assert_array_equal(store.load(before_round=9), gate(22))
+
+
+def test_old_gates_are_dropped(store: GateStore) -> None:
+    for server_round in range(1, 20):
+        store.save(server_round, gate(server_round))
+    assert store.load(before_round=20 - KEPT) is None
+    assert store.load(before_round=21 - KEPT) is not None
+
+
+def test_gates_are_apart_by_run_and_client(tmp_path: Path) -> None:
+    DirectoryGates(tmp_path, "run", "client-0").save(1, gate(1))
+    assert DirectoryGates(tmp_path, "run", "client-1").load(2) is None
+    assert DirectoryGates(tmp_path, "other", "client-0").load(2) is None
+
+
+def test_an_unreadable_file_is_passed_over(tmp_path: Path) -> None:
+    store = DirectoryGates(tmp_path, "run", "client-0")
+    store.save(1, gate(1))
+    store.save(2, gate(2))
+    newest = tmp_path / "run" / "client-0" / "gate-2.npy"
+    newest.write_bytes(newest.read_bytes()[:60])
+    np.testing.assert_array_equal(store.load(before_round=9), gate(1))
+
+
+def test_a_name_cannot_leave_the_state_directory(tmp_path: Path) -> None:
+    DirectoryGates(tmp_path / "state", "run", "../../evil").save(1, gate(1))
+    assert list((tmp_path / "state" / "run").iterdir())
+    assert not (tmp_path / "evil").exists()

@@ -1,0 +1,119 @@
+"""Local training: statistics by an independent count, determinism, FedProx."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from client_app.training import Objective, accuracy, train
+from common.config import TrainingSettings
+from common.moe import ModelSpec, MoEModel
+from common.seeding import stream
+
+SPEC = ModelSpec(
+    backbone="mlp",
+    input_shape=(1, 8, 8),
+    num_classes=3,
+    num_experts=5,
+    expert_hidden=8,
+    top_k=1,
+)
+ONE_BATCH = TrainingSettings(local_epochs=1, batch_size=1000, lr=0.1)
+
+
+def data(n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(1)
+    y = np.arange(n) % 3
+    x = rng.normal(size=(n, 1, 8, 8)) + y[:, None, None, None]
+    return torch.tensor(x, dtype=torch.float32), torch.tensor(y)
+
+
+def trained(
+    settings: TrainingSettings, objective: Objective, top_k: int = 1
+) -> tuple[MoEModel, object]:
+    model = replace(SPEC, top_k=top_k).build([1, 3], seed=0)
+    x, y = data()
+    result = train(
+        model, x, y, settings=settings, objective=objective, rng=stream(0, "t")
+    )
+    return model, result
+
+
+def test_statistics_equal_an_independent_count() -> None:
+    # One batch of all samples: the pass happened with the initial weights.
+    model = SPEC.build([1, 3], seed=0)
+    x, y = data()
+    with torch.no_grad():
+        features = model.extractor(x)
+        gate = model.moe.gate(features)
+        chosen = gate[:, [1, 3]].argmax(1)
+        logits = [model.moe.experts[e](features) for e in ("1", "3")]
+    result = train(
+        model, x, y, settings=ONE_BATCH, objective=Objective(), rng=stream(0, "t")
+    )
+    for slot in (0, 1):
+        mine = chosen == slot
+        assert result.samples[slot] == int(mine.sum())
+        if mine.any():
+            hits = (logits[slot][mine].argmax(1) == y[mine]).double().mean()
+            assert result.accuracy[slot] == pytest.approx(float(hits))
+            loss = torch.nn.functional.cross_entropy(logits[slot][mine], y[mine])
+            assert result.loss[slot] == pytest.approx(float(loss), rel=1e-5)
+    np.testing.assert_allclose(result.gate_mass, gate.softmax(1).mean(0), rtol=1e-5)
+
+
+def test_responsibility_is_the_posterior_of_bayes() -> None:
+    model = replace(SPEC, top_k=0).build([1, 3], seed=0)
+    x, y = data()
+    with torch.no_grad():
+        features = model.extractor(x)
+        prior = model.moe.gate(features)[:, [1, 3]].softmax(1)
+        likelihood = torch.stack(
+            [
+                model.moe.experts[e](features).softmax(1)[range(len(y)), y]
+                for e in ("1", "3")
+            ],
+            dim=1,
+        )
+        joint = prior * likelihood
+        expected = (joint / joint.sum(1, keepdim=True)).mean(0)
+    result = train(
+        model, x, y, settings=ONE_BATCH, objective=Objective(), rng=stream(0, "t")
+    )
+    np.testing.assert_allclose(result.responsibility, expected, rtol=1e-4)
+
+
+def test_top_k_counts_every_sample_k_times() -> None:
+    _, result = trained(TrainingSettings(local_epochs=2), Objective(), top_k=2)
+    assert result.samples.tolist() == [60, 60]  # type: ignore[attr-defined]
+
+
+def test_the_same_stream_gives_the_same_bits() -> None:
+    first, _ = trained(TrainingSettings(), Objective(gate_balance=0.01))
+    second, _ = trained(TrainingSettings(), Objective(gate_balance=0.01))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_learns() -> None:
+    model, _ = trained(TrainingSettings(local_epochs=10), Objective())
+    assert accuracy(model, *data()) > 0.9
+
+
+def test_proximal_term_pulls_towards_the_weights_received() -> None:
+    # One step of plain SGD from w_t: the proximal gradient mu (w - w_t) is zero, so
+    # the first step is unchanged; with many steps the distance shrinks.
+    plain = TrainingSettings(local_epochs=1, batch_size=1000, momentum=0.0)
+    same, _ = trained(plain, Objective())
+    prox, _ = trained(plain, Objective(proximal=5.0))
+    for a, b in zip(same.parameters(), prox.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+    def distance(objective: Objective) -> float:
+        start = SPEC.build([1, 3], seed=0)
+        model, _ = trained(TrainingSettings(local_epochs=5), objective)
+        pairs = zip(model.parameters(), start.parameters(), strict=True)
+        return float(sum((a - b).pow(2).sum() for a, b in pairs))
+
+    assert distance(Objective(proximal=1.0)) < 0.5 * distance(Objective())
