@@ -33,7 +33,7 @@ simulate: $(STAMP) ## Train on this machine with `flwr run` (RUN_CONFIG, NUM_CLI
 	@$(BIN)/python -m server_app flwr-run --num-supernodes "$(NUM_CLIENTS)" --run-config "$$RUN_CONFIG"
 
 test: $(STAMP) ## Run the whole test suite (PYTEST_ARGS narrows it)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(STAMP) ## Lint, format check, types, import contracts
 	$(BIN)/ruff check .

@@ -44,7 +44,9 @@ def query(message: Message, context: Context) -> Message:
         partition_hash=session.partition_hash,
         memory_bytes=profiler.memory_bytes(),
         cores=profiler.cores(),
-        expert_cap=session.expert_cap,
+        expert_cap=session.reported_capacity,
+        flops_per_second=float(session.node.get("flops-per-second", 0)),
+        uplink=float(session.node.get("uplink-bytes-per-second", 0)),
     )
     return Message(wire.encode_query_reply(reply), reply_to=message)
 
@@ -68,6 +70,8 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         return _answer_flower(message, session, may_train=may_train)
     started = time.perf_counter()
     order, vectors = wire.decode_order(message.content)
+    if order.train and may_train:
+        session.suffer(order)
     model = ordered_spec(session.spec, order).build(
         order.experts, session.settings.run.seed
     )
@@ -82,6 +86,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         objective = Objective(
             gate_balance=session.settings.model.gate_balance,
             gate_entropy=order.gate_entropy,
+            gate_supervision=order.gate_supervision,
             proximal=order.proximal,
         )
         result = _train(model, session, order.server_round, objective)
@@ -102,6 +107,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         seconds_train=seconds,
         seconds_total=time.perf_counter() - started,
         memory_bytes=profiler.memory_bytes(),
+        expert_cap=session.reported_capacity,
     )
     return Message(wire.encode_report(report, deltas), reply_to=message)
 
@@ -147,6 +153,9 @@ def _statistics(result: LocalResult | None, order: wire.TrainOrder) -> dict[str,
         # Float sums may leave [0, 1] by a rounding error.
         statistics["gate_mass"] = np.clip(result.gate_mass, 0, 1).tolist()
         statistics["responsibility"] = np.clip(result.responsibility, 0, 1).tolist()
+    if order.report_information:
+        for name in ("input_information", "label_information"):
+            statistics[name] = np.maximum(getattr(result, name), 0).tolist()
     return statistics
 
 

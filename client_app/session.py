@@ -22,6 +22,8 @@ from common.data import (
     partition_hash,
 )
 from common.moe import ModelSpec
+from common.seeding import stream
+from common.wire import TrainOrder
 from common.shape import dataset_of, model_spec, test_samples
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
@@ -49,9 +51,51 @@ class Session:
         self.partition_id = int(node["partition-id"])
         self.num_partitions = int(node["num-partitions"])
         self.client = str(node.get("name", f"client-{self.partition_id}"))
-        self.expert_cap = int(node.get("expert-cap", 0))
+        self.node = dict(node)
         self.state_dir = str(node.get("state-dir", self.settings.run.state_dir))
         self.device = torch.device("cpu")
+
+    @property
+    def true_capacity(self) -> int:
+        """Experts this device can hold: what its owner declared, else its tier."""
+        if "expert-cap" in self.node:
+            return int(self.node["expert-cap"])
+        rng = stream(self.settings.run.seed, "capacity")
+        tiers = self.settings.rounds.expert_capacity
+        return int(tiers.budgets(self.num_partitions, rng)[self.partition_id])
+
+    @property
+    def reported_capacity(self) -> int:
+        """What this device declares; wrong on purpose under ``capacity-error``.
+
+        0 means not declared: the server goes by the tier it knows.
+        """
+        error = self.settings.stress.capacity_error
+        if not error:
+            return int(self.node.get("expert-cap", 0))
+        rng = stream(self.settings.run.seed, "capacity-error", self.client)
+        return max(1, round(self.true_capacity * (1 + rng.uniform(-error, error))))
+
+    def suffer(self, order: TrainOrder) -> None:
+        """Fail as the stress settings say; seeded, so that a run can be repeated.
+
+        Raises
+        ------
+        ConnectionError
+            This client drops out of this round.
+        MemoryError
+            It was sent more experts than it can hold, because it reported too much.
+        """
+        stress, seed = self.settings.stress, self.settings.run.seed
+        path = ("drop-out", order.server_round, order.attempt, self.client)
+        if stream(seed, *path).random() < stress.drop_out:
+            raise ConnectionError(f"simulated drop-out of {self.client}")
+        ordered = len(order.experts)
+        if stress.capacity_error and ordered > self.true_capacity:
+            raise MemoryError(
+                f"simulated: {self.client} can hold {self.true_capacity} experts, not "
+                f"{ordered}"
+            )
 
     @cached_property
     def dataset(self) -> Dataset:

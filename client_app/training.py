@@ -27,12 +27,16 @@ class Objective:
         Weight of the load-balancing loss over the held experts.
     gate_entropy : float
         Weight of the gate's entropy; negative rewards a spread gate (FedMix).
+    gate_supervision : float
+        Weight of -log of the gate's mass on the held experts, among all experts: with
+        one expert held, the cross-entropy that names it (anchors of FedJETs).
     proximal : float
         mu of mu/2 ||w - w_t||^2 against the weights received (FedProx, Eq. 2).
     """
 
     gate_balance: float = 0.0
     gate_entropy: float = 0.0
+    gate_supervision: float = 0.0
     proximal: float = 0.0
 
     def loss(
@@ -48,6 +52,10 @@ class Objective:
             loss = loss + self.gate_balance * routed.balance_loss()
         if self.gate_entropy:
             loss = loss + self.gate_entropy * routed.entropy()
+        if self.gate_supervision:
+            gate = routed.gate_logits
+            mass = gate[:, model.moe.held_ids].logsumexp(1) - gate.logsumexp(1)
+            loss = loss - self.gate_supervision * mass.mean()
         if self.proximal:
             parameters = (p for p in model.parameters() if p.requires_grad)
             distance = sum(
@@ -71,6 +79,9 @@ class LocalResult:
         Mean softmax of the gate over all experts of the mixture.
     responsibility : ndarray, shape (H,)
         Mean posterior of each held expert given input and label.
+    input_information, label_information : ndarray, shape (E,)
+        Each expert's share, in nats, of I(X; Z) and of I(Y; Z), where Z is the expert
+        the gate would draw for a sample.
     train_loss : float
         Mean cross-entropy of the mixture.
     """
@@ -80,19 +91,23 @@ class LocalResult:
     loss: NDArray[np.float64]
     gate_mass: NDArray[np.float64]
     responsibility: NDArray[np.float64]
+    input_information: NDArray[np.float64]
+    label_information: NDArray[np.float64]
     train_loss: float
 
 
 class _Tally:
     """Running per-expert sums over the passes of one epoch."""
 
-    def __init__(self, held: int, experts: int) -> None:
+    def __init__(self, held: int, experts: int, classes: int) -> None:
         self.seen = 0
         self.train_loss = 0.0
         self.samples = torch.zeros(held, dtype=torch.float64)
         self.correct = torch.zeros(held, dtype=torch.float64)
         self.loss = torch.zeros(held, dtype=torch.float64)
-        self.gate_mass = torch.zeros(experts, dtype=torch.float64)
+        self.gate_by_label = torch.zeros(classes, experts, dtype=torch.float64)
+        self.gate_entropy = torch.zeros(experts, dtype=torch.float64)
+        self.labels = torch.zeros(classes, dtype=torch.float64)
         self.responsibility = torch.zeros(held, dtype=torch.float64)
 
     @torch.no_grad()
@@ -105,24 +120,34 @@ class _Tally:
         self.samples += torch.bincount(slots, minlength=len(self.samples))
         self.correct.index_add_(0, slots, hit.cpu().double())
         self.loss.index_add_(0, slots, loss.cpu().double())
-        self.gate_mass += routed.gate_logits.softmax(1).sum(0).cpu().double()
+        gate, labels = routed.gate_logits.softmax(1).cpu().double(), y.cpu()
+        self.labels += torch.bincount(labels, minlength=len(self.labels))
+        self.gate_by_label.index_add_(0, labels, gate)
+        self.gate_entropy += torch.special.entr(gate).sum(0)
         self.train_loss += float(F.cross_entropy(routed.logits, y)) * len(y)
         # r_{i,e} ~ g_e(x_i) p_e(y_i | x_i), normalised over the experts that answered
         # sample i; in logs because p underflows.
-        weight = routed.held_probs[routed.samples, routed.slots]
-        posterior = torch.zeros_like(routed.held_probs)
-        posterior[routed.samples, routed.slots] = weight * torch.exp(-loss)
-        posterior /= posterior.sum(1, keepdim=True).clamp_min(1e-30)
-        self.responsibility += posterior.sum(0).cpu().double()
+        prior = routed.held_probs[routed.samples, routed.slots]
+        joint = torch.full_like(routed.held_probs, -torch.inf)
+        joint[routed.samples, routed.slots] = prior.log() - loss
+        self.responsibility += joint.softmax(1).sum(0).cpu().double()
 
     def result(self) -> LocalResult:
         routed = self.samples.clamp_min(1)
+        mean = self.gate_by_label.sum(0) / self.seen
+        # I(X; Z) = H(Z) - H(Z | X), expert by expert; the same given the label.
+        total = torch.special.entr(mean)
+        given_label = self.gate_by_label / self.labels.clamp_min(1)[:, None]
+        share = self.labels / self.seen
+        label_entropy = share @ torch.special.entr(given_label)
         return LocalResult(
             samples=self.samples.long().numpy(),
             accuracy=(self.correct / routed).numpy(),
             loss=(self.loss / routed).numpy(),
-            gate_mass=(self.gate_mass / self.seen).numpy(),
+            gate_mass=mean.numpy(),
             responsibility=(self.responsibility / self.seen).numpy(),
+            input_information=(total - self.gate_entropy / self.seen).numpy(),
+            label_information=(total - label_entropy).numpy(),
             train_loss=self.train_loss / self.seen,
         )
 
@@ -159,7 +184,8 @@ def train(
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    tally = _Tally(len(model.moe.experts), model.spec.num_experts)
+    spec = model.spec
+    tally = _Tally(len(model.moe.experts), spec.num_experts, spec.num_classes)
     for epoch in range(settings.local_epochs):
         last = epoch == settings.local_epochs - 1
         order = torch.from_numpy(rng.permutation(len(y))).to(x.device)

@@ -147,6 +147,18 @@ class RoundSettings(Section):
     round_deadline: float = Field(
         3600.0, gt=0, description="seconds a round waits for replies, above 0"
     )
+    min_replies: int = Field(
+        1, ge=1, description="replies a round needs to be merged, at least 1"
+    )
+    over_selection: float = Field(
+        0.0, ge=0, le=1, description="share of clients asked beyond clients-per-round"
+    )
+    short_round: Literal["repeat", "skip"] = Field(
+        "repeat", description="what happens to a round with too few replies"
+    )
+    set_aside_after: int = Field(
+        5, ge=2, description="failures in a row after which a client is only probed"
+    )
 
 
 class AssignmentSettings(Section):
@@ -170,14 +182,42 @@ class AssignmentSettings(Section):
     deficit_gain: float = Field(
         1.0, ge=0, description="alpha_adj, how strongly a deficit is repaid; 0 = never"
     )
-    expert_weighting: Literal["usage", "samples"] = Field(
-        "usage", description="what an expert's updates are weighted by"
-    )
     solver: Literal["auto", "cp-sat", "flow"] = Field(
         "auto", description="assignment solver"
     )
     solver_time_limit: float = Field(
         10.0, gt=0, description="seconds one assignment may take, above 0"
+    )
+
+
+class MergeSettings(Section):
+    """How replies become the next model, and what is refused."""
+
+    merging: Literal["mean", "clipped", "trimmed-mean", "median"] = Field(
+        "mean", description="rule that merges the deltas of a part over its holders"
+    )
+    expert_weighting: Literal["usage", "samples"] = Field(
+        "usage", description="what an expert's updates are weighted by"
+    )
+    clip_norm: float = Field(
+        1.0, gt=0, description="largest norm of a part's delta if merging is clipped"
+    )
+    trim_share: float = Field(
+        0.2, ge=0, lt=0.5, description="share cut at each end if merging is trimmed"
+    )
+    max_update: float = Field(
+        10.0, gt=0, description="largest RMS change of a part that is accepted"
+    )
+
+
+class StressSettings(Section):
+    """What goes wrong on purpose, for studies (METHODS 2, named stress tests)."""
+
+    drop_out: float = Field(
+        0.0, ge=0, lt=1, description="chance that a client fails a round, 0 to <1"
+    )
+    capacity_error: float = Field(
+        0.0, ge=0, lt=1, description="relative error of reported capacities, 0 to <1"
     )
 
 
@@ -194,6 +234,12 @@ class RunSettings(Section):
     output_dir: str = Field("results", description="directory the run is written to")
     state_dir: str = Field(
         "", description="client directory for its private gate; empty means in memory"
+    )
+    resume_from: str = Field(
+        "", description="directory of a run to go on with; empty starts a new one"
+    )
+    keep_checkpoints: int = Field(
+        3, ge=1, description="checkpoints kept of a run, at least 1"
     )
 
     def parsed_strategy_options(self) -> dict[str, Any]:
@@ -226,6 +272,8 @@ class Settings(BaseModel):
     training: TrainingSettings = TrainingSettings()
     rounds: RoundSettings = RoundSettings()
     assignment: AssignmentSettings = AssignmentSettings()
+    merge: MergeSettings = MergeSettings()
+    stress: StressSettings = StressSettings()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -59,4 +59,5 @@ def ordered_spec(spec: ModelSpec, order: TrainOrder) -> ModelSpec:
         top_k=order.top_k,
         width=order.width,
         common_gate=order.common_gate,
+        mixes=order.mixes,
     )

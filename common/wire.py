@@ -17,6 +17,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common.moe.layer import Mixes
 from common.moe.model import EXTRACTOR, GATE, Vector, expert_id, expert_part
 
 PROTOCOL: Literal[1] = 1
@@ -79,6 +80,8 @@ class TrainOrder(Payload):
     ----------
     run : str
         Name of the run, kept across resumes; the private gate is stored under it.
+    attempt : int
+        How often this round was tried before; its earlier results were dropped.
     experts : list of int
         Sorted global ids of the experts shipped to this client.
     num_experts, top_k : int
@@ -89,19 +92,25 @@ class TrainOrder(Payload):
         a dense model with nothing to route.
     train, evaluate : bool
         Whether to train, and whether to evaluate what was trained.
-    report_gate : bool
-        Whether the reply states gate mass and responsibilities.
+    report_gate, report_information : bool
+        Whether the reply states gate mass and responsibilities, and what the gate's
+        choice says about inputs and labels (HFedMoE).
     width : float
         Share of the hidden channels of the sub-model that was sent (FedRolex).
     common_gate : bool
         Whether a frozen network for the gate is part of the model (FedJETs).
-    proximal, gate_entropy : float
-        Extra terms of the local objective: mu/2 ||w - w_t||^2 (FedProx), and the
-        weight of the gate's entropy (FedMix); negative rewards a spread gate.
+    mixes : {"logits", "probabilities"}
+        What the gate's weights are applied to; ``probabilities`` makes the local loss
+        the likelihood of the mixture (FedMix).
+    proximal, gate_entropy, gate_supervision : float
+        Extra terms of the local objective: mu/2 ||w - w_t||^2 (FedProx), the weight of
+        the gate's entropy (FedMix; negative rewards a spread gate), and the weight of
+        -log of the gate's mass on the experts sent (anchors of FedJETs).
     """
 
     run: Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")]
     server_round: Count
+    attempt: Count = 0
     experts: list[Count]
     num_experts: Annotated[int, Field(ge=1)]
     top_k: Count
@@ -109,10 +118,13 @@ class TrainOrder(Payload):
     train: bool = True
     evaluate: bool = False
     report_gate: bool = False
+    report_information: bool = False
     width: Annotated[float, Field(gt=0, le=1)] = 1.0
     common_gate: bool = False
+    mixes: Mixes = "logits"
     proximal: Annotated[float, Field(ge=0)] = 0.0
     gate_entropy: float = 0.0
+    gate_supervision: Annotated[float, Field(ge=0)] = 0.0
 
     def returned_parts(self) -> list[str]:
         """Names of the parts a correct reply to this order carries."""
@@ -142,6 +154,9 @@ class TrainReport(Payload):
     responsibility : list of float, one entry per ordered expert
         Mean posterior probability of the expert given input and label (FedMix);
         empty unless the order asks for it.
+    input_information, label_information : list of float, shape (num_experts,)
+        Each expert's share, in nats, of what the gate's choice says about the input
+        and about the label; empty unless the order asks for them.
     train_loss : float
         Mean loss over the last local epoch.
     client_global, client_local : float or None
@@ -149,6 +164,8 @@ class TrainReport(Payload):
         held-out samples; None where not evaluated.
     seconds_train, seconds_total : float
         Time spent in local training, and in answering the order as a whole.
+    memory_bytes, expert_cap : int
+        What the device can hold now, as in :class:`QueryReply`.
     """
 
     server_round: Count
@@ -160,12 +177,15 @@ class TrainReport(Payload):
     expert_loss: list[Loss]
     gate_mass: list[Share] = []
     responsibility: list[Share] = []
+    input_information: list[Loss] = []
+    label_information: list[Loss] = []
     train_loss: Loss = 0.0
     client_global: Share | None = None
     client_local: Share | None = None
     seconds_train: Seconds = 0.0
     seconds_total: Seconds = 0.0
     memory_bytes: Count = 0
+    expert_cap: Count = 0
 
 
 class QueryReply(Payload):
@@ -179,6 +199,8 @@ class QueryReply(Payload):
         Memory this process may use, cgroup limits first; 0 if unknown.
     expert_cap : int
         Experts the owner allows this device to hold; 0 if not declared.
+    flops_per_second, uplink : float
+        Training speed, and upload speed in bytes per second; 0 if unknown.
     """
 
     client: Annotated[str, Field(min_length=1, max_length=200)]
@@ -190,6 +212,8 @@ class QueryReply(Payload):
     memory_bytes: Count = 0
     cores: Annotated[int, Field(ge=1)] = 1
     expert_cap: Count = 0
+    flops_per_second: Annotated[float, Field(ge=0)] = 0.0
+    uplink: Annotated[float, Field(ge=0)] = 0.0
 
 
 def pack_array(vector: Vector) -> Array:
@@ -336,10 +360,16 @@ def check_report(
     for field in ("expert_samples", "expert_accuracy", "expert_loss"):
         if len(getattr(report, field)) != len(order.experts):
             raise WireError(f"{field} must have one entry per ordered expert")
-    if report.gate_mass and len(report.gate_mass) != order.num_experts:
-        raise WireError("gate_mass must have one entry per expert of the mixture")
-    if report.responsibility and len(report.responsibility) != len(order.experts):
-        raise WireError("responsibility must have one entry per ordered expert")
+    everyone, held = order.num_experts, len(order.experts)
+    for field, entries, asked in (
+        ("gate_mass", everyone, order.report_gate),
+        ("responsibility", held, order.report_gate),
+        ("input_information", everyone, order.report_information),
+        ("label_information", everyone, order.report_information),
+    ):
+        # A strategy that asked relies on it; unasked, it is more than was wanted.
+        if len(getattr(report, field)) != (entries if asked and order.train else 0):
+            raise WireError(f"{field} must have {entries} entries if asked, else none")
     if order.train and report.num_examples == 0:
         raise WireError("a training reply must come from at least one example")
     most = report.num_examples * max(1, len(order.experts))

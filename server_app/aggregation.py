@@ -50,20 +50,9 @@ class ExactMean:
         """
         if vector.shape != self._sum.shape:
             raise ValueError(f"shape {vector.shape}, expected {self._sum.shape}")
-        if not (np.isfinite(weight) and weight >= 0):
-            raise ValueError(f"weight {weight} is not a non-negative number")
-        # On a grid of its own, the sum of weights is exact in any order as well.
-        weight = round(weight * _WEIGHT_GRID) / _WEIGHT_GRID
+        weight, self._bound = _checked(vector, weight, self._bound)
         if weight == 0:
             return
-        peak = max(float(vector.max()), -float(vector.min())) if vector.size else 0.0
-        bound = self._bound + peak * weight * GRID
-        if not bound < _LARGEST:
-            raise ValueError(
-                f"values up to {peak:g} with weight {weight:g} leave the range of the "
-                "exact sum"
-            )
-        self._bound = bound
         buffer = np.empty(min(_CHUNK, vector.size))
         for start in range(0, vector.size, _CHUNK):
             piece = vector[start : start + _CHUNK]
@@ -85,17 +74,104 @@ class ExactMean:
         return result
 
 
+class CoordinateMean:
+    """Order-free weighted mean per coordinate, over those who held it.
+
+    Vectors may cover different coordinates: a sub-model of some of the channels, or
+    the rows of some experts. Each coordinate has a sum of weights of its own, and one
+    that nobody held does not move.
+
+    Parameters
+    ----------
+    size : int
+        Coordinates in all.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._sum = np.zeros(size, dtype=np.int64)
+        self._weights = np.zeros(size, dtype=np.int64)
+        self._bound = 0.0
+
+    def add(
+        self, positions: NDArray[np.intp], vector: NDArray[np.float32], weight: float
+    ) -> None:
+        """Add ``weight * vector`` at some coordinates; a weight of 0 adds nothing.
+
+        Parameters
+        ----------
+        positions : ndarray of int, shape (n,)
+            Distinct coordinates.
+        vector : ndarray of float32, shape (n,)
+            Their finite values.
+        weight : float
+            As in :meth:`ExactMean.add`.
+
+        Raises
+        ------
+        ValueError
+            If the shape or the weight is wrong, or the sum would overflow.
+        """
+        if vector.shape != positions.shape:
+            raise ValueError(f"shape {vector.shape}, expected {positions.shape}")
+        weight, self._bound = _checked(vector, weight, self._bound)
+        for start in range(0, vector.size if weight else 0, _CHUNK):
+            piece = vector[start : start + _CHUNK].astype(np.float64)
+            where = positions[start : start + _CHUNK]
+            self._sum[where] += np.rint(piece * (weight * GRID)).astype(np.int64)
+            self._weights[where] += round(weight * _WEIGHT_GRID)
+
+    def mean(self) -> NDArray[np.float32]:
+        """Return sum(w v) / sum(w), shape (size,); 0 where nothing had weight."""
+        divisor = np.maximum(self._weights, 1) * (GRID / _WEIGHT_GRID)
+        return (self._sum / divisor).astype(np.float32)
+
+
+def _checked(
+    vector: NDArray[np.float32], weight: float, bound: float
+) -> tuple[float, float]:
+    """Return the weight on its grid and the bound of the sum with this vector in it."""
+    if not (np.isfinite(weight) and weight >= 0):
+        raise ValueError(f"weight {weight} is not a non-negative number")
+    # On a grid of its own, the sum of weights is exact in any order as well.
+    weight = round(weight * _WEIGHT_GRID) / _WEIGHT_GRID
+    peak = max(float(vector.max()), -float(vector.min())) if vector.size else 0.0
+    bound += peak * weight * GRID
+    if not bound < _LARGEST:
+        raise ValueError(
+            f"values up to {peak:g} with weight {weight:g} leave the range of the "
+            "exact sum"
+        )
+    return weight, bound
+
+
 class PartMeans:
-    """One :class:`ExactMean` per part, made when its first vector lands."""
+    """One mean per part, made when its first vector lands."""
 
     def __init__(self) -> None:
-        self._means: dict[str, ExactMean] = {}
+        self._means: dict[str, ExactMean | CoordinateMean] = {}
 
     def add(self, part: str, vector: NDArray[np.float32], weight: float) -> None:
         """Add one client's vector of a part; see :meth:`ExactMean.add`."""
         if weight:
             mean = self._means.setdefault(part, ExactMean(vector.size))
+            if not isinstance(mean, ExactMean):
+                raise TypeError(f"{part} is merged coordinate by coordinate")
             mean.add(vector, weight)
+
+    def add_at(
+        self,
+        part: str,
+        size: int,
+        positions: NDArray[np.intp],
+        vector: NDArray[np.float32],
+        weight: float,
+    ) -> None:
+        """Add some coordinates of a part of ``size``; see :class:`CoordinateMean`."""
+        if weight:
+            mean = self._means.setdefault(part, CoordinateMean(size))
+            if not isinstance(mean, CoordinateMean):
+                raise TypeError(f"{part} is merged as a whole")
+            mean.add(positions, vector, weight)
 
     def apply(self, model: dict[str, NDArray[np.float32]]) -> None:
         """Add every mean delta to its part; parts nobody sent stay as they are."""

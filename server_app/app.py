@@ -27,7 +27,7 @@ def main(grid: Grid, context: Context) -> None:
     strategy = find_strategy(settings.run.strategy)(
         settings, model_spec(settings, dataset)
     )
-    log = RunLog(settings, settings.run.output_dir)
+    log = RunLog(settings)
     strategy.rounds.attach(log)
     strategy.start(
         grid,

@@ -2,14 +2,15 @@
 
 Flower's node ids are random per run and change when a device restarts, so a client is
 known by the name it states in its ``query`` reply. Rows of all matrices follow this
-registry: sorted by partition and name at first, later arrivals appended.
+registry: sorted by partition and name at first, later arrivals appended. It remembers
+how reliably each client answers, and leaves those that keep failing alone for a while.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
@@ -17,12 +18,18 @@ from common import wire
 from common.code_hash import code_hash
 from common.config import Settings
 from common.seeding import stream
-from common.wire import QueryReply, WireError
+from common.wire import QueryReply, TrainReport, WireError
 from server_app.capacity import budgets
 
 logger = logging.getLogger("flwr.expertfleet")
 
 Exchange = Callable[[Grid, list[Message], float], Iterator[Message]]
+
+QUERY_SECONDS = 120.0
+MEMORY = 0.2
+"""Weight of the newest round in the estimate of a client's availability."""
+LONGEST_REST = 8
+"""Rounds between two probes of a client that has been set aside."""
 
 
 @dataclass(kw_only=True)
@@ -38,15 +45,38 @@ class Client:
         Its current address; changes when the device restarts.
     profile : QueryReply
         What it last said about itself.
-    budget : int
-        k_c, experts it may hold.
+    tier : int
+        Experts the user's ``expert-capacity`` gives it.
+    availability : float
+        Running share of rounds it answered, 1 at first.
+    failures : int
+        Rounds in a row it did not answer.
+    rests_until : int
+        First round in which it is asked again.
     """
 
     row: int
     name: str
     node_id: int
     profile: QueryReply
-    budget: int
+    tier: int
+    availability: float = 1.0
+    failures: int = 0
+    rests_until: int = 0
+
+    def note(self, server_round: int, answered: bool) -> None:
+        """Remember whether it answered, and how long to leave it alone if not."""
+        self.availability += MEMORY * (float(answered) - self.availability)
+        self.failures = 0 if answered else self.failures + 1
+        # The first failure is retried at once; then the pause doubles.
+        pause = min(2 ** (self.failures - 1) - 1, LONGEST_REST) if self.failures else 0
+        self.rests_until = server_round + 1 + pause
+
+
+def first_line(message: Message) -> str:
+    """Return what an error reply says, without its traceback."""
+    lines = (message.error.reason or "").strip().splitlines() or ["no reason given"]
+    return f"error {message.error.code}: {lines[0]}"
 
 
 class Fleet:
@@ -55,8 +85,8 @@ class Fleet:
     Parameters
     ----------
     settings : Settings
-    num_experts : int
-        Experts in the mixture; no budget exceeds it.
+    largest_budget : int
+        No budget exceeds it; the number of experts unless a strategy says otherwise.
 
     Attributes
     ----------
@@ -66,9 +96,9 @@ class Fleet:
         Clients that may not take part, with the reason.
     """
 
-    def __init__(self, settings: Settings, num_experts: int) -> None:
+    def __init__(self, settings: Settings, largest_budget: int) -> None:
         self._settings = settings
-        self._num_experts = num_experts
+        self._largest_budget = largest_budget
         self._known_nodes: set[int] = set()
         self.clients: list[Client] = []
         self.refused: dict[str, str] = {}
@@ -77,8 +107,20 @@ class Fleet:
         """Return the number of clients known so far."""
         return len(self.clients)
 
-    def refresh(self, grid: Grid, exchange: Exchange, timeout: float) -> list[Client]:
-        """Ask nodes that are new who they are; return the clients reachable now.
+    def budget(self, client: Client) -> int:
+        """Return k_c of a client as it last described itself."""
+        [allowed] = budgets(
+            [client.tier], [client.profile.expert_cap], self._largest_budget
+        )
+        return int(allowed)
+
+    def refresh(
+        self, grid: Grid, exchange: Exchange, server_round: int, timeout: float
+    ) -> list[Client]:
+        """Ask new nodes who they are; return the clients to plan a round with.
+
+        A client that failed rests for a while; one that failed ``set-aside-after``
+        times has to answer a query before it is trusted with a round again.
 
         Parameters
         ----------
@@ -88,28 +130,56 @@ class Fleet:
             Seconds to wait for answers.
         """
         online = set(grid.get_node_ids())
-        new = sorted(online - self._known_nodes)
-        if new:
+        limit = self._settings.rounds.set_aside_after
+        here = [
+            client
+            for client in self.clients
+            if client.node_id in online and server_round >= client.rests_until
+        ]
+        probed = {c.node_id for c in here if c.failures >= limit}
+        asked = sorted((online - self._known_nodes) | probed)
+        answered: set[int] = set()
+        if asked:
             queries = [
                 Message(RecordDict(), node, "query", ttl=timeout, group_id="query")
-                for node in new
+                for node in asked
             ]
-            self._register(exchange(grid, queries, timeout))
-        return [client for client in self.clients if client.node_id in online]
+            replies = exchange(grid, queries, min(timeout, QUERY_SECONDS))
+            answered = self._register(replies)
+        for client in here:
+            if client.node_id in probed - answered:
+                client.note(server_round, answered=False)
+        return [
+            client
+            for client in self.clients
+            if client.node_id in online and server_round >= client.rests_until
+        ]
 
-    def _register(self, replies: Iterable[Message]) -> None:
+    def update(self, client: Client, report: TrainReport) -> None:
+        """Take over what a device says about its capacity while it trains."""
+        client.profile = client.profile.model_copy(
+            update={
+                "memory_bytes": report.memory_bytes,
+                "expert_cap": report.expert_cap,
+                "num_examples": report.num_examples,
+            }
+        )
+
+    def _register(self, replies: Iterable[Message]) -> set[int]:
+        """Take in query replies; return the nodes that answered."""
         found: list[tuple[QueryReply, int]] = []
+        answered: set[int] = set()
         for message in replies:
             node = message.metadata.src_node_id
             if message.has_error():
-                logger.warning("node %d did not answer: %s", node, message.error.reason)
+                self._refuse(f"node {node}", first_line(message))
                 continue
-            self._known_nodes.add(node)
             try:
                 profile = wire.decode_query_reply(message.content)
             except WireError as error:
                 self._refuse(f"node {node}", str(error))
                 continue
+            answered.add(node)
             if profile.code_hash != code_hash():
                 self._refuse(
                     profile.client,
@@ -118,12 +188,16 @@ class Fleet:
                 )
                 continue
             found.append((profile, node))
+        self._known_nodes |= answered
+        self._admit(sorted(found, key=lambda f: (f[0].partition_id, f[0].client)))
+        return answered
+
+    def _admit(self, found: Sequence[tuple[QueryReply, int]]) -> None:
         by_name = {client.name: client for client in self.clients}
         first = not self.clients
         joined: list[Client] = []
-        for profile, node in sorted(
-            found, key=lambda item: (item[0].partition_id, item[0].client)
-        ):
+        for profile, node in found:
+            self.refused.pop(profile.client, None)
             if known := by_name.get(profile.client):
                 known.node_id, known.profile = node, profile
                 continue
@@ -132,37 +206,46 @@ class Fleet:
                 name=profile.client,
                 node_id=node,
                 profile=profile,
-                budget=0,
+                tier=1,
             )
             by_name[client.name] = client
             self.clients.append(client)
             joined.append(client)
-        self._set_budgets(joined, first)
+        self._set_tiers(joined, first)
 
     def _refuse(self, name: str, reason: str) -> None:
+        if self.refused.get(name) != reason:
+            logger.warning("%s is refused: %s", name, reason)
         self.refused[name] = reason
-        logger.warning("%s is refused: %s", name, reason)
 
-    def _set_budgets(self, joined: list[Client], first: bool) -> None:
+    def _set_tiers(self, joined: list[Client], first: bool) -> None:
         """Draw tiers exactly for the first fleet, by chance for later clients."""
         tiers = self._settings.rounds.expert_capacity
         seed = self._settings.run.seed
         if first:
-            drawn = tiers.budgets(len(joined), stream(seed, "capacity"))
+            drawn = tiers.budgets(len(joined), stream(seed, "capacity")).tolist()
         else:
-            shares = [share for _, share in tiers.tiers]
-            drawn = np.array(
-                [
-                    tiers.tiers[
-                        stream(seed, "capacity", client.name).choice(
-                            len(shares), p=np.array(shares) / sum(shares)
-                        )
-                    ][0]
-                    for client in joined
-                ],
-                dtype=np.int64,
-            )
-        caps = [client.profile.expert_cap for client in joined]
-        allowed = budgets(drawn, caps, self._num_experts).tolist()
-        for client, budget in zip(joined, allowed, strict=True):
-            client.budget = budget
+            experts, shares = zip(*tiers.tiers, strict=True)
+            drawn = [
+                stream(seed, "capacity", client.name).choice(experts, p=shares)
+                for client in joined
+            ]
+        for client, tier in zip(joined, drawn, strict=True):
+            client.tier = int(tier)
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return what a checkpoint keeps of every client, by row."""
+        return [
+            {**asdict(client), "profile": client.profile.model_dump()}
+            for client in self.clients
+        ]
+
+    def load_state(self, clients: Sequence[Mapping[str, Any]]) -> None:
+        """Restore the registry; addresses are found out by asking again."""
+        self.clients = [
+            Client(**{**fields, "profile": QueryReply(**fields["profile"])})
+            for fields in clients
+        ]
+        for client in self.clients:
+            client.node_id = -1
+        self._known_nodes.clear()

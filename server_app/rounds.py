@@ -1,14 +1,16 @@
-"""The round loop: plan, push, merge each reply as it lands, log.
+"""The round loop: plan, push, merge each reply as it lands, log, checkpoint.
 
 One exchange a round; evaluation rides in the train reply. This is where a strategy
 meets Flower: everything here is the same for every algorithm, and no algorithm is here.
+
+A round that gets fewer than ``min-replies`` is repeated or skipped, never half-merged.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,45 +19,23 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from common import wire
-from common.code_hash import code_hash
-from common.metrics import coefficient_of_variation
 from common.moe import Vector
 from common.seeding import stream
-from common.wire import TrainOrder, WireError
+from common.wire import TrainOrder
+from server_app.checkpoint import Checkpoints
 from server_app.fleet import Client, Fleet
-from server_app.runlog import ClientRound, RoundRecord, RunLog
-from server_app.strategies.base import ExpertStrategy, Plan, Reply, View
+from server_app.mailbox import Mailbox
+from server_app.open_round import Asked, OpenRound
+from server_app.runlog import RoundRecord, RunLog
+from server_app.strategies.base import ExpertStrategy, Plan, View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 logger = logging.getLogger("flwr.expertfleet")
 
-POLL_SECONDS = 0.1
-
-
-def exchange(grid: Grid, messages: list[Message], timeout: float) -> Iterator[Message]:
-    """Push messages and yield their replies as they land, until all or the timeout.
-
-    Parameters
-    ----------
-    messages : list of Message
-        A list, not a generator: deployments answer a generator with HTTP 500.
-    timeout : float
-        Seconds.
-    """
-    pending = set(grid.push_messages(messages))
-    deadline = time.monotonic() + timeout
-    while pending:
-        landed = False
-        for reply in grid.pull_messages(sorted(pending)):
-            pending.discard(reply.metadata.reply_to_message_id)
-            landed = True
-            yield reply
-        if pending and not landed:
-            if time.monotonic() > deadline:
-                return
-            time.sleep(POLL_SECONDS)
+REPEATS = 3
+"""How often a short round is tried again before it is skipped after all."""
 
 
 class Rounds:
@@ -69,27 +49,41 @@ class Rounds:
     ----------
     fleet : Fleet
     log : RunLog or None
-        Where records go; None keeps them in memory only.
+        Where records go; None keeps nothing on the disk.
     run_name : str
         Under which clients keep their gates.
+    completed : int
+        Rounds done, skipped ones included.
     """
 
     def __init__(self, strategy: ExpertStrategy) -> None:
         self.strategy = strategy
         self.settings = strategy.settings
-        self.fleet = Fleet(self.settings, strategy.spec.num_experts)
+        self.fleet = Fleet(self.settings, strategy.max_budget)
+        self.mailbox = Mailbox()
         self.log: RunLog | None = None
         self.run_name = "run"
         self.num_rounds = self.settings.rounds.num_rounds
-        self.load_total = np.zeros(strategy.spec.num_experts, dtype=np.int64)
+        self.completed = 0
+        self.load_total: NDArray[np.int64] = np.zeros(
+            strategy.spec.num_experts, dtype=np.int64
+        )
+        self._checkpoints: Checkpoints | None = None
         self._held: dict[int, list[int]] = {}
         self._told_fleet = 0
-        self._open: _OpenRound | None = None
+        self._wanted = 0
+        self._open: OpenRound | None = None
 
     def attach(self, log: RunLog) -> None:
-        """Write every round to ``log``; clients keep their gates under its name."""
+        """Write every round to ``log``; go on from its newest checkpoint if it has one.
+
+        Clients keep their gates under the run's name.
+        """
         self.log, self.run_name = log, log.name
-        log.open()
+        self._checkpoints = Checkpoints(log.folder, self.settings.run.keep_checkpoints)
+        if log.resumed and (state := self._checkpoints.newest()) is not None:
+            self.load_state(state)
+        log.open(self.completed)
 
     def log_summary(self) -> None:
         """Log what will run, in Flower's tree style."""
@@ -111,13 +105,13 @@ class Rounds:
         timeout: float,
         evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None,
     ) -> Result:
-        """Run all rounds and return Flower's result object."""
+        """Run all rounds that are left and return Flower's result object."""
         self.log_summary()
         self.num_rounds = num_rounds
         result = Result()
-        for server_round in range(1, num_rounds + 1):
-            for reply in exchange(grid, self.open(server_round, grid), timeout):
-                self.accept(reply)
+        while self.completed < num_rounds:
+            server_round = self.completed + 1
+            self._exchange(grid, server_round, timeout)
             server_metrics = None
             if evaluate_fn and self._evaluates(server_round):
                 # Finished first: what is evaluated is what the round produced.
@@ -130,7 +124,23 @@ class Rounds:
         result.arrays = self.strategy.arrays()
         return result
 
-    def open(self, server_round: int, grid: Grid) -> list[Message]:
+    def _exchange(self, grid: Grid, server_round: int, timeout: float) -> None:
+        """Carry out one round, again if it was too short and policy says so."""
+        repeats = REPEATS if self.settings.rounds.short_round == "repeat" else 0
+        for attempt in range(repeats + 1):
+            messages = self.open(server_round, grid, attempt)
+            replies = self.mailbox.exchange(grid, messages, timeout)
+            for reply in replies:
+                self.accept(reply)
+                if self._wanted and len(self._current().replies) >= self._wanted:
+                    break
+            replies.close()
+            if not self._is_short() or attempt == repeats:
+                return
+            logger.warning("round %d is repeated: %s", server_round, self._shortage())
+            self._abandon()
+
+    def open(self, server_round: int, grid: Grid, attempt: int = 0) -> list[Message]:
         """Plan a round; return its messages, one per participant.
 
         Raises
@@ -138,18 +148,19 @@ class Rounds:
         RuntimeError
             If no client can be reached.
         """
-        deadline = self.settings.rounds.round_deadline
-        online = self.fleet.refresh(grid, exchange, deadline)
-        started = time.perf_counter()
-        if not online:
+        rounds = self.settings.rounds
+        ready = self.fleet.refresh(
+            grid, self.mailbox.exchange, server_round, rounds.round_deadline
+        )
+        if not ready and not self.fleet.clients:
             raise RuntimeError(
                 f"no client can take part: {self.fleet.refused or 'none is connected'}"
             )
         self._tell_fleet()
-        clients = self._sample(server_round, online)
-        view = self._view(server_round, clients)
-        plan = self.strategy.plan(view)
-        self._open = _OpenRound(server_round, plan, started)
+        clients = self._sample(server_round, ready)
+        plan = self.strategy.plan(self._view(server_round, clients))
+        current = OpenRound(server_round, plan, self.settings.merge.max_update)
+        self._open = current
         packed: dict[int, Array] = {}
 
         def pack(vector: Vector) -> Array:
@@ -164,7 +175,7 @@ class Rounds:
             experts = np.flatnonzero(plan.assignment[position]).tolist()
             if not experts:
                 continue
-            order = self._order(server_round, client, experts, plan)
+            order = self._order(server_round, attempt, client, experts, plan)
             parts = plan.content.get(client.row) or {
                 name: self.strategy.model[name]
                 for name in self.strategy.parts_for(experts)
@@ -174,9 +185,9 @@ class Rounds:
                 client.node_id,
                 "train",
                 group_id=str(server_round),
-                ttl=deadline,
+                ttl=rounds.round_deadline,
             )
-            self._open.expect(client, order, parts, wire.message_bytes(message))
+            current.expect(Asked(client, order, parts), wire.message_bytes(message))
             self._held[client.row] = experts
             messages.append(message)
         return messages
@@ -184,49 +195,66 @@ class Rounds:
     def accept(self, message: Message) -> None:
         """Check one reply and merge it, or note why it was not."""
         current = self._current()
-        asked = current.asked.get(message.metadata.src_node_id)
-        if asked is None or message.metadata.group_id != str(current.server_round):
-            current.rejected[f"node {message.metadata.src_node_id}"] = "was not asked"
-            return
-        if message.has_error():
-            current.rejected[asked.client.name] = (
-                f"error {message.error.code}: {message.error.reason}"
-            )
-            return
-        try:
-            report, deltas = wire.decode_report(message.content)
-            if report.code_hash != code_hash():
-                raise WireError(f"runs other code ({report.code_hash})")
-            if report.client != asked.client.name:
-                raise WireError(f"calls itself {report.client!r}")
-            wire.check_report(asked.order, report, deltas, asked.sizes)
-        except WireError as error:
-            current.rejected[asked.client.name] = str(error)
-            logger.warning("reply of %s rejected: %s", asked.client.name, error)
-            return
-        # A second reply of the same client finds nobody asked.
-        del current.asked[message.metadata.src_node_id]
-        reply = Reply(
-            client=asked.client.row, order=asked.order, report=report, deltas=deltas
-        )
-        self.strategy.merge(reply)
-        current.replies.append(
-            Reply(client=asked.client.row, order=asked.order, report=report)
-        )
-        current.stats[asked.client.row].add_reply(report, wire.message_bytes(message))
+        if (judged := current.judge(message)) is not None:
+            client, reply = judged
+            self.fleet.update(client, reply.report)
+            self.strategy.merge(reply)
 
     def close(self, server_metrics: MetricRecord | None = None) -> RoundRecord:
-        """Finish the round: apply sums, learn, and write its record."""
-        current = self._current()
+        """Finish the round: apply sums, learn, write its record and a checkpoint."""
         self._finish()
-        for asked in current.asked.values():
-            current.rejected.setdefault(asked.client.name, "no reply in time")
-        record = current.record(self.load_total, server_metrics)
+        current = self._current()
+        late, self.mailbox.late = self.mailbox.late, 0
+        record = current.record(self.load_total, server_metrics, late)
         self._open = None
-        if self.log is not None:
-            fitness = getattr(self.strategy, "fitness", None)
-            self.log.append(record, fitness)
+        self.completed = current.server_round
+        if self.log is not None and self._checkpoints is not None:
+            self.log.append(record, getattr(self.strategy, "fitness", None))
+            self._checkpoints.save(self.completed, self.state())
         return record
+
+    def _finish(self) -> None:
+        current = self._current()
+        if current.finished:
+            return
+        if self._is_short():
+            current.notes.append(f"round not merged: {self._shortage()}")
+            self._abandon()
+            return
+        self._note_answers()
+        current.count()
+        self.load_total += current.load
+        self.strategy.usage = self.strategy.usage + current.samples
+        self.strategy.finish()
+        self.strategy.learn(current.replies)
+        current.finished = True
+
+    def _is_short(self) -> bool:
+        current = self._current()
+        # A strategy that asks nobody needs nobody's reply.
+        asked = bool(current.plan.assignment.any())
+        return asked and len(current.replies) < self.settings.rounds.min_replies
+
+    def _shortage(self) -> str:
+        found, needed = len(self._current().replies), self.settings.rounds.min_replies
+        reasons = sorted(set(self._current().rejected.values())) or ["no reply in time"]
+        return f"{found} of at least {needed} replies ({'; '.join(reasons[:3])})"
+
+    def _abandon(self) -> None:
+        """Drop everything a short round merged so far."""
+        self._note_answers()
+        self.strategy.discard()
+        self._current().replies.clear()
+
+    def _note_answers(self) -> None:
+        current = self._current()
+        answered = {reply.client for reply in current.replies}
+        enough = bool(self._wanted) and len(answered) >= self._wanted
+        missing = {client.row for client in current.missing()}
+        for row in current.asked_rows():
+            # Who was still at work when we had enough did not fail.
+            if row in answered or not (enough and row in missing):
+                self.fleet.clients[row].note(current.server_round, row in answered)
 
     def _tell_fleet(self) -> None:
         """Write who takes part into ``run.json`` when that has changed."""
@@ -234,30 +262,19 @@ class Rounds:
             return
         self._told_fleet = len(self.fleet)
         profiles = [client.profile for client in self.fleet.clients]
-        self.log.open(
+        self.log.write_facts(
             partition_hash=sorted({p.partition_hash for p in profiles}),
             clients={
-                client.name: {"budget": client.budget, **client.profile.model_dump()}
+                client.name: {
+                    "budget": self.fleet.budget(client),
+                    **client.profile.model_dump(),
+                }
                 for client in self.fleet.clients
             },
             refused=self.fleet.refused,
         )
 
-    def _finish(self) -> None:
-        current = self._current()
-        if current.finished:
-            return
-        current.finished = True
-        current.replies.sort(key=lambda reply: reply.client)
-        for reply in current.replies:
-            self.load_total[reply.experts] += 1
-            current.load[reply.experts] += 1
-            current.samples[reply.experts] += reply.samples
-        self.strategy.usage = self.strategy.usage + current.samples
-        self.strategy.finish()
-        self.strategy.learn(current.replies)
-
-    def _current(self) -> _OpenRound:
+    def _current(self) -> OpenRound:
         if self._open is None:
             raise RuntimeError("no round is open")
         return self._open
@@ -266,105 +283,77 @@ class Rounds:
         every = self.settings.rounds.eval_every
         return server_round % every == 0 or server_round == self.num_rounds
 
-    def _sample(self, server_round: int, online: list[Client]) -> list[Client]:
-        wanted = self.settings.rounds.clients_per_round
-        if not wanted or wanted >= len(online):
-            return online
+    def _sample(self, server_round: int, ready: list[Client]) -> list[Client]:
+        """Choose the participants; sets how many replies are wanted, 0 for all."""
+        self._wanted = 0
+        rounds = self.settings.rounds
+        if not rounds.clients_per_round or rounds.clients_per_round >= len(ready):
+            return ready
+        asked = ceil((1 + rounds.over_selection) * rounds.clients_per_round)
+        if asked > rounds.clients_per_round:
+            self._wanted = rounds.clients_per_round
         rng = stream(self.settings.run.seed, "sample", server_round)
-        chosen = np.sort(rng.choice(len(online), size=wanted, replace=False))
-        return [online[i] for i in chosen]
+        rows = np.array([client.row for client in ready], dtype=np.int64)
+        if asked >= len(rows):
+            return ready
+        chosen = set(self.strategy.sample(rows, asked, rng).tolist())
+        return [client for client in ready if client.row in chosen]
 
     def _view(self, server_round: int, clients: list[Client]) -> View:
         experts = self.strategy.spec.num_experts
         previous = np.zeros((len(clients), experts), dtype=np.bool_)
         for position, client in enumerate(clients):
             previous[position, self._held.get(client.row, [])] = True
+        budgets = [self.fleet.budget(client) for client in clients]
         return View(
             server_round=server_round,
             clients=np.array([client.row for client in clients], dtype=np.int64),
             num_clients=len(self.fleet),
-            budgets=np.array([client.budget for client in clients], dtype=np.int64),
+            budgets=np.array(budgets, dtype=np.int64),
             previous=previous,
+            availability=np.array([client.availability for client in clients]),
+            profiles=tuple(client.profile for client in clients),
             rng=stream(self.settings.run.seed, "plan", server_round),
         )
 
     def _order(
-        self, server_round: int, client: Client, experts: list[int], plan: Plan
+        self,
+        server_round: int,
+        attempt: int,
+        client: Client,
+        experts: list[int],
+        plan: Plan,
     ) -> TrainOrder:
         fields: dict[str, Any] = {
             "run": self.run_name,
             "server_round": server_round,
+            "attempt": attempt,
             "experts": experts,
             "num_experts": self.strategy.spec.num_experts,
             "top_k": self.strategy.spec.top_k,
+            "mixes": self.strategy.spec.mixes,
             "gate": self.strategy.gate,
             "evaluate": self._evaluates(server_round),
         }
         special = plan.client_order.get(client.row, {})
         return TrainOrder(**{**fields, **plan.order, **special})
 
+    def state(self) -> dict[str, Any]:
+        """Return everything a resumed run needs to go on bit for bit."""
+        return {
+            "completed": self.completed,
+            "model": dict(self.strategy.model),
+            "strategy": self.strategy.state(),
+            "load_total": self.load_total,
+            "held": {str(row): experts for row, experts in self._held.items()},
+            "fleet": self.fleet.state(),
+        }
 
-class _Asked:
-    """What one participant was sent."""
-
-    def __init__(
-        self, client: Client, order: TrainOrder, parts: dict[str, Vector]
-    ) -> None:
-        self.client = client
-        self.order = order
-        self.sizes = {name: vector.size for name, vector in parts.items()}
-
-
-class _OpenRound:
-    """Book-keeping of the round under way."""
-
-    def __init__(self, server_round: int, plan: Plan, started: float) -> None:
-        experts = plan.assignment.shape[1]
-        self.server_round = server_round
-        self.plan = plan
-        self.started = started
-        self.finished = False
-        self.asked: dict[int, _Asked] = {}
-        self.replies: list[Reply] = []
-        self.rejected: dict[str, str] = {}
-        self.stats: dict[int, ClientRound] = {}
-        self.load: NDArray[np.int64] = np.zeros(experts, dtype=np.int64)
-        self.samples: NDArray[np.int64] = np.zeros(experts, dtype=np.int64)
-
-    def expect(
-        self, client: Client, order: TrainOrder, parts: Any, bytes_down: int
-    ) -> None:
-        self.asked[client.node_id] = _Asked(client, order, parts)
-        self.stats[client.row] = ClientRound(
-            client=client.name, experts=order.experts, bytes_down=bytes_down
-        )
-
-    def record(
-        self, load_total: NDArray[np.int64], server_metrics: MetricRecord | None
-    ) -> RoundRecord:
-        solution = self.plan.solution
-        server_global = None
-        if server_metrics is not None and "server_global" in server_metrics:
-            server_global = float(server_metrics["server_global"])  # type: ignore[arg-type]
-        return RoundRecord(
-            round=self.server_round,
-            server_global=server_global,
-            cv_round=coefficient_of_variation(self.load),
-            cv_cumulative=coefficient_of_variation(load_total),
-            cv_samples=coefficient_of_variation(self.samples),
-            load=self.load.tolist(),
-            samples=self.samples.tolist(),
-            seconds=time.perf_counter() - self.started,
-            solver=None
-            if solution is None
-            else {
-                "name": solution.solver,
-                "status": solution.status,
-                "seconds": solution.seconds,
-                "objective": solution.objective,
-                "bound": solution.bound,
-            },
-            notes=list(self.plan.notes),
-            rejected=self.rejected,
-            clients=[self.stats[row] for row in sorted(self.stats)],
-        )
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self.completed = state["completed"]
+        self.strategy.model = dict(state["model"])
+        self.strategy.load_state(state["strategy"])
+        self.load_total = state["load_total"]
+        self._held = {int(row): experts for row, experts in state["held"].items()}
+        self.fleet.load_state(state["fleet"])

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from common.code_hash import code_hash
-from common.config import Settings
+from common.config import Settings, SettingsError
 from common.files import atomic_write
 from common.moe import Layout, Vector, unflatten
 from common.wire import TrainReport
@@ -64,9 +64,12 @@ class RoundRecord:
     ``cv_round`` and ``cv_cumulative`` are of assignment counts (clients that held an
     expert and replied), in this round and summed over all; ``cv_samples`` is of the
     samples routed in this round. Accuracies are shares; bytes are payload bytes.
+    ``merged`` is False for a round that was skipped for lack of replies; ``late``
+    counts replies that came when nobody waited for them any more.
     """
 
     round: int
+    merged: bool
     server_global: float | None
     cv_round: float
     cv_cumulative: float
@@ -77,6 +80,7 @@ class RoundRecord:
     solver: dict[str, Any] | None
     notes: list[str]
     rejected: dict[str, str]
+    late: int
     clients: list[ClientRound]
 
     def mean(self, name: str) -> float | None:
@@ -112,7 +116,7 @@ class RoundRecord:
             {
                 key: value
                 for key, value in self.to_json().items()
-                if isinstance(value, int | float)
+                if isinstance(value, int | float) and not isinstance(value, bool)
             }
         )
 
@@ -141,48 +145,107 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+# Settings that may differ between a run and its continuation: they change where and
+# how long it runs, not what it computes.
+FREE_TO_CHANGE = frozenset(
+    {
+        "data-dir",
+        "keep-checkpoints",
+        "num-rounds",
+        "output-dir",
+        "resume-from",
+        "round-deadline",
+        "solver-time-limit",
+        "state-dir",
+    }
+)
+
+
 class RunLog:
     """Writes one run's directory.
 
     Parameters
     ----------
     settings : Settings
-    output_dir : path
-        Parent of the run's directory.
+        ``output-dir`` is the parent of the run's directory; with ``resume-from`` the
+        directory named there is continued.
 
     Attributes
     ----------
     folder : Path
     name : str
         Name of the run: when, what, on what.
+    resumed : bool
+        Whether an earlier run is continued.
+
+    Raises
+    ------
+    SettingsError
+        If the run to be continued does not exist or had other settings.
     """
 
-    def __init__(self, settings: Settings, output_dir: str | Path) -> None:
-        run = settings.run
-        strategy = "".join(c if c.isalnum() else "-" for c in run.strategy)
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        base = f"{stamp}-{strategy}-{settings.data.dataset}-s{run.seed}"
-        self.name, self.folder = _fresh_folder(Path(output_dir).absolute(), base)
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._assignments: list[NDArray[np.bool_]] = []
         self._fitness: list[NDArray[np.float32]] = []
         self._clients: list[str] = []
+        self._facts: dict[str, Any] = {}
+        self.resumed = bool(settings.run.resume_from)
+        if self.resumed:
+            self.folder = Path(settings.run.resume_from).absolute()
+            self._facts = _facts_of(self.folder, settings)
+            self.name = self._facts["run"]
+            return
+        run = settings.run
+        strategy = "".join(c if c.isalnum() else "-" for c in run.strategy)
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        base = f"{stamp}-{strategy}-{settings.data.dataset}-s{run.seed}"
+        self.name, self.folder = _fresh_folder(Path(run.output_dir).absolute(), base)
 
-    def open(self, **facts: Any) -> None:
-        """Write ``run.json``: settings, versions and what the caller adds."""
-        content = {
-            "run": self.name,
-            "settings": self._settings.to_run_config(),
-            "code_hash": code_hash(),
-            "versions": {
+    def open(self, completed: int) -> None:
+        """Write ``run.json`` and drop what was logged after the round to go on from."""
+        self._restore(completed)
+        self.write_facts(
+            run=self.name,
+            settings=self._settings.to_run_config(),
+            code_hash=code_hash(),
+            versions={
                 name: version(name)
                 for name in ("flwr", "torch", "numpy", "ortools", "pydantic")
             }
             | {"python": platform.python_version()},
-            **facts,
-        }
+        )
+
+    def write_facts(self, **facts: Any) -> None:
+        """Add facts to ``run.json``."""
+        self._facts |= facts
         with atomic_write(self.folder / "run.json") as file:
-            file.write(json.dumps(content, indent=2).encode() + b"\n")
+            file.write(json.dumps(self._facts, indent=2).encode() + b"\n")
+
+    def _restore(self, completed: int) -> None:
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:  # the line that was being written when the power went
+                break
+            if record["round"] <= completed:
+                kept.append(line)
+        with atomic_write(path) as file:
+            file.write("".join(f"{line}\n" for line in kept).encode())
+        self._assignments = self._load("assignments", completed)
+        self._fitness = self._load("fitness", completed)
+
+    def _load(self, name: str, completed: int) -> list[NDArray[Any]]:
+        path = self.folder / f"{name}.npz"
+        if not path.exists():
+            return []
+        with np.load(path, allow_pickle=False) as file:
+            self._clients = [str(client) for client in file["clients"]]
+            return list(file[name][:completed])
 
     def append(
         self, record: RoundRecord, fitness: NDArray[np.float64] | None = None
@@ -195,6 +258,10 @@ class RunLog:
         logger.info("%s", record.line())
         for note in record.notes:
             logger.info("      %s", note)
+        for client, reason in record.rejected.items():
+            logger.info("      not merged: %s: %s", client, reason)
+        if record.late:
+            logger.info("      %d late replies discarded", record.late)
         self._remember(record, fitness)
 
     def _remember(
@@ -232,6 +299,28 @@ class RunLog:
         }
         with atomic_write(self.folder / "model.safetensors") as file:
             file.write(save(tensors))
+
+
+def _facts_of(folder: Path, settings: Settings) -> dict[str, Any]:
+    """Return ``run.json`` of a run, after checking that its settings are these."""
+    try:
+        facts: dict[str, Any] = json.loads((folder / "run.json").read_text())
+        stored = dict(facts["settings"])
+    except (OSError, ValueError, KeyError) as error:
+        raise SettingsError(
+            f"resume-from = {str(folder)!r} is not the directory of a run: {error}"
+        ) from None
+    now = settings.to_run_config()
+    changed = [
+        f"{key} was {stored.get(key)!r}, now {value!r}"
+        for key, value in now.items()
+        if key not in FREE_TO_CHANGE and stored.get(key, value) != value
+    ]
+    if changed:
+        raise SettingsError(
+            f"resume-from = {str(folder)!r} had other settings: {'; '.join(changed)}"
+        )
+    return facts
 
 
 def _fresh_folder(parent: Path, base: str) -> tuple[str, Path]:

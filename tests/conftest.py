@@ -15,10 +15,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests that start fleets of processes one after another."""
-    for item in items:
-        if any(map(item.get_closest_marker, ("simulation", "deployment"))):
-            item.add_marker(pytest.mark.xdist_group("processes"))
+    """Start the tests that run fleets of processes first: they take the longest."""
+    items.sort(
+        key=lambda item: (
+            not any(map(item.get_closest_marker, ("simulation", "deployment")))
+        )
+    )
 
 
 @pytest.fixture
@@ -37,3 +39,11 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no data sets in {path}: name their place in EXPERTFLEET_SHARED")
     return path
+
+
+@pytest.fixture
+def task_identity() -> None:
+    """Let a test build Flower messages, which need a task to come from."""
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0

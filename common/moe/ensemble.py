@@ -37,3 +37,21 @@ class UsageMixture(nn.Module):
         features = self.model.extractor(x)
         members = [f(features).softmax(1) for f in self.model.moe.experts.values()]
         return torch.einsum("hbc,h->bc", torch.stack(members), self.weights)
+
+
+class GatedMixture(nn.Module):
+    """The mixture with its gate, where the gate is the server's to use.
+
+    Parameters
+    ----------
+    model : MoEModel
+        Holding all experts, gate loaded.
+    """
+
+    def __init__(self, model: MoEModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map inputs (B, *input_shape) to class probabilities (B, C)."""
+        return self.model(x).logits.softmax(1)

@@ -8,22 +8,34 @@ was not given.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
+Mixes = Literal["logits", "probabilities"]
+
 
 class Expert(nn.Module):
-    """One expert: features to class logits through one hidden layer."""
+    """One expert: features to class logits through one hidden layer.
 
-    def __init__(self, in_features: int, hidden: int, num_classes: int) -> None:
+    Parameters
+    ----------
+    scale : float
+        Factor of the hidden activations; see ``MoELayer``.
+    """
+
+    def __init__(
+        self, in_features: int, hidden: int, num_classes: int, scale: float = 1.0
+    ) -> None:
         super().__init__()
+        self.scale = scale
         self.hidden = nn.Linear(in_features, hidden)
         self.out = nn.Linear(hidden, num_classes)
 
     def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
         """Map features (N, D) to logits (N, C)."""
-        return self.out(torch.relu(self.hidden(x_ND)))
+        return self.out(self.scale * torch.relu(self.hidden(x_ND)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +45,7 @@ class Routed:
     Attributes
     ----------
     logits : Tensor, shape (B, C)
-        The mixture's answer.
+        The mixture's answer; their softmax are the class probabilities.
     expert_logits : Tensor, shape (N, C)
         Each routed sample's logits from the expert it was routed to.
     slots : Tensor of int, shape (N,)
@@ -79,6 +91,14 @@ class MoELayer(nn.Module):
     gate_features : int
         Width of the gate's input; equals ``in_features`` unless the gate looks at
         features of its own.
+    scale : float
+        Factor of features and of hidden activations, 1 / width of a sub-model: a sum
+        over a share of the channels is as large as over all (the static scaling of
+        HeteroFL, which FedRolex keeps), so the sub-model's weights fit the full model.
+    mixes : {"logits", "probabilities"}
+        What the gate's weights are applied to. Of ``probabilities``, the answer is
+        log sum_e g_e p_e(y|x), so that its cross-entropy is the likelihood of the
+        mixture (FedMix).
 
     Notes
     -----
@@ -99,12 +119,16 @@ class MoELayer(nn.Module):
         held: tuple[int, ...],
         top_k: int,
         gate_features: int | None = None,
+        scale: float = 1.0,
+        mixes: Mixes = "logits",
     ) -> None:
         super().__init__()
+        self.scale = scale
+        self.mixes = mixes
         self.top_k = min(top_k, len(held)) or len(held)
         self.gate = nn.Linear(gate_features or in_features, num_experts)
         self.experts = nn.ModuleDict(
-            {str(e): Expert(in_features, hidden, num_classes) for e in held}
+            {str(e): Expert(in_features, hidden, num_classes, scale) for e in held}
         )
         self.register_buffer("held_ids", torch.tensor(held), persistent=False)
 
@@ -112,18 +136,27 @@ class MoELayer(nn.Module):
         self, x_BD: torch.Tensor, gate_input: torch.Tensor | None = None
     ) -> Routed:
         """Route features (B, D); the gate may look at other features than experts."""
+        x_BD = self.scale * x_BD
         gate_BE = self.gate(x_BD if gate_input is None else gate_input)
         # Selecting the held columns equals masking the others with -inf before the
         # softmax, without computing the masked ones.
-        probs_BH = torch.softmax(gate_BE[:, self.held_ids], dim=1)
+        held_BH = gate_BE[:, self.held_ids]
+        probs_BH = torch.softmax(held_BH, dim=1)
         weight_BK, slot_BK = probs_BH.topk(self.top_k, dim=1)
         slots, order = slot_BK.flatten().sort(stable=True)
         samples = order.div(self.top_k, rounding_mode="floor")
         expert_NC = self._dispatch(x_BD, slots, samples)
-        weighted_NC = expert_NC * weight_BK.flatten()[order, None]
-        logits = torch.zeros(
-            len(x_BD), expert_NC.shape[1], dtype=expert_NC.dtype, device=x_BD.device
-        ).index_add_(0, samples, weighted_NC)
+        if self.mixes == "logits":
+            weighted_NC = expert_NC * weight_BK.flatten()[order, None]
+            logits = torch.zeros(
+                len(x_BD), expert_NC.shape[1], dtype=expert_NC.dtype, device=x_BD.device
+            ).index_add_(0, samples, weighted_NC)
+        else:
+            # In logs throughout: the log of a product that underflowed has no gradient.
+            weight_BK = held_BH.log_softmax(1).gather(1, slot_BK)
+            joint_NC = expert_NC.log_softmax(1) + weight_BK.flatten()[order, None]
+            by_sample = joint_NC[order.argsort()].unflatten(0, slot_BK.shape)
+            logits = by_sample.logsumexp(1)
         return Routed(
             logits=logits,
             expert_logits=expert_NC,
@@ -145,8 +178,9 @@ class MoELayer(nn.Module):
         routed = x_BD[samples].split(counts)
         return torch.cat([f(x) for f, x in zip(experts, routed, strict=True) if len(x)])
 
-    @staticmethod
-    def _all_experts(x_BD: torch.Tensor, experts: list[nn.Module]) -> torch.Tensor:
+    def _all_experts(
+        self, x_BD: torch.Tensor, experts: list[nn.Module]
+    ) -> torch.Tensor:
         """Run all experts on all samples as two batched products.
 
         Stacking separate parameters keeps their gradients separate; indexing one
@@ -161,6 +195,8 @@ class MoELayer(nn.Module):
             stack("hidden.bias")[:, None], batch, stack("hidden.weight").mT
         )
         out = torch.baddbmm(
-            stack("out.bias")[:, None], torch.relu(hidden), stack("out.weight").mT
+            stack("out.bias")[:, None],
+            self.scale * torch.relu(hidden),
+            stack("out.weight").mT,
         )
         return out.flatten(0, 1)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.moe.backbones import BACKBONES, NORMS
-from common.moe.layer import MoELayer, Routed
+from common.moe.layer import Mixes, MoELayer, Routed
 from common.seeding import derive
 
 Vector = NDArray[np.float32]
@@ -59,6 +59,8 @@ class MoEModel(nn.Module):
             num_experts=spec.num_experts,
             held=held,
             top_k=spec.top_k,
+            scale=1 / spec.width,
+            mixes=spec.mixes,
         )
 
     def forward(self, x: torch.Tensor) -> Routed:
@@ -156,6 +158,8 @@ class ModelSpec:
         Share of every hidden channel count, 1 for the full model (FedRolex).
     common_gate : bool
         Whether the gate looks at a frozen network of its own (FedJETs).
+    mixes : {"logits", "probabilities"}
+        What the gate's weights are applied to, see :class:`MoELayer`.
     """
 
     backbone: str
@@ -167,6 +171,7 @@ class ModelSpec:
     norm: str = "group"
     width: float = 1.0
     common_gate: bool = False
+    mixes: Mixes = "logits"
 
     @property
     def expert_hidden_scaled(self) -> int:

@@ -6,8 +6,8 @@
 [[True, False], [False, True]]
 """
 
-from server_app.assignment.engine import solve
+from server_app.assignment.engine import explain, solve
 from server_app.assignment.problem import AssignmentProblem
 from server_app.assignment.solution import Assignment, Infeasibility
 
-__all__ = ["Assignment", "AssignmentProblem", "Infeasibility", "solve"]
+__all__ = ["Assignment", "AssignmentProblem", "Infeasibility", "explain", "solve"]

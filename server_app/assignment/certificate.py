@@ -20,6 +20,7 @@ the proof does not depend on how matrix or prices were found.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +133,7 @@ def dual_bound(instance: Instance, prices: Ints) -> int:
     for start in range(0, len(quota), _BLOCK):
         rows = slice(start, start + _BLOCK)
         worth = reduced_gain(instance, prices, rows)
-        if most < worth.shape[1]:
+        if 0 < most < worth.shape[1]:
             worth = np.partition(worth, worth.shape[1] - most, axis=1)[:, -most:]
         worth = np.sort(worth, axis=1)[:, ::-1][:, :most]
         # Below its floor a client would pay for one more expert.
@@ -160,7 +161,7 @@ def _best_sale(instance: Instance, expert: int, price: int) -> int:
     start = -instance.violation_price * (max(low, 0) + max(-high, 0))
     if not instance.penalty:
         ends = sorted({0, clients, *np.clip((low, high), 0, clients).tolist()})
-        for begin, end in zip(ends, ends[1:], strict=False):
+        for begin, end in pairwise(ends):
             slope = price - instance.load_step(expert, begin)
             start += max(slope, 0) * (end - begin)
         return start

@@ -1,16 +1,37 @@
-"""`solve`: choose a solver, run it, and say how good the answer is."""
+"""`solve` and `explain`: choose a solver, run it, say how good the answer is.
+
+The registry `SOLVERS` and the rules of ``"auto"`` live here; no algorithm does.
+"""
 
 from __future__ import annotations
 
+import difflib
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
+
+from server_app.assignment.certificate import certify
+from server_app.assignment.columns import solve_columns
 from server_app.assignment.cp_sat import solve_cp_sat
-from server_app.assignment.rounding import compile_instance
-from server_app.assignment.limits import Limits
+from server_app.assignment.fairness import max_min_floor
+from server_app.assignment.greedy import solve_greedy
+from server_app.assignment.instance import Instance, Mask
+from server_app.assignment.limits import Answer, Limits
+from server_app.assignment.mip import solve_highs
 from server_app.assignment.problem import AssignmentProblem
-from server_app.assignment.solution import Assignment
+from server_app.assignment.relax import explain_violation, relaxations
+from server_app.assignment.rounding import compile_instance
+from server_app.assignment.solution import Assignment, Infeasibility
+from server_app.assignment.sparsify import solve_transport
 
-__all__ = ["solve"]
+__all__ = ["SOLVERS", "explain", "solve"]
+
+#: Free pairs up to which CP-SAT proves its optimum in about a second.
+_SMALL = 2_000
+#: Free pairs up to which CP-SAT is worth trying on bounds that columns cannot meet.
+_MEDIUM = 20_000
 
 
 def solve(
@@ -20,20 +41,204 @@ def solve(
     time_limit: float = 10.0,
     seed: int = 0,
 ) -> Assignment:
-    """Find the best assignment of experts to clients."""
+    """Find the best assignment of experts to clients.
+
+    A problem whose bounds conflict is relaxed, never refused: budgets, forbidden pairs
+    and exclusions always hold, every other bound is missed by as little as possible in
+    total (one unit is one placement, or the mean client weight for weighted loads),
+    and only then is the objective maximised. What was missed is in ``relaxed``.
+
+    Parameters
+    ----------
+    problem : AssignmentProblem
+        The problem.
+    solver : str
+        ``"auto"``, or a key of `SOLVERS`: ``"flow"`` (exact, transportation problems
+        only), ``"cp-sat"`` (exact, any problem of moderate size), ``"columns"`` (near
+        optimal with a bound, any size), ``"highs"`` (plain integer program),
+        ``"greedy"``.
+    time_limit : float
+        Seconds. A guard rather than a stopwatch: solvers count work, so that the same
+        input gives the same answer, and stop early when done. Flow ignores it.
+    seed : int
+        Seed of the solver, >= 0.
+
+    Returns
+    -------
+    Assignment
+        Same input, same answer, in any process, unless the clock cut a solver off;
+        then ``reason`` says so.
+
+    Raises
+    ------
+    ValueError
+        If the solver is unknown or cannot express the problem, or a limit is not
+        positive.
+    """
     clock = time.perf_counter()
+    if not time_limit > 0:
+        raise ValueError(f"time_limit is {time_limit}: expected seconds > 0")
+    limits = Limits(seconds=time_limit, seed=seed)
     instance = compile_instance(problem)
-    answer = solve_cp_sat(instance, Limits(seconds=time_limit, seed=seed))
+    name, why = _choose(instance, solver)
+    run = SOLVERS[name]
+    if isinstance(problem.floor, str):
+        instance = max_min_floor(instance, lambda trial: run(trial, limits).matrix)
+    answer = _checked(
+        instance, run(instance, limits.after(time.perf_counter() - clock))
+    )
     value = instance.value(answer.matrix)
-    bound = value if answer.proved else answer.bound
+    bound = np.inf if answer.bound is None else max(answer.bound, value)
+    proved = answer.proved or answer.certified
     return Assignment(
         matrix=answer.matrix | instance.fixed,
         objective=value / instance.scale,
-        bound=float("inf") if bound is None else bound / instance.scale,
-        status="optimal" if answer.proved else "feasible",
-        certified=False,
-        solver="cp-sat",
+        bound=(value if answer.certified else float(bound)) / instance.scale,
+        status="optimal" if proved else "feasible",
+        certified=answer.certified,
+        solver=name,
         seconds=time.perf_counter() - clock,
-        relaxed=(),
-        reason="",
+        relaxed=relaxations(instance, answer.matrix),
+        reason=f"{why}; {answer.note}" if answer.note else why,
+        infeasibility=explain_violation(instance, answer.matrix),
     )
+
+
+def explain(
+    problem: AssignmentProblem, *, time_limit: float = 10.0, seed: int = 0
+) -> Infeasibility | None:
+    """Say whether every bound can be met, and if not, which conflict and by how much.
+
+    Parameters
+    ----------
+    problem : AssignmentProblem
+        The problem; fitness plays no part.
+    time_limit : float
+        Seconds, as for `solve`.
+    seed : int
+        Seed of the solver, >= 0.
+
+    Returns
+    -------
+    Infeasibility or None
+        None when some assignment meets every bound.
+    """
+    instance = compile_instance(problem)
+    blank = replace(
+        instance,
+        gain=np.zeros_like(instance.gain),
+        penalty=replace(instance.penalty, weight=0.0),
+    )
+    name, _ = _choose(blank, "auto")
+    answer = SOLVERS[name](blank, Limits(seconds=time_limit, seed=seed))
+    return explain_violation(instance, answer.matrix)
+
+
+def _choose(instance: Instance, solver: str) -> tuple[str, str]:
+    """Return the solver to run and why."""
+    if solver != "auto":
+        if solver not in SOLVERS:
+            near = difflib.get_close_matches(solver, ["auto", *SOLVERS], n=1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(["auto", *SOLVERS])
+            raise ValueError(f"solver is {solver!r}: expected one of {known}{hint}")
+        if solver == "flow" and not instance.is_flow:
+            raise ValueError(
+                "solver 'flow' needs unit sizes, counted loads and no exclusive sets, "
+                "groups or weighted minimum holders: use 'auto'"
+            )
+        return solver, "asked for"
+    pairs = int(instance.free.sum())
+    if pairs <= _SMALL:
+        return "cp-sat", f"{pairs} free pairs: CP-SAT proves the optimum, as FLEX-MoE"
+    if instance.is_flow:
+        return "flow", f"{pairs} free pairs of a transportation problem: flow is exact"
+    return "columns", f"{pairs} free pairs, not a flow: column generation scales"
+
+
+def _checked(instance: Instance, answer: Answer) -> Answer:
+    """Certify what can be certified, and return nothing invalid or beaten by greedy."""
+    if not instance.is_valid(answer.matrix):
+        matrix = np.zeros_like(instance.free)
+        note = "the solver's answer broke a budget and was dropped"
+        answer = Answer(matrix=matrix, bound=None, proved=False, note=note)
+    if instance.is_flow and not answer.certified:
+        proof = certify(instance, answer.matrix)
+        known = proof.bound if answer.bound is None else answer.bound
+        tight = min(proof.bound, known)
+        answer = replace(answer, certified=proof.optimal, bound=tight)
+    if answer.proved or answer.certified:
+        return answer
+    greedy = solve_greedy(instance)
+    if _rank(instance, greedy) < _rank(instance, answer.matrix):
+        # A bound holds for the violation it was found at.
+        same = _rank(instance, greedy)[0] == _rank(instance, answer.matrix)[0]
+        bound = answer.bound if same else None
+        note = "greedy found better"
+        return Answer(matrix=greedy, bound=bound, proved=False, note=note)
+    return answer
+
+
+def _rank(instance: Instance, matrix: Mask) -> tuple[int, int]:
+    """Order matrices by violation, then by objective."""
+    missed = instance.violation(matrix).total(instance.placement_unit)
+    return missed, -instance.value(matrix)
+
+
+def _hinted_cp_sat(instance: Instance, limits: Limits) -> Answer:
+    """CP-SAT, told the flow's or the column generation's answer when it is large."""
+    pairs = int(instance.free.sum())
+    if pairs <= _SMALL:
+        return solve_cp_sat(instance, limits)
+    clock = time.perf_counter()
+    if instance.is_flow:
+        start = solve_transport(instance, limits)
+    else:
+        start = solve_columns(instance, replace(limits, seconds=limits.seconds / 2))
+    left = limits.after(time.perf_counter() - clock)
+    return _tighter(instance, solve_cp_sat(instance, left, start.matrix), start)
+
+
+def _columns_then_cp_sat(instance: Instance, limits: Limits) -> Answer:
+    """Column generation; CP-SAT as well where columns leave a bound unmet."""
+    clock = time.perf_counter()
+    answer = solve_columns(instance, limits)
+    missed = instance.violation(answer.matrix).total(1)
+    if not missed or int(instance.free.sum()) > _MEDIUM:
+        return answer
+    left = limits.after(time.perf_counter() - clock)
+    second = solve_cp_sat(instance, left, answer.matrix)
+    return _tighter(instance, second, answer)
+
+
+def _tighter(instance: Instance, first: Answer, second: Answer) -> Answer:
+    """Return the better answer, with the smaller bound if both speak of the same."""
+    ranks = _rank(instance, first.matrix), _rank(instance, second.matrix)
+    better, other = (first, second) if ranks[0] <= ranks[1] else (second, first)
+    if ranks[0][0] != ranks[1][0] or other.bound is None:
+        return better
+    bound = other.bound if better.bound is None else min(better.bound, other.bound)
+    return replace(better, bound=bound)
+
+
+def _transport(instance: Instance, limits: Limits) -> Answer:
+    return solve_transport(instance, limits)
+
+
+def _highs(instance: Instance, limits: Limits) -> Answer:
+    return solve_highs(instance, limits)
+
+
+def _greedy(instance: Instance, limits: Limits) -> Answer:
+    del limits
+    return Answer(matrix=solve_greedy(instance), bound=None, proved=False)
+
+
+#: Name to solver. Each takes the integer instance and its limits.
+SOLVERS: dict[str, Callable[[Instance, Limits], Answer]] = {
+    "flow": _transport,
+    "cp-sat": _hinted_cp_sat,
+    "columns": _columns_then_cp_sat,
+    "highs": _highs,
+    "greedy": _greedy,
+}

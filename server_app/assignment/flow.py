@@ -46,14 +46,14 @@ def solve_flow(instance: Instance, among: Mask | None = None) -> Mask:
     RuntimeError
         If OR-Tools does not solve the network, which always has a solution.
     """
-    pairs = np.nonzero(instance.free if among is None else among)
+    buyers, goods = np.nonzero(instance.free if among is None else among)
     clients = len(instance.room)
     reach = clients
     if instance.penalty:
         mean = int(instance.quota.sum()) // len(instance.sizes)
         reach = _FIRST_REACH * (mean + int(instance.lower.max(initial=0)) + 1)
     while True:
-        matrix = _solve_network(instance, pairs, min(reach, clients))
+        matrix = _solve_network(instance, (buyers, goods), min(reach, clients))
         # Beyond its reach an expert's price no longer rises: too cheap to be trusted.
         if reach >= clients or int(instance.load(matrix).max()) <= reach:
             return matrix

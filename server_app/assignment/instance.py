@@ -20,6 +20,7 @@ __all__ = ["Instance", "Ints", "Mask", "Violation"]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Violation:
     """By how much a matrix misses each soft bound, in whole units of the instance.

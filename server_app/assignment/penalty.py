@@ -56,6 +56,10 @@ class LoadPenalty:
         rounded_up: Ints = -(-distance // self.step)
         return rounded_up
 
+    def whole_target(self, expert: int) -> int:
+        """Return the target of one expert's weighted load, in whole quanta."""
+        return int(np.rint(self.target[expert]))
+
     def of(self, expert: int, load: int) -> int:
         """Return the penalty of one expert at a counted load."""
         start = int(np.rint(self.weight * self.target[expert] ** 2))

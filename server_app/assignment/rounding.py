@@ -108,7 +108,7 @@ def compile_instance(
 def _scale(problem: AssignmentProblem, gain: NDArray[np.float64]) -> float:
     """Return the power of two at which every int64 sum of every solver is safe."""
     clients, experts = gain.shape
-    largest = max(float(np.abs(gain).max()), 1e-300)
+    largest = float(np.abs(gain).max()) or 1.0
     bits = _COEFFICIENT_BITS - float(np.frexp(largest)[1])
     # A soft bound costs more than any path through all experts can gain, and the flow
     # solver multiplies costs by its number of nodes.
@@ -119,7 +119,8 @@ def _scale(problem: AssignmentProblem, gain: NDArray[np.float64]) -> float:
     squared = problem.load_penalty * reach**2 * experts
     if squared > 0.0:
         bits = min(bits, _NODE_PRICE_BITS - np.ceil(np.log2(squared)))
-    return float(2.0**bits)
+    # Beyond this the scale itself would overflow: such fitness is zero to everyone.
+    return float(2.0 ** min(bits, 900.0))
 
 
 def _budget(problem: AssignmentProblem) -> tuple[Ints, Ints]:

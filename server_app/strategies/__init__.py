@@ -11,6 +11,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from common.config import Settings, SettingsError, nearest
+from common.shape import dataset_of
 from server_app.strategies.base import (
     ExpertStrategy,
     Plan,
@@ -33,23 +34,39 @@ __all__ = [
 ENTRY_POINTS = "expertfleet.strategies"
 
 STRATEGIES: dict[str, str] = {
+    "anchor-moe": "server_app.strategies.fedjets:AnchorMoE",
+    "cent-moe": "server_app.strategies.cent_moe:CentMoE",
+    "avg-moe": "server_app.strategies.fedmix:AvgMoE",
+    "fed-moe": "server_app.strategies.fed_moe:FedMoE",
+    "fedavg": "server_app.strategies.dense:FedAvg",
+    "fedjets": "server_app.strategies.fedjets:FedJETs",
+    "fedmix": "server_app.strategies.fedmix:FedMix",
+    "fedprox": "server_app.strategies.dense:FedProx",
+    "fedrolex": "server_app.strategies.fedrolex:FedRolex",
     "flex-moe": "server_app.strategies.flex_moe:FlexMoE",
     "greedy": "server_app.strategies.baselines:Greedy",
+    "hfedmoe": "server_app.strategies.hfedmoe:HFedMoE",
     "random": "server_app.strategies.baselines:Random",
     "round-robin": "server_app.strategies.baselines:RoundRobin",
+    "system-level": "server_app.strategies.system_level:SystemLevel",
 }
 
 
 def check_run_config(run_config: Mapping[str, Any]) -> None:
     """Check everything a run-config says before a device is contacted.
 
+    Loads the data set (a download happens here), so that a name or file that cannot
+    be used is known as well.
+
     Raises
     ------
-    SettingsError
-        With one line that names the key, the value and what is allowed.
+    ValueError
+        SettingsError or DataError: one line that names the key or file, the value and
+        what is allowed.
     """
     settings = Settings.from_run_config(run_config)
     find_strategy(settings.run.strategy).parse_options(settings)
+    dataset_of(settings)
 
 
 def find_strategy(name: str) -> type[ExpertStrategy]:

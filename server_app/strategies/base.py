@@ -24,9 +24,10 @@ from torch import nn
 from common.config import Section, Settings, SettingsError, explain
 from common.moe import GATE, Layout, ModelSpec, Vector, expert_id
 from common.moe.ensemble import UsageMixture
-from common.wire import TrainOrder, TrainReport
+from common.wire import QueryReply, TrainOrder, TrainReport
 from server_app.aggregation import PartMeans
 from server_app.assignment import Assignment
+from server_app.robust import merging_rule
 
 if TYPE_CHECKING:
     from server_app.rounds import Rounds
@@ -48,6 +49,10 @@ class View:
         k_c, experts each participant can hold.
     previous : ndarray of bool, shape (P, E)
         What each participant was last assigned.
+    availability : ndarray, shape (P,)
+        Chance that each participant will answer, from how it did before.
+    profiles : tuple of QueryReply, length P
+        What each participant last said about itself.
     rng : Generator
         Random stream of this round; the same after a resume.
     """
@@ -57,6 +62,8 @@ class View:
     num_clients: int
     budgets: NDArray[np.int64]
     previous: NDArray[np.bool_]
+    availability: NDArray[np.float64]
+    profiles: tuple[QueryReply, ...]
     rng: np.random.Generator
 
 
@@ -148,6 +155,8 @@ class ExpertStrategy(Strategy):
         vector may be on its way to a client.
     usage : ndarray, shape (E,)
         Samples routed to each expert, over all rounds.
+    max_budget : int
+        Cap on every client's budget k_c; E unless a budget means something else.
     """
 
     name: ClassVar[str] = ""
@@ -167,7 +176,8 @@ class ExpertStrategy(Strategy):
             settings.run.seed, self.shared_parts()
         )
         self.usage = np.zeros(self.spec.num_experts)
-        self.sums = PartMeans()
+        self.max_budget = self.spec.num_experts
+        self.sums = self.new_sums()
         self._rounds: Rounds | None = None
 
     @classmethod
@@ -183,6 +193,27 @@ class ExpertStrategy(Strategy):
 
     # --- the verbs an algorithm overrides -------------------------------------------
 
+    def sample(
+        self, online: NDArray[np.int64], wanted: int, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Choose who takes part when not all do: by chance, all alike.
+
+        Parameters
+        ----------
+        online : ndarray of int
+            Rows of the clients that can be reached, ascending.
+        wanted : int
+            How many to ask, fewer than there are.
+        rng : Generator
+            Random stream of this choice.
+
+        Returns
+        -------
+        ndarray of int
+            Rows out of ``online``, ascending.
+        """
+        return online[np.sort(rng.choice(len(online), size=wanted, replace=False))]
+
     @abstractmethod
     def plan(self, view: View) -> Plan:
         """Decide who holds what in this round."""
@@ -195,7 +226,7 @@ class ExpertStrategy(Strategy):
         ``expert-weighting`` says so.
         """
         expert = expert_id(part)
-        by_usage = self.settings.assignment.expert_weighting == "usage"
+        by_usage = self.settings.merge.expert_weighting == "usage"
         if expert is not None and by_usage and not self.dense:
             return reply.samples_of(expert)
         return reply.report.num_examples
@@ -211,7 +242,16 @@ class ExpertStrategy(Strategy):
     def finish(self) -> None:
         """Apply the merged sums to the global model at the end of a round."""
         self.sums.apply(self.model)
-        self.sums = PartMeans()
+        self.discard()
+
+    def discard(self) -> None:
+        """Drop what was merged so far: the round will not be finished."""
+        self.sums = self.new_sums()
+
+    def new_sums(self) -> PartMeans:
+        """Return empty sums of the merging rule the settings ask for."""
+        rules = self.settings.merge
+        return merging_rule(rules.merging, rules.clip_norm, rules.trim_share)
 
     def global_model(self) -> nn.Module:
         """Return the server's own predictor: inputs (B, ...) to probabilities (B, C).

@@ -1,0 +1,177 @@
+"""Book-keeping of the round under way: who was asked what, and which replies count.
+
+Every check that decides whether a reply may be merged is made here or in the wire's
+:func:`common.wire.check_report`; what fails is noted with its reason and never merged.
+"""
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from flwr.app import Message, MetricRecord
+from numpy.typing import NDArray
+
+from common import wire
+from common.code_hash import code_hash
+from common.metrics import coefficient_of_variation
+from common.moe import Vector
+from common.wire import TrainOrder, WireError
+from server_app.fleet import Client, first_line
+from server_app.runlog import ClientRound, RoundRecord
+from server_app.strategies.base import Plan, Reply
+
+SLACK_BYTES = 64 * 1024
+"""What a reply may weigh beyond its arrays: names, headers and scalars."""
+
+
+class Asked:
+    """What one participant was sent."""
+
+    def __init__(
+        self, client: Client, order: TrainOrder, parts: Mapping[str, Vector]
+    ) -> None:
+        self.client = client
+        self.order = order
+        self.sizes = {name: vector.size for name, vector in parts.items()}
+
+    def largest_reply(self) -> int:
+        """Return the most bytes a correct reply can have."""
+        values = sum(self.sizes[name] for name in self.order.returned_parts())
+        return 4 * values + SLACK_BYTES
+
+
+class OpenRound:
+    """One round from its plan to its record.
+
+    Attributes
+    ----------
+    replies : list of Reply
+        Accepted so far, without deltas.
+    rejected : dict of str to str
+        Clients whose reply does not count, with the reason.
+    load, samples : ndarray of int, shape (E,)
+        Clients that held each expert and replied, and samples they routed to it.
+    """
+
+    def __init__(self, server_round: int, plan: Plan, max_update: float) -> None:
+        experts = plan.assignment.shape[1]
+        self.server_round = server_round
+        self.plan = plan
+        self.finished = False
+        self.notes = list(plan.notes)
+        self.replies: list[Reply] = []
+        self.rejected: dict[str, str] = {}
+        self.load: NDArray[np.int64] = np.zeros(experts, dtype=np.int64)
+        self.samples: NDArray[np.int64] = np.zeros(experts, dtype=np.int64)
+        self._max_update = max_update
+        self._started = time.perf_counter()
+        self._waiting: dict[int, Asked] = {}
+        self._stats: dict[int, ClientRound] = {}
+
+    def expect(self, asked: Asked, bytes_down: int) -> None:
+        """Note that a client was sent its order."""
+        self._waiting[asked.client.node_id] = asked
+        self._stats[asked.client.row] = ClientRound(
+            client=asked.client.name, experts=asked.order.experts, bytes_down=bytes_down
+        )
+
+    def judge(self, message: Message) -> tuple[Client, Reply] | None:
+        """Return who sent a reply and what it says; None if it does not count.
+
+        A second reply of the same client, or one of another round, finds nobody asked.
+        """
+        node = message.metadata.src_node_id
+        asked = self._waiting.get(node)
+        if asked is None or message.metadata.group_id != str(self.server_round):
+            self.rejected[f"node {node}"] = "was not asked"
+            return None
+        del self._waiting[node]
+        name = asked.client.name
+        if message.has_error():
+            self.rejected[name] = first_line(message)
+            return None
+        bytes_up = wire.message_bytes(message)
+        try:
+            if bytes_up > asked.largest_reply():
+                raise WireError(
+                    f"reply of {bytes_up} bytes, at most {asked.largest_reply()}"
+                )
+            report, deltas = wire.decode_report(message.content)
+            if report.code_hash != code_hash():
+                raise WireError(f"runs other code ({report.code_hash})")
+            if report.client != name:
+                raise WireError(f"calls itself {report.client!r}")
+            wire.check_report(asked.order, report, deltas, asked.sizes)
+            self._check_size_of_change(deltas)
+        except WireError as error:
+            self.rejected[name] = str(error)
+            return None
+        self._stats[asked.client.row].add_reply(report, bytes_up)
+        row, order = asked.client.row, asked.order
+        self.replies.append(Reply(client=row, order=order, report=report))
+        return asked.client, Reply(
+            client=row, order=order, report=report, deltas=deltas
+        )
+
+    def _check_size_of_change(self, deltas: Mapping[str, Vector]) -> None:
+        for name, delta in deltas.items():
+            change = float(np.sqrt(np.mean(np.square(delta, dtype=np.float64))))
+            if change > self._max_update:
+                raise WireError(
+                    f"{name} changed by {change:g} (RMS), max-update is "
+                    f"{self._max_update:g}"
+                )
+
+    def asked_rows(self) -> list[int]:
+        """Rows of all clients that were sent an order."""
+        return sorted(self._stats)
+
+    def missing(self) -> list[Client]:
+        """Clients that were asked and have not answered; noted as rejected."""
+        absent = [asked.client for asked in self._waiting.values()]
+        for client in absent:
+            self.rejected.setdefault(client.name, "no reply in time")
+        return absent
+
+    def count(self) -> None:
+        """Fix the replies in row order and count loads and samples."""
+        self.replies.sort(key=lambda reply: reply.client)
+        for reply in self.replies:
+            self.load[reply.experts] += 1
+            self.samples[reply.experts] += reply.samples
+
+    def record(
+        self,
+        load_total: NDArray[np.int64],
+        server_metrics: MetricRecord | None,
+        late: int,
+    ) -> RoundRecord:
+        """Return the line of the run log."""
+        solution = self.plan.solution
+        server_global = None
+        if server_metrics is not None and "server_global" in server_metrics:
+            server_global = float(server_metrics["server_global"])  # type: ignore[arg-type]
+        return RoundRecord(
+            round=self.server_round,
+            merged=self.finished,
+            server_global=server_global,
+            cv_round=coefficient_of_variation(self.load),
+            cv_cumulative=coefficient_of_variation(load_total),
+            cv_samples=coefficient_of_variation(self.samples),
+            load=self.load.tolist(),
+            samples=self.samples.tolist(),
+            seconds=time.perf_counter() - self._started,
+            solver=None
+            if solution is None
+            else {
+                "name": solution.solver,
+                "status": solution.status,
+                "seconds": solution.seconds,
+                "objective": solution.objective,
+                "bound": solution.bound,
+            },
+            notes=self.notes,
+            rejected=self.rejected,
+            late=late,
+            clients=[self._stats[row] for row in sorted(self._stats)],
+        )

@@ -1,0 +1,80 @@
+"""CentMoE: the mixture trained at the server alone; METHODS 4.
+
+The baseline of Fed-MoE (Jiang et al., IJCAI 2025, section 5.1): a plain mixture (Shazeer
+et al., ICLR 2017) sees the reserved set D^r and nothing else. It says what the reserved
+samples are worth without any client. Nobody is sent anything: rows of the assignment
+are empty, loads are zero and a balance of loads does not exist.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from common.config import Settings
+from common.moe.ensemble import GatedMixture
+from common.seeding import stream
+from server_app.server_training import (
+    Tensors,
+    require_reserved,
+    reserved_tensors,
+    train_mixture,
+)
+from server_app.strategies.base import ExpertStrategy, Plan, StrategyOptions, View
+
+
+class CentMoE(ExpertStrategy):
+    """A K-expert mixture on the server's reserved samples; clients stay idle."""
+
+    name = "cent-moe"
+    ships = "nothing"
+    private = "everything a client has"
+    source = "CentMoE, baseline of Fed-MoE, IJCAI 2025"
+    gate = "shared"
+
+    class Options(StrategyOptions):
+        """CentMoE's own settings; the rest is what clients train with."""
+
+        epochs: int = Field(
+            0, ge=0, description="passes over the reserved set a round; 0: local-epochs"
+        )
+
+    @classmethod
+    def parse_options(cls, settings: Settings) -> StrategyOptions:
+        """Return the options; raises SettingsError, also without reserved samples."""
+        require_reserved(settings, cls.name, "there is nothing else to train on")
+        return super().parse_options(settings)
+
+    def plan(self, view: View) -> Plan:
+        """Ask nobody."""
+        self._round = view.server_round
+        nobody = np.zeros((len(view.clients), self.spec.num_experts), dtype=np.bool_)
+        return Plan(assignment=nobody)
+
+    def finish(self) -> None:
+        """Train on the reserved set."""
+        model = self.spec.build(range(self.spec.num_experts))
+        model.load(self.model)
+        training = self.settings.training
+        train_mixture(
+            model,
+            self._reserved,
+            training=training,
+            epochs=self.options.epochs or training.local_epochs,
+            gate_balance=self.settings.model.gate_balance,
+            rng=stream(self.settings.run.seed, "server-train", self._round),
+        )
+        self.model |= model.vectors(self.model)
+
+    def global_model(self) -> nn.Module:
+        """Return the gated mixture: the gate is the server's own."""
+        model = self.spec.build(range(self.spec.num_experts))
+        model.load(self.model)
+        return GatedMixture(model)
+
+    @cached_property
+    def _reserved(self) -> Tensors:
+        return reserved_tensors(self.settings)

@@ -1,0 +1,56 @@
+"""FedAvg and FedProx: one dense model, trained by everyone; METHODS 4.
+
+FedAvg (McMahan et al., AISTATS 2017, Algorithm 1); every round::
+
+    every participant c trains the whole model on its own n_c samples
+    w <- w + sum_c (n_c / n) delta w_c
+
+FedProx (Li et al., MLSys 2020, Eq. 2) adds mu/2 ||w - w_t||^2 to each local objective,
+which keeps a client near the model it was sent.
+
+The dense model is the mixture with one expert and nothing to route: its experts do not
+grow with ``num-experts``, and its bytes are those of one extractor and one expert.
+"""
+
+import numpy as np
+from pydantic import Field
+
+from server_app.strategies.base import ExpertStrategy, Plan, StrategyOptions, View
+
+
+class FedAvg(ExpertStrategy):
+    """The mean of everybody's dense model, weighted by samples."""
+
+    name = "fedavg"
+    ships = "extractor, one expert: the dense model"
+    private = "data only"
+    source = "FedAvg, McMahan et al., AISTATS 2017"
+    dense = True
+    gate = "none"
+
+    def plan(self, view: View) -> Plan:
+        """Send the one model to every participant."""
+        return Plan(assignment=np.ones((len(view.clients), 1), dtype=np.bool_))
+
+
+class FedProx(ExpertStrategy):
+    """FedAvg with a proximal term in the local objective."""
+
+    name = "fedprox"
+    ships = FedAvg.ships
+    private = FedAvg.private
+    source = "FedProx, Li et al., MLSys 2020"
+    dense = True
+    gate = "none"
+
+    class Options(StrategyOptions):
+        """FedProx's own setting."""
+
+        mu: float = Field(0.01, ge=0, description="mu of mu/2 ||w - w_t||^2")
+
+    def plan(self, view: View) -> Plan:
+        """Send the one model to every participant, and mu with it."""
+        return Plan(
+            assignment=np.ones((len(view.clients), 1), dtype=np.bool_),
+            order={"proximal": self.options.mu},
+        )
