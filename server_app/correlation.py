@@ -1,4 +1,4 @@
-"""Fed-MoE's correlation of client models with server experts; METHODS 3, Eq. 4-6, 11-13.
+"""Fed-MoE's correlation of client models and server experts; METHODS 3, Eq. 4-6, 11-13.
 
 Shapes: n reserved samples, m client models of the round, K routed experts, P values of
 one compact model. Pure functions of arrays. Sums run in a fixed order and through no

@@ -149,11 +149,11 @@ class Fleet:
         for client in here:
             if client.node_id in probed - answered:
                 client.note(server_round, answered=False)
-        return [
-            client
-            for client in self.clients
-            if client.node_id in online and server_round >= client.rests_until
-        ]
+        reachable = [client for client in self.clients if client.node_id in online]
+        rested = [c for c in reachable if server_round >= c.rests_until]
+        # Rest must not starve a round: better a doubtful client than too few.
+        needed = self._settings.rounds.min_replies
+        return rested if len(rested) >= needed else reachable
 
     def update(self, client: Client, report: TrainReport) -> None:
         """Take over what a device says about its capacity while it trains."""

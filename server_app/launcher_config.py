@@ -5,6 +5,7 @@ means to ``flwr run``; what that parser skips silently is refused.
 """
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -126,6 +127,7 @@ def resolve(
             close = difflib.get_close_matches(key, defaults, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise RunConfigError(f"unknown setting {key!r}{hint}")
+    overrides = {**_stored(overrides, base), **overrides}
     merged = {**defaults, **overrides}
     if validate is not None:
         try:
@@ -139,6 +141,22 @@ def resolve(
         if isinstance(value, str) and value:
             resolved[key] = str((base / Path(value).expanduser()).resolve())
     return resolved
+
+
+def _stored(overrides: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Return the settings of the run that ``resume-from`` continues, if any."""
+    folder = overrides.get("resume-from")
+    if not isinstance(folder, str) or not folder:
+        return {}
+    path = base / Path(folder).expanduser() / "run.json"
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text("utf-8"))["settings"]
+    except (OSError, ValueError, KeyError):
+        raise RunConfigError(
+            f"resume-from = {folder!r} is not the directory of a run: no readable "
+            f"{path.resolve()}"
+        ) from None
+    return stored
 
 
 def settings_validator(app_dir: Path) -> Validator | None:

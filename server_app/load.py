@@ -121,3 +121,37 @@ def dynamic_bounds(
         if lower_bounds_feasible(bounds.lower, budgets):
             return bounds
     raise AssertionError("the band without lower bounds is always feasible")
+
+
+def expected_bounds(
+    capacity: ArrayLike,
+    availability: ArrayLike,
+    deficit: NDArray[np.float64],
+    *,
+    tolerance: float,
+    gain: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the band in expected replies, for clients that answer unevenly.
+
+    A client that answers with probability p_c loads an expert with p_c, not 1. The
+    band is widened by half the largest such load at each end, which is what rounding
+    to whole holders gives the other one.
+
+    Parameters
+    ----------
+    capacity : array_like of int, shape (C,)
+    availability : array_like, shape (C,)
+        p_c in [0, 1].
+    deficit : ndarray, shape (E,)
+        In delivered replies, as :func:`updated_deficit` counts them.
+
+    Returns
+    -------
+    lower, upper : ndarray, shape (E,)
+    """
+    chance = np.asarray(availability, dtype=np.float64)
+    fair = (np.asarray(capacity) * chance).sum() / deficit.size
+    target = np.clip(fair + gain * deficit, 0, chance.sum())
+    slack = chance.max(initial=0.0) / 2
+    lower = np.maximum((1 - tolerance) * target - slack, 0)
+    return lower, (1 + tolerance) * target + slack

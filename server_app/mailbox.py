@@ -1,9 +1,9 @@
 """Sending messages and taking in replies as they land, in any of Flower's modes."""
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 
-from flwr.app import Message
+from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 POLL_SECONDS = 0.1
@@ -11,6 +11,17 @@ POLL_SECONDS = 0.1
 # Replies are fetched a few at a time and merged before the next ones are: memory for
 # these, not for the whole fleet's.
 AT_ONCE = 8
+
+# What Flower's simulation answers for a client whose worker process is gone.
+_WORKER_DIED = "ray.exceptions.ActorDiedError"
+
+
+class WorkerLostError(RuntimeError):
+    """A worker process of the simulation died, and Flower does not replace it.
+
+    The dead worker goes on being handed clients and fails each of them at once, faster
+    than the living ones work: all rounds to come would be those few clients' alone.
+    """
 
 
 class Mailbox:
@@ -39,17 +50,27 @@ class Mailbox:
             A list: deployments answer a generator with HTTP 500.
         timeout : float
             Seconds.
+
+        Raises
+        ------
+        WorkerLostError
+            If the simulation has lost a worker process.
         """
         if not messages:
             return
-        pending = set(grid.push_messages(messages))
+        taken = set(grid.push_messages(messages))
+        sent = {message.metadata.message_id: message for message in messages}
+        pending = taken & sent.keys()
         deadline = time.monotonic() + timeout
         try:
+            for message_id in sent.keys() - taken:
+                # The node has left meanwhile, or the message is too large for Flower.
+                yield Message(Error(0, "not sent"), reply_to=sent[message_id])
             while pending:
                 landed = False
                 for reply in self._pull(grid, pending):
                     landed = True
-                    yield reply
+                    yield _from_the_client(reply, sent)
                 if pending and not landed:
                     if time.monotonic() > deadline:
                         return
@@ -68,5 +89,21 @@ class Mailbox:
                 if message_id in pending:
                     pending.remove(message_id)
                     yield reply
-                elif self._abandoned.pop(message_id, None):
+                elif self._abandoned.pop(message_id, None) and not reply.has_error():
                     self.late += 1
+
+
+def _from_the_client(reply: Message, sent: Mapping[str, Message]) -> Message:
+    """Return a reply that names the client it is about.
+
+    Errors that the SuperLink or the Grid answer in a client's place (it is offline, its
+    message has expired) come from their node, in the group of no round.
+    """
+    if not reply.has_error():
+        return reply
+    if _WORKER_DIED in (reply.error.reason or ""):
+        raise WorkerLostError(
+            "a worker process of the simulation died, often for lack of memory; Flower "
+            "does not replace it, and nearly every client would fail from now on"
+        )
+    return Message(reply.error, reply_to=sent[reply.metadata.reply_to_message_id])

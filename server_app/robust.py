@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from server_app.aggregation import PartMeans
 
 Vector = NDArray[np.float32]
+Positions = NDArray[np.intp]
 
 
 class ClippedMeans(PartMeans):
@@ -22,10 +23,19 @@ class ClippedMeans(PartMeans):
 
     def add(self, part: str, vector: Vector, weight: float) -> None:
         """Add a delta, shortened if its L2 norm is above the limit."""
+        super().add(part, self._clipped(vector), weight)
+
+    def add_at(
+        self, part: str, size: int, positions: Positions, vector: Vector, weight: float
+    ) -> None:
+        """Add some coordinates of a part, shortened by the norm over these."""
+        super().add_at(part, size, positions, self._clipped(vector), weight)
+
+    def _clipped(self, vector: Vector) -> Vector:
         norm = float(np.linalg.norm(vector.astype(np.float64)))
-        if norm > self._clip_norm:
-            vector = (vector * (self._clip_norm / norm)).astype(np.float32)
-        super().add(part, vector, weight)
+        if norm <= self._clip_norm:
+            return vector
+        return (vector * (self._clip_norm / norm)).astype(np.float32)
 
 
 class TrimmedMeans(PartMeans):
@@ -47,14 +57,28 @@ class TrimmedMeans(PartMeans):
         if weight:
             self._vectors.setdefault(part, []).append(vector)
 
+    def add_at(
+        self, part: str, size: int, positions: Positions, vector: Vector, weight: float
+    ) -> None:
+        """Keep some coordinates of a part; the others are marked as not held."""
+        whole = np.full(size, np.nan, dtype=np.float32)
+        whole[positions] = vector
+        self.add(part, whole, weight)
+
     def apply(self, model: dict[str, Vector]) -> None:
         """Add every trimmed mean to its part; the order of arrival does not matter."""
         super().apply(model)
         for part, vectors in self._vectors.items():
+            # Sorting puts NaN, which marks coordinates that were not held, last.
             ranked = np.sort(np.stack(vectors), axis=0)
-            cut = min(int(self._trim_share * len(ranked)), (len(ranked) - 1) // 2)
-            kept = ranked[cut : len(ranked) - cut].astype(np.float64)
-            model[part] = model[part] + kept.mean(axis=0).astype(np.float32)
+            holders = np.count_nonzero(~np.isnan(ranked), axis=0)
+            cut = (self._trim_share * holders).astype(np.int64)
+            cut = np.minimum(cut, np.maximum(holders - 1, 0) // 2)
+            rank = np.arange(len(ranked))[:, None]
+            kept = (cut <= rank) & (rank < holders - cut)
+            total = ranked.sum(axis=0, where=kept, dtype=np.float64)
+            mean = total / np.maximum(kept.sum(axis=0), 1)
+            model[part] = model[part] + mean.astype(np.float32)
 
 
 def merging_rule(name: str, clip_norm: float, trim_share: float) -> PartMeans:

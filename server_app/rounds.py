@@ -9,6 +9,7 @@ A round that gets fewer than ``min-replies`` is repeated or skipped, never half-
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 logger = logging.getLogger("flwr.expertfleet")
+
+WAIT_SECONDS = 1.0
 
 REPEATS = 3
 """How often a short round is tried again before it is skipped after all."""
@@ -127,8 +130,13 @@ class Rounds:
     def _exchange(self, grid: Grid, server_round: int, timeout: float) -> None:
         """Carry out one round, again if it was too short and policy says so."""
         repeats = REPEATS if self.settings.rounds.short_round == "repeat" else 0
+        notes: list[str] = []
+        rejected: dict[str, str] = {}
         for attempt in range(repeats + 1):
             messages = self.open(server_round, grid, attempt)
+            # What earlier attempts met with belongs to the record of the round.
+            self._current().notes.extend(notes)
+            self._current().rejected.update(rejected)
             replies = self.mailbox.exchange(grid, messages, timeout)
             for reply in replies:
                 self.accept(reply)
@@ -137,8 +145,9 @@ class Rounds:
             replies.close()
             if not self._is_short() or attempt == repeats:
                 return
-            logger.warning("round %d is repeated: %s", server_round, self._shortage())
+            notes.append(f"attempt {attempt + 1} dropped: {self._shortage()}")
             self._abandon()
+            rejected |= self._current().rejected
 
     def open(self, server_round: int, grid: Grid, attempt: int = 0) -> list[Message]:
         """Plan a round; return its messages, one per participant.
@@ -146,16 +155,10 @@ class Rounds:
         Raises
         ------
         RuntimeError
-            If no client can be reached.
+            If no client can be reached within ``round-deadline``.
         """
         rounds = self.settings.rounds
-        ready = self.fleet.refresh(
-            grid, self.mailbox.exchange, server_round, rounds.round_deadline
-        )
-        if not ready and not self.fleet.clients:
-            raise RuntimeError(
-                f"no client can take part: {self.fleet.refused or 'none is connected'}"
-            )
+        ready = self._ready(server_round, grid)
         self._tell_fleet()
         clients = self._sample(server_round, ready)
         plan = self.strategy.plan(self._view(server_round, clients))
@@ -191,6 +194,22 @@ class Rounds:
             self._held[client.row] = experts
             messages.append(message)
         return messages
+
+    def _ready(self, server_round: int, grid: Grid) -> list[Client]:
+        """Return the clients to plan with; wait for one if there is none."""
+        seconds = self.settings.rounds.round_deadline
+        deadline = time.monotonic() + seconds
+        while True:
+            exchange = self.mailbox.exchange
+            if ready := self.fleet.refresh(grid, exchange, server_round, seconds):
+                return ready
+            if time.monotonic() > deadline or self.fleet.refused:
+                raise RuntimeError(
+                    "no client can take part: "
+                    f"{self.fleet.refused or 'none is connected'}"
+                )
+            logger.info("waiting for clients")
+            time.sleep(WAIT_SECONDS)
 
     def accept(self, message: Message) -> None:
         """Check one reply and merge it, or note why it was not."""

@@ -4,16 +4,28 @@ Every expert is a whole compact model (extractor and one expert of ours), and so
 gate but for its last layer, which has one output per routed expert.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
 
-from common.moe import GATE, Layout, ModelSpec, MoEModel, Vector
-from common.moe.model import EXTRACTOR, pack, unpack_into
+from common.moe import (
+    EXTRACTOR,
+    GATE,
+    Layout,
+    ModelSpec,
+    MoEModel,
+    Vector,
+    expert_part,
+    pack,
+    unpack_into,
+)
 from common.seeding import derive
+
+COMPACT = (EXTRACTOR, expert_part(0))
+"""Parts of a compact model, in the order its vector joins them."""
 
 
 class ServerGate(nn.Module):
@@ -48,44 +60,15 @@ class ServerGate(nn.Module):
 
     def load(self, vector: Vector) -> None:
         """Copy such a vector back."""
-        parts = cut(vector, [self.spec.size(EXTRACTOR), self.spec.size(GATE)])
-        for module, part in zip((self.extractor, self.linear), parts, strict=True):
-            unpack_into(module, part, GATE)
+        extractor, linear = np.split(vector, [self.spec.size(EXTRACTOR)])
+        unpack_into(self.extractor, extractor, GATE)
+        unpack_into(self.linear, linear, GATE)
 
     def layout(self) -> Layout:
         """Return name and shape of the tensors in :meth:`vector`."""
-        return joined_layout(
+        return _joined(
             {"extractor": self.spec.layout(EXTRACTOR), "linear": self.spec.layout(GATE)}
         )
-
-
-def gate_loss(
-    logits: torch.Tensor,
-    alpha: torch.Tensor,
-    main: torch.Tensor,
-    routed: torch.Tensor,
-    y: torch.Tensor,
-    beta: float,
-) -> torch.Tensor:
-    """Return L^ce + beta L^ent, the joint loss of gate and alpha (Eq. 7-9).
-
-    Parameters
-    ----------
-    logits : Tensor, shape (B, K)
-        The gate's.
-    alpha : Tensor, scalar
-    main, routed : Tensor, shapes (B, C) and (B, K, C)
-        Class probabilities of the main and of every routed expert.
-    y : Tensor of int, shape (B,)
-    beta : float
-        Weight of the gating entropy.
-    """
-    gates = logits.softmax(1)
-    mixed = torch.einsum("bk,bkc->bc", gates, routed)
-    answer = (1 - alpha) * main + alpha * mixed  # Eq. 1
-    true = answer.gather(1, y[:, None]).clamp_min(torch.finfo(answer.dtype).tiny)
-    entropy = torch.special.entr(gates).sum(1)
-    return -true.log().mean() + beta * entropy.mean()
 
 
 class ServerMoE(nn.Module):
@@ -135,16 +118,27 @@ def join(vectors: Iterable[Vector]) -> Vector:
     return np.concatenate(list(vectors))
 
 
-def cut(vector: Vector, sizes: Iterable[int]) -> Iterator[Vector]:
-    """Yield views of the parts that :func:`join` put together."""
-    start = 0
-    for size in sizes:
-        yield vector[start : start + size]
-        start += size
+def compact_parts(spec: ModelSpec, vector: Vector) -> dict[str, Vector]:
+    """Cut a compact model's vector into the parts that travel (views)."""
+    extractor, expert = np.split(vector, [spec.size(EXTRACTOR)])
+    return dict(zip(COMPACT, (extractor, expert), strict=True))
 
 
-def joined_layout(layouts: dict[str, Layout]) -> Layout:
-    """Return the layout of joined parts, their tensors prefixed by the part's name."""
+def compact_model(spec: ModelSpec, vector: Vector) -> MoEModel:
+    """Build the compact model a vector describes."""
+    model = spec.build([0])
+    model.load(compact_parts(spec, vector))
+    return model
+
+
+def compact_layout(spec: ModelSpec) -> Layout:
+    """Return name and shape of the tensors in a compact model's vector."""
+    return _joined(
+        {"extractor": spec.layout(EXTRACTOR), "expert": spec.layout("expert.0")}
+    )
+
+
+def _joined(layouts: dict[str, Layout]) -> Layout:
     return tuple(
         (f"{part}.{name}", shape)
         for part, layout in layouts.items()

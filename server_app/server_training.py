@@ -119,12 +119,12 @@ class Adam:
         lr: float,
     ) -> None:
         """Move the parameters along their gradients."""
-        gradient = parameters_to_vector(gradients).numpy()
+        gradient = parameters_to_vector(gradients)
         self.steps += 1
-        # New arrays, never in place: a checkpoint may still be writing the old ones.
-        self.first = np.float32(0.9) * self.first + np.float32(0.1) * gradient
-        self.second = np.float32(0.999) * self.second + np.float32(0.001) * gradient**2
-        mean = self.first / np.float32(1 - 0.9**self.steps)
-        spread = np.sqrt(self.second / np.float32(1 - 0.999**self.steps))
-        change = torch.from_numpy(np.float32(lr) * mean / (spread + np.float32(1e-8)))
+        # New tensors, never in place: a checkpoint may hold the old ones.
+        first = 0.9 * torch.from_numpy(self.first) + 0.1 * gradient
+        second = 0.999 * torch.from_numpy(self.second) + 0.001 * gradient**2
+        self.first, self.second = first.numpy(), second.numpy()
+        spread = (second / (1 - 0.999**self.steps)).sqrt() + 1e-8
+        change = lr * first / (1 - 0.9**self.steps) / spread
         vector_to_parameters(parameters_to_vector(parameters) - change, parameters)

@@ -82,15 +82,16 @@ class _Program:
         ]
         slack = []
         for row in statement.rows:
-            low = -np.inf if row.low is None else float(row.low)
-            high = np.inf if row.high is None else float(row.high)
-            total = model.add_linear_constraint(lb=low, ub=high)
-            for index, number in zip(row.variables, row.coefficients, strict=True):
-                total.set_coefficient(variables[index], float(number))
-            if soft and row.worth:
-                for sign in (1.0, -1.0):
+            # Bounds may be crossed, which one row with both is not allowed to be.
+            for sign, bound in ((1.0, row.low), (-1.0, row.high)):
+                if bound is None:
+                    continue
+                total = model.add_linear_constraint(lb=sign * bound)
+                for index, number in zip(row.variables, row.coefficients, strict=True):
+                    total.set_coefficient(variables[index], sign * number)
+                if soft and row.worth:
                     missed = model.add_variable(lb=0.0)
-                    total.set_coefficient(missed, sign)
+                    total.set_coefficient(missed, 1.0)
                     slack.append(row.worth * missed)
         gain = mathopt.fast_sum(
             number / instance.scale * variable

@@ -48,17 +48,23 @@ class LoadPenalty:
         """Return the cost of a weighted load that is ``steps`` from its target."""
         return np.rint(self.weight * steps.astype(np.float64) ** 2).astype(np.int64)
 
-    def steps(self, load: Ints) -> Ints:
-        """Return the whole steps, rounded up, between weighted loads and targets."""
+    def steps(self, expert: int, loads: Ints) -> Ints:
+        """Return the whole steps, rounded up, between weighted loads and the target."""
         if self.step is None:
             raise ValueError("counted loads have no steps")
-        distance = np.abs(load - np.rint(self.target).astype(np.int64))
+        first, last = self.plateau(expert)
+        distance = np.maximum(np.maximum(first - loads, loads - last), 0)
         rounded_up: Ints = -(-distance // self.step)
         return rounded_up
 
-    def whole_target(self, expert: int) -> int:
-        """Return the target of one expert's weighted load, in whole quanta."""
-        return int(np.rint(self.target[expert]))
+    def plateau(self, expert: int) -> tuple[int, int]:
+        """Return the whole loads next to the target: (ceil, floor).
+
+        A whole load is within n steps of the target exactly if it is at least
+        ``ceil - n * step`` and at most ``floor + n * step``.
+        """
+        target = float(self.target[expert])
+        return int(np.ceil(target)), int(np.floor(target))
 
     def of(self, expert: int, load: int) -> int:
         """Return the penalty of one expert at a counted load."""
@@ -70,5 +76,6 @@ class LoadPenalty:
         if not self:
             return 0
         if self.step is not None:
-            return int(self.steps_cost(self.steps(load)).sum())
+            steps = [int(self.steps(e, load[e])) for e in range(len(load))]
+            return int(self.steps_cost(np.array(steps)).sum())
         return sum(self.of(expert, value) for expert, value in enumerate(load.tolist()))

@@ -136,20 +136,20 @@ class Dual:
         pins = int(instance.fixed_load[expert])
         bends = {0, most, *(b for b in (low, high) if 0 <= b <= most)}
         knots = set(bends)
+        if penalty:
+            first, last = (end - pins for end in penalty.plateau(expert))
+            step = penalty.step or 1
+            rungs = np.unique(np.geomspace(1, 2 + most // step, 24).astype(np.int64))
+            knots |= {first, last}
+            knots |= {first - step * r for r in rungs.tolist()}
+            knots |= {last + step * r for r in rungs.tolist()}
         if penalty and penalty.step is None:
             bends |= set(range(most + 1))
-            centre, step = round(float(penalty.target[expert])) - pins, 1
         elif penalty:
-            centre, step = penalty.whole_target(expert) - pins, penalty.step or 1
-            count = max(abs(centre), abs(most - centre)) // step + 1
-            ends = step * np.arange(-count, count + 1) + centre
-            bends |= {int(b + d) for b in ends for d in (-1, 0, 1)}
-        if penalty:
-            rungs = np.unique(np.geomspace(1, 2 + most // step, 24).astype(np.int64))
-            knots |= {
-                centre,
-                *(int(centre + s * step * r) for r in rungs for s in (-1, 1)),
-            }
+            count = max(abs(first), abs(most - last)) // step + 1
+            stairs = [first - step * n for n in range(count + 1)]
+            stairs += [last + step * n for n in range(count + 1)]
+            bends |= {stair + edge for stair in stairs for edge in (-1, 0, 1)}
 
         def cost(loads: set[int]) -> tuple[Floats, Floats]:
             at = np.array(sorted(load for load in loads if 0 <= load <= most))
@@ -169,5 +169,4 @@ class Dual:
             rise = penalty.marginal(expert, np.arange(int(loads.max(initial=0)) + 1))
             sums = np.concatenate([[0], np.cumsum(rise)])
             return (penalty.of(expert, 0) + sums[loads]).astype(np.float64)
-        distance = np.abs(loads - penalty.whole_target(expert))
-        return penalty.steps_cost(-(-distance // penalty.step)).astype(np.float64)
+        return penalty.steps_cost(penalty.steps(expert, loads)).astype(np.float64)

@@ -195,8 +195,9 @@ def _state_stepped_penalty(
 ) -> None:
     """``-step * steps <= load - target <= step * steps``."""
     step = instance.penalty.step or 1
-    target = instance.penalty.whole_target(expert) - int(instance.fixed_load[expert])
-    most = max(abs(span[0] - target), abs(span[1] - target))
+    pins = int(instance.fixed_load[expert])
+    first, last = (end - pins for end in instance.penalty.plateau(expert))
+    most = max(first - span[0], span[1] - last, 0)
     count = -(-most // step)
     costs = instance.penalty.steps_cost(np.arange(count + 1))
     steps = statement.steps(np.diff(costs).tolist())
@@ -204,7 +205,7 @@ def _state_stepped_penalty(
         row = Row(
             variables=pairs + steps,
             coefficients=weights + [sign * step] * count,
-            low=target if sign > 0 else None,
-            high=None if sign > 0 else target,
+            low=first if sign > 0 else None,
+            high=None if sign > 0 else last,
         )
         statement.rows.append(row)

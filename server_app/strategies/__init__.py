@@ -35,8 +35,8 @@ ENTRY_POINTS = "expertfleet.strategies"
 
 STRATEGIES: dict[str, str] = {
     "anchor-moe": "server_app.strategies.fedjets:AnchorMoE",
-    "cent-moe": "server_app.strategies.cent_moe:CentMoE",
     "avg-moe": "server_app.strategies.fedmix:AvgMoE",
+    "cent-moe": "server_app.strategies.cent_moe:CentMoE",
     "fed-moe": "server_app.strategies.fed_moe:FedMoE",
     "fedavg": "server_app.strategies.dense:FedAvg",
     "fedjets": "server_app.strategies.fedjets:FedJETs",

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from common.config import Section, Settings, SettingsError, explain
-from common.moe import GATE, Layout, ModelSpec, Vector, expert_id
+from common.moe import GATE, Layout, ModelSpec, MoEModel, Vector, expert_id
 from common.moe.ensemble import UsageMixture
 from common.wire import QueryReply, TrainOrder, TrainReport
 from server_app.aggregation import PartMeans
@@ -259,10 +259,13 @@ class ExpertStrategy(Strategy):
         By default the mean of all experts' predictions weighted by how much clients
         used them (``server_global``, METHODS 1); no gate is needed.
         """
-        experts = range(self.spec.num_experts)
-        model = self.spec.build(experts)
+        return UsageMixture(self.full_model(), self.usage)
+
+    def full_model(self) -> MoEModel:
+        """Return the global model as a module that holds every expert."""
+        model = self.spec.build(range(self.spec.num_experts))
         model.load({k: v for k, v in self.model.items() if k in model.parts()})
-        return UsageMixture(model, self.usage)
+        return model
 
     # --- what follows from the class attributes -------------------------------------
 

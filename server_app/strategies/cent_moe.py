@@ -1,9 +1,9 @@
 """CentMoE: the mixture trained at the server alone; METHODS 4.
 
-The baseline of Fed-MoE (Jiang et al., IJCAI 2025, section 5.1): a plain mixture (Shazeer
-et al., ICLR 2017) sees the reserved set D^r and nothing else. It says what the reserved
-samples are worth without any client. Nobody is sent anything: rows of the assignment
-are empty, loads are zero and a balance of loads does not exist.
+The baseline of Fed-MoE (Jiang et al., IJCAI 2025, section 5.1): a plain mixture
+(Shazeer et al., ICLR 2017) sees the reserved set D^r and nothing else. It says what the
+reserved samples are worth without any client. Nobody is sent anything: rows of the
+assignment are empty, loads are zero and a balance of loads does not exist.
 """
 
 from __future__ import annotations

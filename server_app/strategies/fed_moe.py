@@ -12,12 +12,18 @@ METHODS 3, Algorithm 1; every round::
        M_j <- lambda M_j + (1 - lambda) (W^c^T E)_j                  (Eq. 13)
 
 Each client gets its own M_j the next time it takes part. The paper leaves open, and we
-choose: all experts start from the main expert's values, because averages of unlike
-starting points mean nothing; a client that never took part gets the main expert; alpha
-is the sigmoid of a free number, which keeps it in (0, 1); the gate's step is
-``gate-epochs`` passes of Adam over D^r. Eq. 4 is summed over D^r, as in the authors'
-published code, see the option ``correlation``. That code also trains the experts
-themselves on D^r; Algorithm 1 does not, nor do we.
+choose:
+
+- All experts start from the main expert's values, because averages of unlike starting
+  points mean nothing. A client that never took part gets the main expert.
+- Eq. 4 is summed over D^r, as the authors' published code does; averaged (option
+  ``correlation``), its row softmax is flat and the experts never differ.
+- The summed W is normalised over the experts before Eq. 11, as in that code.
+- alpha is the sigmoid of a free number, which keeps it in (0, 1).
+- The step on gate and alpha is ``gate-epochs`` passes of Adam over D^r in batches.
+
+The authors' code for images also trains the experts themselves on D^r; Algorithm 1
+does not, nor do we.
 
 The server keeps M_j of every client that ever took part, and during a round the m
 models that were sent: Stage B goes over them T times, a running sum cannot replace
@@ -27,17 +33,14 @@ them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 from torch import nn
 
-from common.config import Settings
-from common.moe import EXTRACTOR, GATE, Layout, ModelSpec, Vector, expert_part
-from common.seeding import stream
+from common.config import Settings, SettingsError
+from common.moe import GATE, Layout, ModelSpec, Vector
 from server_app.correlation import (
     Matrix,
     client_weights,
@@ -47,21 +50,16 @@ from server_app.correlation import (
     moved,
     server_weights,
 )
+from server_app.gate_training import ALPHA, GateTraining
 from server_app.server_moe import (
-    ServerGate,
+    COMPACT,
     ServerMoE,
-    cut,
-    gate_loss,
+    compact_layout,
+    compact_model,
+    compact_parts,
     join,
-    joined_layout,
 )
-from server_app.server_training import (
-    Adam,
-    Tensors,
-    batches,
-    require_reserved,
-    reserved_tensors,
-)
+from server_app.server_training import require_reserved
 from server_app.strategies.base import (
     ExpertStrategy,
     Plan,
@@ -70,9 +68,7 @@ from server_app.strategies.base import (
     View,
 )
 
-COMPACT = (EXTRACTOR, expert_part(0))
-ALPHA, ROUTED, CLIENT = "alpha", "routed.", "client."
-GATE_BATCH, BATCH = 32, 512
+ROUTED, CLIENT = "routed.", "client."
 
 
 class FedMoE(ExpertStrategy):
@@ -113,8 +109,20 @@ class FedMoE(ExpertStrategy):
 
     @classmethod
     def parse_options(cls, settings: Settings) -> StrategyOptions:
-        """Return the options; raises SettingsError, also without reserved samples."""
+        """Return the options.
+
+        Raises
+        ------
+        SettingsError
+            If an option is wrong, there are no reserved samples, or a merging rule is
+            asked for that Eq. 6 has no place for.
+        """
         require_reserved(settings, cls.name, "the server's gate is trained on them")
+        if settings.merge.merging != "mean":
+            raise SettingsError(
+                f"merging = {settings.merge.merging!r} is not allowed with strategy "
+                f"{cls.name!r}: it merges by correlation; leave merging at 'mean'"
+            )
         return super().parse_options(settings)
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
@@ -123,13 +131,8 @@ class FedMoE(ExpertStrategy):
         self._sent: dict[int, Vector] = {}  # models of the round under way, by row
         main = self._main
         self.model |= {routed_part(k): main for k in range(self.options.experts)}
-        # Workplaces only: what they hold is loaded from ``model`` before it is used.
-        self._compact = self.spec.build([0])
-        self._gate = ServerGate(self.spec, self.options.experts, settings.run.seed)
-        self._logit = nn.Parameter(torch.zeros(1))  # alpha starts at 0.5
-        self._trained = [*self._gate.parameters(), self._logit]
-        self._adam = Adam(sum(parameter.numel() for parameter in self._trained))
-        self._keep_gate()
+        self._gate = GateTraining(settings, self.spec, self.options.experts)
+        self.model |= self._gate.vectors()
 
     # --- Stage A ----------------------------------------------------------------------
 
@@ -138,7 +141,7 @@ class FedMoE(ExpertStrategy):
         known = [row for row in view.clients.tolist() if row in self.clients]
         return Plan(
             assignment=np.ones((len(view.clients), 1), dtype=np.bool_),
-            content={row: self._parts(self.clients[row]) for row in known},
+            content={row: compact_parts(self.spec, self.clients[row]) for row in known},
         )
 
     def merge(self, reply: Reply) -> None:
@@ -149,54 +152,42 @@ class FedMoE(ExpertStrategy):
 
     def finish(self) -> None:
         """Stages B and C over the models that came in; nothing without any."""
-        sent, self._sent = dict(sorted(self._sent.items())), {}
-        if not sent:
-            return
-        self._load_gate()
-        models = list(sent.values())
-        confidence = self._confidence(models)
-        self._update_server(models, confidence)
-        self._synchronise(sent, confidence)
+        sent = dict(sorted(self._sent.items()))  # whatever the order of arrival
+        self.discard()
+        if sent:
+            self._gate.load(self.model)
+            confidence = self._gate.confidence(sent.values())
+            self._update_server(list(sent.values()), confidence)
+            self._synchronise(sent, confidence)
+
+    def discard(self) -> None:
+        """Drop the models of the round under way."""
+        super().discard()
+        self._sent = {}
 
     # --- Stage B ----------------------------------------------------------------------
 
-    def _confidence(self, models: list[Vector]) -> Matrix:
-        """Step 0: P_y, what each model gives to the true labels, shape (n, m)."""
-        true = self._reserved[1][:, None]
-        columns = [self._answers(model).gather(1, true) for model in models]
-        return torch.cat(columns, dim=1).double().numpy()
-
     def _update_server(self, models: list[Vector], confidence: Matrix) -> None:
-        """Steps 1 to 4, T times."""
+        """Update experts, gate and alpha T times (Steps 1 to 4)."""
         rate = self.options.moving_rate
         mean = mixture([1 / len(models)] * len(models), models)
         for _ in range(self.options.iterations):
             weights = client_weights(self._correlation(confidence))
-            self.model |= self._parts(moved(self._main, mean, rate))
+            self.model |= compact_parts(self.spec, moved(self._main, mean, rate))
             for k, row in enumerate(weights):
                 part = routed_part(k)
                 self.model[part] = moved(self.model[part], mixture(row, models), rate)
-            self._train_gate()
-        self._keep_gate()
-
-    def _train_gate(self) -> None:
-        """Step 4: Adam on gate and alpha; the experts stand still (Eq. 7-9)."""
-        x, y = self._reserved
-        main, *routed = (self._answers(expert) for expert in self._experts)
-        members = torch.stack(routed, dim=1)
-        rng = stream(self.settings.run.seed, "gate", self._adam.steps)
-        self._gate.train()
-        for batch in batches(len(y), GATE_BATCH, self.options.gate_epochs, rng):
-            loss = gate_loss(
-                self._gate(x[batch]),
-                self._logit.sigmoid(),
-                main[batch],
-                members[batch],
-                y[batch],
-                self.options.entropy_weight,
+            self._gate.train(
+                self._experts,
+                beta=self.options.entropy_weight,
+                lr=self.options.gate_lr,
+                epochs=self.options.gate_epochs,
             )
-            gradients = torch.autograd.grad(loss, self._trained)
-            self._adam.step(self._trained, gradients, self.options.gate_lr)
+        self.model |= self._gate.vectors()
+
+    def _correlation(self, confidence: Matrix) -> Matrix:
+        """Return W of the gate as it is now, shape (K, m) (Eq. 3-4)."""
+        return correlation(self._gate.gating(), confidence, self.options.correlation)
 
     # --- Stage C ----------------------------------------------------------------------
 
@@ -205,17 +196,12 @@ class FedMoE(ExpertStrategy):
         w = self._correlation(confidence)
         if self.options.correlation == "sum":
             w = expert_weights(w)
-        weights = server_weights(w, self.alpha)
+        weights = server_weights(w, self._gate.alpha)
         experts, rate = self._experts, 1 - self.options.moving_rate
         for (row, model), column in zip(sent.items(), weights.T, strict=True):
             self.clients[row] = moved(model, mixture(column, experts), rate)
 
     # --- the server's model -----------------------------------------------------------
-
-    @property
-    def alpha(self) -> float:
-        """Weight of the routed experts, in (0, 1)."""
-        return float(torch.from_numpy(self.model[ALPHA]).sigmoid())
 
     @property
     def _main(self) -> Vector:
@@ -227,78 +213,30 @@ class FedMoE(ExpertStrategy):
         routed = [self.model[routed_part(k)] for k in range(self.options.experts)]
         return [self._main, *routed]
 
-    def _parts(self, vector: Vector) -> dict[str, Vector]:
-        """Cut a compact model into the parts that travel."""
-        sizes = [self.spec.size(part) for part in COMPACT]
-        return dict(zip(COMPACT, cut(vector, sizes), strict=True))
-
-    @cached_property
-    def _reserved(self) -> Tensors:
-        return reserved_tensors(self.settings)
-
-    @torch.no_grad()
-    def _answers(self, vector: Vector) -> torch.Tensor:
-        """Class probabilities of one compact model on D^r, shape (n, C)."""
-        self._compact.load(self._parts(vector))
-        self._compact.eval()
-        pieces = self._reserved[0].split(BATCH)
-        return torch.cat([self._compact(x).logits.softmax(1) for x in pieces])
-
-    def _correlation(self, confidence: Matrix) -> Matrix:
-        """Step 2: W of the gate as it is now, shape (K, m)."""
-        return correlation(self._gating(), confidence, self.options.correlation)
-
-    @torch.no_grad()
-    def _gating(self) -> Matrix:
-        """Step 1: Q on D^r, shape (n, K) (Eq. 3)."""
-        self._gate.eval()
-        pieces = self._reserved[0].split(BATCH)
-        return torch.cat([self._gate(x).softmax(1) for x in pieces]).double().numpy()
-
-    def _load_gate(self) -> None:
-        self._gate.load(self.model[GATE])
-        self._logit.data = torch.from_numpy(self.model[ALPHA].copy())
-
-    def _keep_gate(self) -> None:
-        self.model[GATE] = self._gate.vector()
-        self.model[ALPHA] = self._logit.detach().numpy().copy()
-
     def global_model(self) -> nn.Module:
         """Return Eq. 10: main expert and top-L routed experts."""
-        models = []
-        for vector in self._experts:
-            model = self.spec.build([0])
-            model.load(self._parts(vector))
-            models.append(model)
-        self._load_gate()
-        main, *routed = models
-        return ServerMoE(main, routed, self._gate, self.alpha, self.options.top_l)
+        main, *routed = (compact_model(self.spec, vector) for vector in self._experts)
+        self._gate.load(self.model)
+        top_l = self.options.top_l
+        return ServerMoE(main, routed, self._gate.gate, self._gate.alpha, top_l)
 
     def layout(self, part: str) -> Layout:
         """Return name and shape of the tensors in one part of the global model."""
-        if part == ALPHA:
-            return (("logit", (1,)),)
-        if part == GATE:
-            return self._gate.layout()
+        if part in (GATE, ALPHA):
+            return self._gate.layout(part)
         if part.startswith(ROUTED):
-            return joined_layout({p: self.spec.layout(p) for p in COMPACT})
+            return compact_layout(self.spec)
         return super().layout(part)
 
     def state(self) -> dict[str, Any]:
         """Return Adam's moments and the clients' models; the rest is in the model."""
-        return {
-            **super().state(),
-            "gate_first": self._adam.first,
-            "gate_second": self._adam.second,
-            "gate_steps": self._adam.steps,
-            **{f"{CLIENT}{row}": model for row, model in self.clients.items()},
-        }
+        clients = {f"{CLIENT}{row}": model for row, model in self.clients.items()}
+        return {**super().state(), **self._gate.state(), **clients}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
         super().load_state(state)
-        self._adam.first, self._adam.second = state["gate_first"], state["gate_second"]
-        self._adam.steps = int(state["gate_steps"])
+        self._gate.load_state(state)
         self.clients = {
             int(name.removeprefix(CLIENT)): model
             for name, model in state.items()

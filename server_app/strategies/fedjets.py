@@ -13,7 +13,8 @@ distributions. Neither exists in a federation that starts from nothing and keeps
 private. Our choices:
 
 - The first ``warmup-rounds`` train one dense model with FedAvg; its extractor becomes
-  the common expert, its values those of every expert.
+  the common expert, its values those of every expert. Too few of them and the gate
+  sends everybody to the same expert.
 - Anchors are drawn by the seed. They take part in every round, so fewer than
   ``clients-per-round`` ordinary clients do.
 - An ordinary client ranks the experts with the gate as it trained it the last time it
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import ceil
 from typing import ClassVar
 
 import numpy as np
@@ -58,6 +60,8 @@ class FedJETs(ExpertStrategy):
         Row of every expert's anchor client; -1 while there are too few clients.
     gate_mass : ndarray, shape (C, E)
         Last reported mean gate probability at each client; NaN until reported.
+    warmup : int
+        Rounds that train the common expert.
     """
 
     name = "fedjets"
@@ -65,7 +69,7 @@ class FedJETs(ExpertStrategy):
     private = "data only; the gate is shared"
     source = "FedJETs, arXiv 2306.08586"
     gate = "shared"
-    remembers: ClassVar[tuple[str, ...]] = ("anchors", "gate_mass")
+    remembers: ClassVar[tuple[str, ...]] = ("anchors", "gate_mass", "warmup")
 
     class Options(StrategyOptions):
         """FedJETs' own settings."""
@@ -74,7 +78,9 @@ class FedJETs(ExpertStrategy):
             2, ge=1, description="K of an ordinary client, at most its budget"
         )
         warmup_rounds: int = Field(
-            1, ge=1, description="first rounds, which train the common expert"
+            0,
+            ge=0,
+            description="first rounds, for the common expert; 0: a fifth of all",
         )
         anchor_weight: float = Field(
             1.0, ge=0, description="weight of the gate loss of anchors"
@@ -104,6 +110,8 @@ class FedJETs(ExpertStrategy):
         experts = self.spec.num_experts
         self.anchors = np.full(experts, NOBODY, dtype=np.int64)
         self.gate_mass = np.empty((0, experts))
+        # Fixed here and remembered: a longer resumed run must not warm up again.
+        self.warmup = self.options.warmup_rounds or ceil(settings.rounds.num_rounds / 5)
         self._warming = False
         self._spread_common()
 
@@ -125,7 +133,7 @@ class FedJETs(ExpertStrategy):
         self.anchors = bound(self.anchors, view.clients, self.settings.run.seed)
         missing = np.flatnonzero(self.anchors == NOBODY).tolist()
         notes = (f"experts without an anchor: {missing}",) if missing else ()
-        self._warming = view.server_round <= self.options.warmup_rounds
+        self._warming = view.server_round <= self.warmup
         if self._warming:
             return self._warmup(view, notes)
         budgets = np.minimum(view.budgets, self.options.experts_per_client)

@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 from common.config import Settings
 from common.moe import ModelSpec
-from server_app.assignment import AssignmentProblem, solve
+from server_app.assignment import Assignment, AssignmentProblem, solve
 from server_app.fitness import accuracy_score, grown, loss_score, update_fitness
-from server_app.load import dynamic_bounds, updated_deficit
+from server_app.load import dynamic_bounds, expected_bounds, updated_deficit
 from server_app.strategies.base import ExpertStrategy, Plan, Reply, View
+
+UNEVEN = 0.25
+"""Spread of availability from which on loads are planned in expected replies."""
 
 
 class FitnessStrategy(ExpertStrategy):
@@ -79,20 +82,18 @@ class FlexMoE(FitnessStrategy):
     def plan(self, view: View) -> Plan:
         """Solve the assignment within the tightest feasible band."""
         rules = self.settings.assignment
+        if np.ptp(view.availability) > UNEVEN:
+            return self._plan_expected(view)
         bounds = dynamic_bounds(
             view.budgets,
             self.deficit,
             tolerance=rules.load_tolerance,
             gain=rules.deficit_gain,
         )
-        problem = AssignmentProblem(
-            self.fitness_of(view), view.budgets, bounds.lower, bounds.upper
-        )
-        solution = solve(
-            problem,
-            solver=rules.solver,
-            time_limit=rules.solver_time_limit,
-            seed=self.settings.run.seed,
+        solution = self._solve(
+            AssignmentProblem(
+                self.fitness_of(view), view.budgets, bounds.lower, bounds.upper
+            )
         )
         notes = list(solution.relaxed)
         if bounds.tolerance > rules.load_tolerance:
@@ -101,6 +102,38 @@ class FlexMoE(FitnessStrategy):
                 f"{bounds.tolerance:g}: no assignment fits the tighter band"
             )
         return Plan(assignment=solution.matrix, solution=solution, notes=tuple(notes))
+
+    def _plan_expected(self, view: View) -> Plan:
+        """Plan with loads counted in expected replies, where some clients are flaky."""
+        rules = self.settings.assignment
+        lower, upper = expected_bounds(
+            view.budgets,
+            view.availability,
+            self.deficit,
+            tolerance=rules.load_tolerance,
+            gain=rules.deficit_gain,
+        )
+        solution = self._solve(
+            AssignmentProblem(
+                self.fitness_of(view),
+                view.budgets,
+                lower,
+                upper,
+                load_weights=view.availability,
+            )
+        )
+        return Plan(
+            assignment=solution.matrix, solution=solution, notes=solution.relaxed
+        )
+
+    def _solve(self, problem: AssignmentProblem) -> Assignment:
+        rules = self.settings.assignment
+        return solve(
+            problem,
+            solver=rules.solver,
+            time_limit=rules.solver_time_limit,
+            seed=self.settings.run.seed,
+        )
 
     def learn(self, replies: Sequence[Reply]) -> None:
         """Update Q, and the deficit by the loads that were delivered."""

@@ -226,7 +226,7 @@ def test_works_under_flowers_own_loop() -> None:
 
 
 def test_no_client_is_a_clear_error() -> None:
-    config = settings_of()
+    config = settings_of(**{"round-deadline": 0.1})
     with pytest.raises(RuntimeError, match="no client can take part"):
         Rounds(strategy_of(config)).open(1, InlineGrid(client_app, 0, config))
 

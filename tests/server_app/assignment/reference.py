@@ -57,33 +57,29 @@ def _load(x: np.ndarray, arguments: dict[str, Any]) -> np.ndarray:
 
 
 def _violation(x: np.ndarray, arguments: dict[str, Any]) -> np.ndarray:
-    load = _load(x, arguments)
+    clients, experts = x.shape[1:]
+    load, holders, held = _load(x, arguments), x.sum(axis=1), x.sum(axis=2)
     lower = np.asarray(arguments["lower"], dtype=float)
     upper = np.asarray(arguments["upper"], dtype=float)
-    unit = 1.0
-    if "load_weights" in arguments:
-        weights = np.asarray(arguments["load_weights"])
-        divisor = np.gcd.reduce(weights) or 1
-        unit = max(1, round(weights.mean() / divisor)) * divisor
-        if (weights == weights[0]).all() and weights[0]:
-            lower = np.ceil(lower / weights[0]) * weights[0]
-            upper = np.floor(upper / weights[0]) * weights[0]
-    else:
-        lower, upper = np.ceil(lower), np.floor(upper)
+    need = np.asarray(arguments.get("min_holders", np.zeros(experts)))
+    weights = np.asarray(arguments.get("load_weights", np.ones(clients, dtype=int)))
+    divisor = np.gcd.reduce(weights) or 1
+    # What one missing placement counts: the mean client weight.
+    unit = max(1, round(weights.mean() / divisor)) * divisor
+    # Loads are multiples of the divisor; so are bounds, rounded inwards.
+    lower, upper = (
+        np.ceil(lower / divisor) * divisor,
+        np.floor(upper / divisor) * divisor,
+    )
+    stepped = "load_weights" in arguments and arguments.get("load_penalty")
+    if (weights == weights[0]).all() and weights[0] and not stepped:
+        # Counted loads: holders are loads.
+        lower, need = np.maximum(lower, need * unit), np.zeros(experts)
     missed = np.maximum(lower - load, 0) + np.maximum(load - upper, 0)
     total = missed.sum(axis=1)
-    held = x.sum(axis=2)
-    floor = np.broadcast_to(arguments.get("floor", 0), held.shape[1:])
+    floor = np.broadcast_to(arguments.get("floor", 0), (clients,))
     total = total + unit * np.maximum(floor - held, 0).sum(axis=1)
-    if "min_holders" in arguments:
-        need = np.asarray(arguments["min_holders"])
-        if "load_weights" not in arguments:
-            # Counted loads: the same thing as a lower bound.
-            both = np.maximum(need, lower)
-            missed = np.maximum(both - load, 0) + np.maximum(load - upper, 0)
-            total = missed.sum(axis=1) + np.maximum(floor - held, 0).sum(axis=1)
-        else:
-            total = total + unit * np.maximum(need - x.sum(axis=1), 0).sum(axis=1)
+    total = total + unit * np.maximum(need - holders, 0).sum(axis=1)
     if "groups" in arguments:
         groups = np.asarray(arguments["groups"])
         for label in np.unique(groups):

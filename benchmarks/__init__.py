@@ -1,0 +1,1 @@
+"""Studies and benchmarks: every figure the documents quote is printed by one."""

@@ -1,0 +1,163 @@
+"""Fed-MoE's gate and alpha, trained on the reserved set; METHODS 3, Eq. 3 and 7-9.
+
+Everything of Stage B that runs networks is here. The modules are workplaces: what they
+hold is loaded from the global model before it is used, so that the model alone, with
+Adam's moments, is the state.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.config import Settings
+from common.moe import GATE, Layout, ModelSpec, Vector
+from common.seeding import stream
+from server_app.correlation import Matrix
+from server_app.server_moe import ServerGate, compact_parts
+from server_app.server_training import Adam, Tensors, batches, reserved_tensors
+
+ALPHA = "alpha"
+TRAIN_BATCH, PROBE_BATCH = 32, 512
+
+
+def gate_loss(
+    logits: torch.Tensor,
+    alpha: torch.Tensor,
+    main: torch.Tensor,
+    routed: torch.Tensor,
+    y: torch.Tensor,
+    beta: float,
+) -> torch.Tensor:
+    """Return L^ce + beta L^ent, the joint loss of gate and alpha (Eq. 7-9).
+
+    Parameters
+    ----------
+    logits : Tensor, shape (B, K)
+        The gate's.
+    alpha : Tensor, scalar
+    main, routed : Tensor, shapes (B, C) and (B, K, C)
+        Class probabilities of the main and of every routed expert.
+    y : Tensor of int, shape (B,)
+    beta : float
+        Weight of the gating entropy.
+    """
+    gates = logits.softmax(1)
+    mixed = torch.einsum("bk,bkc->bc", gates, routed)
+    answer = (1 - alpha) * main + alpha * mixed  # Eq. 1
+    true = answer.gather(1, y[:, None]).clamp_min(torch.finfo(answer.dtype).tiny)
+    entropy = torch.special.entr(gates).sum(1)
+    return -true.log().mean() + beta * entropy.mean()
+
+
+class GateTraining:
+    """Gate and alpha with their optimiser, and the reserved set they learn from.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the data set, the reserved samples and the seed.
+    spec : ModelSpec
+        Shape of the compact model.
+    experts : int
+        Routed experts K.
+    """
+
+    def __init__(self, settings: Settings, spec: ModelSpec, experts: int) -> None:
+        self._settings = settings
+        self._spec = spec
+        self._compact = spec.build([0])
+        self.gate = ServerGate(spec, experts, settings.run.seed)
+        self._logit = nn.Parameter(torch.zeros(1))  # alpha starts at 0.5
+        self._trained = [*self.gate.parameters(), self._logit]
+        self._adam = Adam(sum(parameter.numel() for parameter in self._trained))
+
+    @property
+    def alpha(self) -> float:
+        """Weight of the routed experts, in (0, 1)."""
+        return float(self._logit.detach().sigmoid())
+
+    @cached_property
+    def _reserved(self) -> Tensors:
+        return reserved_tensors(self._settings)
+
+    def confidence(self, models: Iterable[Vector]) -> Matrix:
+        """Return P_y, what each model gives to the true labels, shape (n, m)."""
+        true = self._reserved[1][:, None]
+        columns = [self._answers(model).gather(1, true) for model in models]
+        return torch.cat(columns, dim=1).double().numpy()
+
+    @torch.no_grad()
+    def gating(self) -> Matrix:
+        """Return Q on the reserved set, shape (n, K) (Eq. 3)."""
+        self.gate.eval()
+        pieces = self._reserved[0].split(PROBE_BATCH)
+        return torch.cat([self.gate(x).softmax(1) for x in pieces]).double().numpy()
+
+    def train(
+        self, experts: Iterable[Vector], *, beta: float, lr: float, epochs: int
+    ) -> None:
+        """Train gate and alpha; the experts stand still (Eq. 7-9).
+
+        Parameters
+        ----------
+        experts : iterable of vector
+            E_0 to E_K.
+        beta : float
+            Weight of the gating entropy.
+        lr : float
+            Adam's rate.
+        epochs : int
+            Passes over the reserved set.
+        """
+        x, y = self._reserved
+        main, *rest = (self._answers(expert) for expert in experts)
+        routed = torch.stack(rest, dim=1)
+        rng = stream(self._settings.run.seed, "gate", self._adam.steps)
+        self.gate.train()
+        for batch in batches(len(y), TRAIN_BATCH, epochs, rng):
+            logits, alpha = self.gate(x[batch]), self._logit.sigmoid()
+            loss = gate_loss(logits, alpha, main[batch], routed[batch], y[batch], beta)
+            gradients = torch.autograd.grad(loss, self._trained)
+            self._adam.step(self._trained, gradients, lr)
+
+    @torch.no_grad()
+    def _answers(self, vector: Vector) -> torch.Tensor:
+        """Return one compact model's class probabilities on D^r, shape (n, C)."""
+        self._compact.load(compact_parts(self._spec, vector))
+        self._compact.eval()
+        pieces = self._reserved[0].split(PROBE_BATCH)
+        return torch.cat([self._compact(x).logits.softmax(1) for x in pieces])
+
+    # --- gate and alpha as parts of the global model ----------------------------------
+
+    def vectors(self) -> dict[str, Vector]:
+        """Return gate and alpha as parts."""
+        return {
+            GATE: self.gate.vector(),
+            ALPHA: self._logit.detach().numpy().copy(),
+        }
+
+    def load(self, model: Mapping[str, Vector]) -> None:
+        """Take gate and alpha from the global model."""
+        self.gate.load(model[GATE])
+        self._logit.data = torch.from_numpy(model[ALPHA].copy())
+
+    def layout(self, part: str) -> Layout:
+        """Return name and shape of the tensors in ``gate`` or ``alpha``."""
+        return self.gate.layout() if part == GATE else (("logit", (1,)),)
+
+    def state(self) -> dict[str, Any]:
+        """Return Adam's moments."""
+        return {
+            "gate_first": self._adam.first,
+            "gate_second": self._adam.second,
+            "gate_steps": self._adam.steps,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self._adam.first, self._adam.second = state["gate_first"], state["gate_second"]
+        self._adam.steps = int(state["gate_steps"])

@@ -1,0 +1,168 @@
+"""Whole runs with clients that drop, lie and send rubbish."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, RecordDict
+from flwr.clientapp import ClientApp
+from safetensors.numpy import load_file
+
+from client_app.app import app as real_app
+from common.inline_grid import InlineGrid
+from server_app.app import app as server_app
+from tests.faults.chaos import FAULTS, chaos_app
+
+CLIENTS = 8
+CONFIG: dict[str, Any] = {"num-experts": 4, "local-epochs": 1, "set-aside-after": 50}
+
+
+def run(
+    folder: Path,
+    config: dict[str, Any],
+    app: ClientApp = real_app,
+    clients: int = CLIENTS,
+) -> tuple[Path, list[dict[str, Any]]]:
+    config = {**CONFIG, **config, "output-dir": str(folder)}
+    context = Context(
+        run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config
+    )
+    server_app(grid=InlineGrid(app, clients, config), context=context)
+    [run_folder] = [path.parent for path in folder.glob("*/run.json")]
+    lines = (run_folder / "metrics.jsonl").read_text().splitlines()
+    return run_folder, [json.loads(line) for line in lines]
+
+
+def test_every_fault_is_rejected_with_its_reason_and_none_is_merged(
+    tmp_path: Path,
+) -> None:
+    seen: dict[str, list[tuple[int, str]]] = {}
+    folder, rounds = run(tmp_path, {"num-rounds": 25}, chaos_app(0.5, 1, seen))
+    assert len(rounds) == 25
+    expected = {(r, c): reason for c, items in seen.items() for r, reason in items}
+    logged = {(r["round"], c): why for r in rounds for c, why in r["rejected"].items()}
+    assert logged.keys() == expected.keys()
+    for key, reason in expected.items():
+        assert reason in logged[key]
+    assert len({reason for reason in expected.values()}) >= len(FAULTS) - 3
+    for record in rounds:
+        replied = [c for c in record["clients"] if c["replied"]]
+        assert sum(record["load"]) == sum(len(c["experts"]) for c in replied)
+    for tensor in load_file(folder / "model.safetensors").values():
+        assert np.isfinite(tensor).all() and np.abs(tensor).max() < 50
+    assert rounds[-1]["server_global"] > 0.3
+
+
+@pytest.mark.parametrize("drop_out", [0.2, 0.5])
+def test_thirty_rounds_with_drop_out_stay_balanced(
+    tmp_path: Path, drop_out: float
+) -> None:
+    config = {
+        "num-rounds": 30,
+        "num-experts": 8,
+        "drop-out": drop_out,
+        "eval-every": 30,
+    }
+    _, rounds = run(tmp_path, config, clients=20)
+    assert len(rounds) == 30
+    assert all(record["merged"] for record in rounds)
+    assert rounds[-1]["cv_cumulative"] < 0.02
+    assert sum(len(record["rejected"]) for record in rounds) > 30
+
+
+def test_lying_about_capacity_costs_the_liar_its_rounds_not_the_run(
+    tmp_path: Path,
+) -> None:
+    config = {"num-rounds": 6, "capacity-error": 0.6, "expert-capacity": "1:0.5,3:0.5"}
+    _, rounds = run(tmp_path, config)
+    reasons = [why for record in rounds for why in record["rejected"].values()]
+    assert reasons and all("can hold" in reason for reason in reasons)
+    assert rounds[-1]["server_global"] is not None
+
+
+def test_a_device_that_loses_memory_gets_fewer_experts_next_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from client_app.session import Session
+
+    calls: dict[str, int] = {}
+
+    def shrinking(self: Session) -> int:
+        calls[self.client] = calls.get(self.client, 0) + 1
+        # Once for the query, then once a round: from its second round on it says 1.
+        return 1 if self.client == "client-2" and calls[self.client] > 2 else 3
+
+    monkeypatch.setattr(Session, "reported_capacity", property(shrinking))
+    _, rounds = run(tmp_path, {"num-rounds": 4})
+    held = [
+        len(c["experts"])
+        for record in rounds
+        for c in record["clients"]
+        if c["client"] == "client-2"
+    ]
+    assert held == [3, 3, 1, 1]
+
+
+def test_a_short_round_is_repeated_and_then_merged(tmp_path: Path) -> None:
+    # Needs 7 of 8 with 30 % drop-out: few rounds succeed at the first attempt.
+    config = {"num-rounds": 4, "min-replies": 6, "drop-out": 0.3}
+    _, rounds = run(tmp_path, config)
+    assert [record["round"] for record in rounds] == [1, 2, 3, 4]
+    for record in rounds:
+        replied = sum(c["replied"] for c in record["clients"])
+        assert (replied >= 6) == record["merged"]
+
+
+def test_a_skipped_round_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    config = {"num-rounds": 3, "min-replies": 8, "drop-out": 0.6, "short-round": "skip"}
+    folder, rounds = run(tmp_path, config)
+    assert [record["merged"] for record in rounds] == [False] * 3
+    assert all("not merged" in record["notes"][-1] for record in rounds)
+    assert rounds[-1]["cv_cumulative"] == 0
+    start = tmp_path / "start"
+    initial, _ = run(start, {"num-rounds": 1, "min-replies": 8, "drop-out": 0.9})
+    expected = load_file(initial / "model.safetensors")
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        np.testing.assert_array_equal(tensor, expected[name])
+
+
+def test_over_selection_stops_at_enough_and_discards_the_rest(tmp_path: Path) -> None:
+    config = {"num-rounds": 3, "clients-per-round": 4, "over-selection": 0.5}
+    _, rounds = run(tmp_path, config)
+    for record in rounds:
+        assert len(record["clients"]) == 6
+        assert sum(c["replied"] for c in record["clients"]) == 4
+    assert sum(record["late"] for record in rounds) > 0
+
+
+@pytest.mark.parametrize("merging", ["median", "trimmed-mean", "clipped"])
+def test_robust_merging_withstands_a_client_within_the_bounds(
+    tmp_path: Path, merging: str
+) -> None:
+    from flwr.app import Array, Message
+
+    from common import wire
+
+    app = ClientApp()
+
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        return real_app(message, context)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        reply = real_app(message, context)
+        if context.node_config["partition-id"] == 0:
+            record = reply.content.array_records[wire.ARRAYS]
+            for name in record:
+                record[name] = Array(np.full(record[name].shape, 5, np.float32))
+        return reply
+
+    results = {}
+    for rule in ("mean", merging):
+        config = {"num-rounds": 8, "merging": rule, "num-experts": 2, "eval-every": 8}
+        _, rounds = run(tmp_path / rule, config, app)
+        results[rule] = rounds[-1]["server_global"]
+    assert results[merging] > results["mean"] + 0.2
