@@ -112,18 +112,27 @@ class Rounds:
         self.log_summary()
         self.num_rounds = num_rounds
         result = Result()
-        while self.completed < num_rounds:
-            server_round = self.completed + 1
-            self._exchange(grid, server_round, timeout)
-            server_metrics = None
-            if evaluate_fn and self._evaluates(server_round):
-                # Finished first: what is evaluated is what the round produced.
-                self._finish()
-                server_metrics = evaluate_fn(server_round, self.strategy.arrays())
-            record = self.close(server_metrics)
-            result.train_metrics_clientapp[server_round] = record.to_metrics()
-            if server_metrics is not None:
-                result.evaluate_metrics_serverapp[server_round] = server_metrics
+        try:
+            while self.completed < num_rounds:
+                server_round = self.completed + 1
+                self._exchange(grid, server_round, timeout)
+                server_metrics = None
+                if evaluate_fn and self._evaluates(server_round):
+                    # Finished first: what is evaluated is what the round produced.
+                    self._finish()
+                    server_metrics = evaluate_fn(server_round, self.strategy.arrays())
+                record = self.close(server_metrics)
+                result.train_metrics_clientapp[server_round] = record.to_metrics()
+                if server_metrics is not None:
+                    result.evaluate_metrics_serverapp[server_round] = server_metrics
+        except Exception:
+            if self.log is not None and self.completed:
+                logger.error(
+                    'stopped after round %d; to go on: resume-from="%s"',
+                    self.completed,
+                    self.log.folder,
+                )
+            raise
         result.arrays = self.strategy.arrays()
         return result
 

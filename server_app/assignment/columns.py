@@ -18,12 +18,13 @@ Source: Dantzig and Wolfe (1960); price smoothing after Wentges (1997).
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from server_app.assignment.greedy import solve_greedy
 from server_app.assignment.instance import Instance, Mask
-from server_app.assignment.limits import Answer, Limits
+from server_app.assignment.limits import CLOCK, Answer, Limits
 from server_app.assignment.master import Master
 from server_app.assignment.oracle import Column
 from server_app.assignment.prices import Dual
@@ -37,6 +38,8 @@ _ROUNDS = 60
 _SMOOTHING = 0.7
 #: Relative distance of master and bound at which pricing stops.
 _CLOSE = 2e-5
+#: Share of the time after which the integer master gets its turn in any case.
+_PRICING = 0.6
 
 
 def solve_columns(instance: Instance, limits: Limits) -> Answer:
@@ -56,61 +59,85 @@ def solve_columns(instance: Instance, limits: Limits) -> Answer:
         the Lagrangian bound. ``proved`` only if the two meet.
     """
     clock = time.perf_counter()
-    dual = Dual(instance)
-    master = Master(instance, dual)
+
+    def spent(share: float) -> bool:
+        return time.perf_counter() - clock > share * limits.seconds
+
+    search = _Search(instance)
     greedy = solve_greedy(instance)
-    master.add(_columns_of(greedy))
-
-    best = dual.start()
-    best_bound = np.inf
-    trial, stride = best, 1.0
-    for warm in range(_WARM_ROUNDS):
-        columns, bound = dual.evaluate(trial)
-        if warm >= _WARM_ROUNDS // 2:
-            master.add(columns)
-        if bound < best_bound:
-            best, best_bound = trial, bound
-        else:
-            stride *= 0.7
-        step = dual.subgradient(columns)
-        if not step.any():
-            master.add(columns)
-            break
-        trial = dual.moved(best if bound > best_bound else trial, step, stride)
-    for _ in range(_ROUNDS):
-        value, duals = master.solve()
-        if best_bound - value <= _CLOSE * max(abs(value), 1.0):
-            break
-        if time.perf_counter() - clock > limits.seconds:
-            break
-        trial = best.mixed(duals, _SMOOTHING)
-        columns, bound = dual.evaluate(trial)
-        new = master.add(columns)
-        if bound < best_bound:
-            best, best_bound = trial, bound
-        if not new:
-            # Smoothed prices found nothing: ask the master's own.
-            columns, bound = dual.evaluate(duals)
-            new = master.add(columns)
-            if bound < best_bound:
-                best, best_bound = duals, bound
-            if not new:
-                break
-    remaining = limits.after(time.perf_counter() - clock)
-    candidates = [greedy, master.rounded(), *master.integer(best, remaining)]
+    search.master.add([tuple(np.flatnonzero(row).tolist()) for row in greedy])
+    late = search.warm_up(spent) or search.price_out(spent)
+    left = limits.after(time.perf_counter() - clock)
+    candidates = [greedy, search.master.rounded()]
+    candidates += search.master.integer(search.best, left)
     matrix = min(candidates, key=lambda found: _rank(instance, found))
-    return _answer(instance, matrix, dual, best_bound)
+    note = CLOCK if late or spent(1.0) else ""
+    return _answer(instance, matrix, search, note)
 
 
-def _answer(instance: Instance, matrix: Mask, dual: Dual, bound: float) -> Answer:
+class _Search:
+    """The best prices so far, and the columns met on the way."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.dual = Dual(instance)
+        self.master = Master(instance, self.dual)
+        self.best = self.dual.start()
+        self.bound = np.inf
+
+    def look(self, prices: Prices) -> tuple[list[Column], bool]:
+        """Return the clients' columns at some prices; keep the prices if best."""
+        columns, bound = self.dual.evaluate(prices)
+        better = bound < self.bound
+        if better:
+            self.best, self.bound = prices, bound
+        return columns, better
+
+    def warm_up(self, spent: Callable[[float], bool]) -> bool:
+        """Follow subgradients to sensible prices; true if the clock ran out."""
+        trial, stride = self.best, 1.0
+        for step in range(_WARM_ROUNDS):
+            columns, better = self.look(trial)
+            uneven = self.dual.subgradient(columns)
+            # Columns at the first prices are too poor to be worth mixing.
+            if step >= _WARM_ROUNDS // 2 or not uneven.any():
+                self.master.add(columns)
+            if not uneven.any():
+                break
+            if not better:
+                stride *= 0.7
+            trial = self.dual.moved(self.best, uneven, stride)
+            if spent(_PRICING / 2):
+                return True
+        return False
+
+    def price_out(self, spent: Callable[[float], bool]) -> bool:
+        """Generate columns until no price finds another; true if the clock ran out."""
+        for _ in range(_ROUNDS):
+            value, duals = self.master.solve()
+            if self.bound - value <= _CLOSE * max(abs(value), 1.0):
+                break
+            if spent(_PRICING):
+                return True
+            columns, _ = self.look(self.best.mixed(duals, _SMOOTHING))
+            if self.master.add(columns):
+                continue
+            # Smoothed prices found nothing: ask at the master's own.
+            columns, _ = self.look(duals)
+            if not self.master.add(columns):
+                break
+        return False
+
+
+def _answer(instance: Instance, matrix: Mask, search: _Search, note: str) -> Answer:
     """Turn the bound on gain minus priced violation into one on the objective."""
     missed = instance.violation(matrix).total(instance.placement_unit)
-    whole = int(np.floor(bound + missed * dual.violation_price))
+    whole = int(np.floor(search.bound + missed * search.dual.violation_price))
     value = instance.value(matrix)
     return Answer(
         matrix=matrix,
         bound=max(whole, value),
         proved=not missed and whole <= value,
+        note=note,
     )
 
 
@@ -118,8 +145,3 @@ def _rank(instance: Instance, matrix: Mask) -> tuple[int, int]:
     """Order matrices by violation, then by objective."""
     missed = instance.violation(matrix).total(instance.placement_unit)
     return missed, -instance.value(matrix)
-
-
-def _columns_of(matrix: Mask) -> list[Column]:
-    """Return each client's row as a column."""
-    return [tuple(np.flatnonzero(row).tolist()) for row in matrix]

@@ -11,23 +11,26 @@ the smallest total violation, then the best objective at that violation. A penal
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ortools.sat.python import cp_model
 
 from server_app.assignment.instance import Instance, Mask
-from server_app.assignment.limits import Answer, Limits
+from server_app.assignment.limits import CLOCK, Answer, Limits
 from server_app.assignment.statement import Row, Statement, state
 
 __all__ = ["solve_cp_sat"]
 
-#: Presolve costs more than it saves on models of one big transportation structure.
-_PRESOLVE_BELOW = 2_000
+#: The LP relaxation of the whole model: close to integral here, unlike most models.
+_LINEAR = 2
 
 
 def solve_cp_sat(
-    instance: Instance, limits: Limits, hint: Mask | None = None
+    instance: Instance,
+    limits: Limits,
+    hint: Mask | None = None,
+    bound: int | None = None,
 ) -> Answer:
     """Solve an instance with CP-SAT, relaxing bounds only if they conflict.
 
@@ -39,6 +42,8 @@ def solve_cp_sat(
         Time limit and seed.
     hint : ndarray of bool, shape (C, E), optional
         A valid matrix of free pairs to start from; returned if nothing better is found.
+    bound : int, optional
+        A proved bound on the objective at the hint's violation: the search stops there.
 
     Returns
     -------
@@ -49,7 +54,7 @@ def solve_cp_sat(
     if hint is None or not instance.violation(hint).total(1):
         strict = _Model.build(instance, soft=False)
         strict.model.maximize(strict.objective)
-        answer = strict.run(instance, limits, hint)
+        answer = strict.run(instance, limits, hint, bound)
         if answer is not None:
             return answer
         if hint is not None:
@@ -70,7 +75,7 @@ def solve_cp_sat(
     if best is None:
         return Answer(matrix=least.matrix, bound=None, proved=False)
     proved = best.proved and least.proved
-    return Answer(matrix=best.matrix, bound=best.bound, proved=proved)
+    return replace(best, proved=proved, note=best.note or least.note)
 
 
 @dataclass(kw_only=True)
@@ -104,9 +109,13 @@ class _Model:
         )
 
     def run(
-        self, instance: Instance, limits: Limits, hint: Mask | None
+        self,
+        instance: Instance,
+        limits: Limits,
+        hint: Mask | None,
+        target: int | None = None,
     ) -> Answer | None:
-        """Solve; None when it yields no assignment."""
+        """Solve, up to the objective ``target``; None if it yields no assignment."""
         pairs = self.variables[: len(self.statement.clients)]
         where = self.statement.clients, self.statement.experts
         self.model.clear_hints()  # type: ignore[no-untyped-call]
@@ -116,16 +125,36 @@ class _Model:
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = 1
         solver.parameters.random_seed = limits.seed
-        solver.parameters.cp_model_presolve = len(pairs) < _PRESOLVE_BELOW
+        # Presolve finds nothing in budgets and bands, and spoils their LP relaxation.
+        solver.parameters.cp_model_presolve = False
+        solver.parameters.linearization_level = _LINEAR
         solver.parameters.max_deterministic_time = limits.work
         solver.parameters.max_time_in_seconds = limits.seconds
-        status = solver.solve(self.model)
+        status = solver.solve(self.model, _StopAt(target))
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return None
         matrix = np.zeros_like(instance.free)
         matrix[where] = [solver.boolean_value(pair) for pair in pairs]
         bound = int(np.floor(solver.best_objective_bound + 0.5))
-        return Answer(matrix=matrix, bound=bound, proved=status == cp_model.OPTIMAL)
+        if target is not None:
+            bound = min(bound, target)
+        proved = status == cp_model.OPTIMAL or bound <= solver.objective_value
+        clock = not proved and solver.wall_time >= limits.seconds
+        note = CLOCK if clock else ""
+        return Answer(matrix=matrix, bound=bound, proved=proved, note=note)
+
+
+class _StopAt(cp_model.CpSolverSolutionCallback):
+    """Stop the search at a solution that is known to be optimal."""
+
+    def __init__(self, target: int | None) -> None:
+        super().__init__()
+        self._target = target
+
+    def on_solution_callback(self) -> None:
+        """See whether the solution just found attains the target."""
+        if self._target is not None and self.objective_value >= self._target:
+            self.stop_search()
 
 
 def _add(

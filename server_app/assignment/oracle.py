@@ -1,9 +1,10 @@
 """What one client would hold if experts had prices: the pricing step of `columns`.
 
 A client on its own is a small knapsack, solved exactly by branch and bound. Exclusive
-sets are exact too (branch on the member that stays). Floors and groups are repaired
-greedily: the column found may then not be the client's best, but the value returned
-never promises less than the best, so bounds built from it stay valid.
+sets are exact too (branch on the member that stays), and so are floors and groups of
+count budgets. With byte budgets floors and groups are repaired greedily: the column
+found may then not be the client's best, but the bound returned is never below the best,
+so what is built from it stays valid.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Choice:
     column : tuple of int
         Experts held, ascending.
     bound : int
-        No allowed column is worth more.
+        No column is worth more, less what it misses of floor and groups.
     """
 
     column: Column
@@ -47,8 +48,9 @@ class Choice:
 class Oracle:
     """Best columns of every client of an instance, at any prices."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Instance, violation_price: int) -> None:
         self._instance = instance
+        self._violation_price = violation_price
         self._unit = bool((instance.sizes == 1).all())
         self._sizes: list[int] = instance.sizes.tolist()
         self._room: list[int] = instance.room.tolist()
@@ -76,6 +78,9 @@ class Oracle:
             The column, and an upper bound on the summed worth of any column.
         """
         instance = self._instance
+        owes = instance.floor[client] > 0 or instance.needs[client].any()
+        if owes and self._unit and not instance.exclusive:
+            return self._serve(client, worth)
         free = instance.free[client]
         candidates = np.flatnonzero(free & (worth > 0)).tolist()
         column, bound = self._pack(client, candidates, worth)
@@ -85,6 +90,30 @@ class Oracle:
         if needs or instance.floor[client] > len(column):
             column = self._repair(client, column, needs, worth)
         return Choice(column=column, bound=bound)
+
+    def _serve(self, client: int, worth: Ints) -> Choice:
+        """Solve a count budget with groups and a floor: take the best, by bonus.
+
+        Of each group only the best expert can be worth taking first, so the group's
+        bonus goes to that one, and the floor's to the first places, whoever takes them.
+        """
+        instance, bonus = self._instance, self._violation_price
+        floor = int(instance.floor[client])
+        value = worth.copy()
+        free = instance.free[client]
+        for group in np.flatnonzero(instance.needs[client]).tolist():
+            inside = np.flatnonzero(free & (instance.groups == group))
+            if inside.size:
+                value[inside[np.argmax(worth[inside])]] += bonus
+        candidates = np.flatnonzero(free)
+        order = candidates[np.argsort(-value[candidates], kind="stable")]
+        order = order[: self._room[client]]
+        urge = bonus * (np.arange(len(order)) < floor)
+        keep = value[order] + urge > 0
+        # Sorted by value, urge first: what is kept is a prefix.
+        bound = int((value[order] + urge)[keep].sum())
+        bound -= bonus * (floor + int(instance.needs[client].sum()))
+        return Choice(column=tuple(sorted(order[keep].tolist())), bound=bound)
 
     def _pack(
         self, client: int, candidates: list[int], worth: Ints

@@ -20,7 +20,7 @@ choose:
   ``correlation``), its row softmax is flat and the experts never differ.
 - The summed W is normalised over the experts before Eq. 11, as in that code.
 - alpha is the sigmoid of a free number, which keeps it in (0, 1).
-- The step on gate and alpha is ``gate-epochs`` passes of Adam over D^r in batches.
+- A step on gate and alpha is ``gate-epochs`` passes of Adam over D^r in batches.
 
 The authors' code for images also trains the experts themselves on D^r; Algorithm 1
 does not, nor do we.
@@ -95,7 +95,7 @@ class FedMoE(ExpertStrategy):
             1e-3, gt=0, description="Adam's rate for gate and alpha (paper: 1e-4)"
         )
         gate_epochs: int = Field(
-            5, ge=1, description="passes over the reserved set per inner iteration"
+            1, ge=1, description="passes over the reserved set per inner iteration"
         )
         correlation: Literal["sum", "mean"] = Field(
             "sum", description="Eq. 4 over the reserved set: summed or averaged"

@@ -15,6 +15,7 @@ private. Our choices:
 - The first ``warmup-rounds`` train one dense model with FedAvg; its extractor becomes
   the common expert, its values those of every expert. Too few of them and the gate
   sends everybody to the same expert.
+- The common expert travels with every order: clients keep nothing between rounds.
 - Anchors are drawn by the seed. They take part in every round, so fewer than
   ``clients-per-round`` ordinary clients do.
 - An ordinary client ranks the experts with the gate as it trained it the last time it

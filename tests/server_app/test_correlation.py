@@ -71,5 +71,5 @@ def test_eq_13_mixes_each_client_its_own_model() -> None:
 @pytest.mark.parametrize(("rate", "expected"), [(0.25, [1.5, 3.0]), (0.75, [2.5, 1.0])])
 def test_moving_average(rate: float, expected: list[float]) -> None:
     old, target = np.array([1.0, 4.0], np.float32), np.array([3.0, 0.0], np.float32)
-    np.testing.assert_array_equal(moved(old, target, rate), np.float32(expected))
-    np.testing.assert_array_equal(old, np.float32([1, 4]))
+    np.testing.assert_array_equal(moved(old, target, rate), expected)
+    np.testing.assert_array_equal(old, [1, 4])
