@@ -168,7 +168,7 @@ def _accuracies(model: MoEModel, session: Session) -> dict[str, Any]:
 
 def _answer_flower(message: Message, session: Session, *, may_train: bool) -> Message:
     """Serve Flower's own strategies: the dense model, full weights both ways."""
-    received = wire.decode_arrays(message.content)
+    received = wire.decode_arrays(message.content, from_flower=True)
     model = session.spec.dense().build([0], session.settings.run.seed)
     parts: Iterable[str] = (EXTRACTOR, expert_part(0))
     model.load(_only(received, parts))
@@ -178,7 +178,7 @@ def _answer_flower(message: Message, session: Session, *, may_train: bool) -> Me
         server_round, proximal = wire.flower_config(message.content)
         objective = Objective(proximal=proximal)
         result = _train(model, session, server_round, objective)
-        metrics["train-loss"] = result.train_loss
+        metrics[wire.TRAIN_LOSS] = result.train_loss
     metrics |= {k.replace("_", "-"): v for k, v in _accuracies(model, session).items()}
     weights = model.vectors(parts) if may_train else {}
     return Message(wire.encode_flower_reply(weights, metrics), reply_to=message)

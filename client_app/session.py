@@ -23,8 +23,8 @@ from common.data import (
 )
 from common.moe import ModelSpec
 from common.seeding import stream
-from common.wire import TrainOrder
 from common.shape import dataset_of, model_spec, test_samples
+from common.wire import TrainOrder
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 

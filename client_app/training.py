@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from client_app.sgd import SGD
 from common.config import TrainingSettings
 from common.moe import MoEModel, Routed
 
@@ -178,7 +179,7 @@ def train(
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     anchor = [p.detach().clone() for p in parameters] if objective.proximal else []
-    optimizer = torch.optim.SGD(
+    optimizer = SGD(
         parameters,
         lr=settings.lr,
         momentum=settings.momentum,
@@ -192,7 +193,7 @@ def train(
         for batch in order.split(settings.batch_size):
             routed = model(x[batch])
             loss = objective.loss(routed, y[batch], model, anchor)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             if last:

@@ -25,7 +25,7 @@ PROTOCOL: Literal[1] = 1
 
 # Flower's own strategies look for exactly one ArrayRecord and one MetricRecord.
 ARRAYS, ORDER, REPORT, METRICS = "arrays", "order", "report", "metrics"
-NUM_EXAMPLES = "num-examples"
+NUM_EXAMPLES, TRAIN_LOSS = "num-examples", "train-loss"
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -295,18 +295,19 @@ def flower_config(content: RecordDict) -> tuple[int, float]:
     return server_round, float(mu)
 
 
-# What numpy.save writes before a flat little-endian float32 vector, any version of
+# What numpy.save writes before a flat little-endian float vector, any version of
 # NumPy. Matched by hand because numpy.load evaluates the header of untrusted bytes, and
 # a malformed one raises from deep inside Python's tokenizer.
 _NPY = re.compile(
     rb"\x93NUMPY\x01\x00(..)"
-    rb"(\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d{1,12}),\), \} *\n)",
+    rb"(\{'descr': '<f([48])', 'fortran_order': False, "
+    rb"'shape': \((\d{1,12}),\), \} *\n)",
     re.DOTALL,
 )
 
 
-def _flat_vector(name: str, array: Array) -> Vector:
-    if array.dtype != "float32" or len(array.shape) != 1:
+def _flat_vector(name: str, array: Array, dtypes: Mapping[str, int]) -> Vector:
+    if array.dtype not in dtypes or len(array.shape) != 1:
         raise WireError(
             f"array {name!r} is {array.dtype}{list(array.shape)}, expected a flat "
             "float32 vector"
@@ -314,15 +315,29 @@ def _flat_vector(name: str, array: Array) -> Vector:
     header = _NPY.match(array.data)
     if header is None or array.stype != "numpy.ndarray":
         raise WireError(f"array {name!r} cannot be read: no flat float32 .npy data")
-    length, size = int.from_bytes(header[1], "little"), int(header[3])
+    length = int.from_bytes(header[1], "little")
+    width, size = int(header[3]), int(header[4])
     values = memoryview(array.data)[header.end() :]
-    if length != len(header[2]) or len(values) != 4 * size or array.shape != (size,):
+    if (
+        length != len(header[2])
+        or width != dtypes[array.dtype]
+        or len(values) != width * size
+        or array.shape != (size,)
+    ):
         raise WireError(f"array {name!r} cannot be read: it is not what it says it is")
-    return np.frombuffer(values, dtype="<f4").astype(np.float32)
+    return np.frombuffer(values, dtype=f"<f{width}").astype(np.float32)
 
 
-def decode_arrays(content: RecordDict) -> dict[str, Vector]:
+def decode_arrays(
+    content: RecordDict, *, from_flower: bool = False
+) -> dict[str, Vector]:
     """Return the part vectors of a message.
+
+    Parameters
+    ----------
+    from_flower : bool
+        Whether float64 is rounded instead of refused: several of Flower's own
+        strategies send what they computed in it.
 
     Raises
     ------
@@ -330,9 +345,10 @@ def decode_arrays(content: RecordDict) -> dict[str, Vector]:
         If an array is not a flat float32 vector.
     """
     vectors: dict[str, Vector] = {}
+    dtypes = {"float32": 4, "float64": 8} if from_flower else {"float32": 4}
     for record in content.array_records.values():
         for name, array in record.items():
-            vectors[name] = _flat_vector(name, array)
+            vectors[name] = _flat_vector(name, array, dtypes)
     return vectors
 
 

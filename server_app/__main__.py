@@ -8,6 +8,7 @@ from importlib import import_module
 # Modules with add_arguments(parser) and main(args); loaded only when asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("server_app.simulate", "run in this process, without Ray"),
+    "strategies": ("server_app.list_strategies", "list the strategies there are"),
     "flwr-run": ("server_app.launcher", "run `flwr run` on a SuperLink of its own"),
 }
 

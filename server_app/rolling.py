@@ -10,6 +10,8 @@ one and are kept whole.
 Pure numbers: layouts and vectors, no modules.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +37,7 @@ def window(size: int, kept: int, server_round: int) -> NDArray[np.intp]:
     return (server_round + np.arange(kept)) % size
 
 
+@lru_cache(maxsize=8)  # of a round: one entry per part and rate
 def window_positions(
     full: Layout, narrow: Layout, server_round: int
 ) -> NDArray[np.intp]:
@@ -50,7 +53,7 @@ def window_positions(
     Returns
     -------
     ndarray of int, shape (values of the narrow part,)
-        ``vector[positions]`` is the sub-model; distinct.
+        ``vector[positions]`` is the sub-model; distinct. Read-only.
 
     Raises
     ------
@@ -68,4 +71,6 @@ def window_positions(
         inside = np.ravel_multi_index(np.ix_(*windows), shape)
         pieces.append(start + inside.ravel())
         start += int(np.prod(shape))
-    return np.concatenate(pieces)
+    positions = np.concatenate(pieces)
+    positions.flags.writeable = False
+    return positions

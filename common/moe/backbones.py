@@ -15,7 +15,6 @@ from functools import partial
 
 import torch
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 Norm = Callable[[int], nn.Module]
 
@@ -69,8 +68,34 @@ class CNN(nn.Module):
         return self.stages(x).mean(dim=(2, 3))
 
 
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016).
+
+    The same as torchvision's, parameter names included; importing that one imports
+    torch's compiler too, which doubles the start and the memory of a device process.
+    """
+
+    def __init__(self, before: int, after: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+        self.bn1 = norm(after)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.bn2 = norm(after)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or before != after:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(before, after, 1, stride, bias=False), norm(after)
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, before, H, W) to (B, after, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = torch.relu(self.bn1(self.conv1(x)))
+        return torch.relu(self.bn2(self.conv2(out)) + shortcut)
+
+
 class ResNet(nn.Module):
-    """A CIFAR-style ResNet of torchvision's basic blocks: 3x3 stem, no max-pool.
+    """A CIFAR-style ResNet of basic blocks: 3x3 stem, no max-pool.
 
     Parameters
     ----------
@@ -98,15 +123,7 @@ class ResNet(nn.Module):
             after = scaled(channels, width)
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                shortcut = None
-                if stride != 1 or before != after:
-                    shortcut = nn.Sequential(
-                        nn.Conv2d(before, after, 1, stride=stride, bias=False),
-                        norm(after),
-                    )
-                blocks.append(
-                    BasicBlock(before, after, stride, shortcut, norm_layer=norm)
-                )
+                blocks.append(BasicBlock(before, after, stride, norm))
                 before = after
         self.blocks = nn.Sequential(*blocks)
         self.out_features = before

@@ -27,19 +27,20 @@ from server_app.assignment.instance import Instance, Mask
 from server_app.assignment.limits import CLOCK, Answer, Limits
 from server_app.assignment.master import Master
 from server_app.assignment.oracle import Column
-from server_app.assignment.prices import Dual
+from server_app.assignment.prices import Dual, Prices
 
 __all__ = ["solve_columns"]
 
-#: Rounds of plain subgradient before the master has columns worth mixing.
+#: Rounds of plain subgradient before the master has columns worth mixing, rounds of
+#: pricing after, and what one of either takes per client: large fleets get fewer.
 _WARM_ROUNDS = 25
+_WARM_SECONDS = 1e-4
 _ROUNDS = 60
+_SECONDS = 3e-4
 #: How far prices stay at the best known ones against the master's jumps.
 _SMOOTHING = 0.7
 #: Relative distance of master and bound at which pricing stops.
 _CLOSE = 2e-5
-#: Share of the time after which the integer master gets its turn in any case.
-_PRICING = 0.6
 
 
 def solve_columns(instance: Instance, limits: Limits) -> Answer:
@@ -50,7 +51,7 @@ def solve_columns(instance: Instance, limits: Limits) -> Answer:
     instance : Instance
         The integer problem.
     limits : Limits
-        Time limit, used as a guard: normally the iteration limits end the work.
+        Rounds follow from the time limit and the size, not from the clock.
 
     Returns
     -------
@@ -60,18 +61,24 @@ def solve_columns(instance: Instance, limits: Limits) -> Answer:
     """
     clock = time.perf_counter()
 
-    def spent(share: float) -> bool:
-        return time.perf_counter() - clock > share * limits.seconds
+    def spent() -> float:
+        return time.perf_counter() - clock
 
     search = _Search(instance)
     greedy = solve_greedy(instance)
     search.master.add([tuple(np.flatnonzero(row).tolist()) for row in greedy])
-    late = search.warm_up(spent) or search.price_out(spent)
-    left = limits.after(time.perf_counter() - clock)
+    clients = len(instance.room)
+    search.warm_up(limits.rounds(_WARM_SECONDS * clients, _WARM_ROUNDS))
+    late = search.price_out(
+        limits.rounds(_SECONDS * clients, _ROUNDS),
+        lambda: spent() > limits.guard / 2,
+    )
+    search.master.settle()
+    left = limits.after(spent())
     candidates = [greedy, search.master.rounded()]
     candidates += search.master.integer(search.best, left)
     matrix = min(candidates, key=lambda found: _rank(instance, found))
-    note = CLOCK if late or spent(1.0) else ""
+    note = CLOCK if late or spent() > limits.guard else ""
     return _answer(instance, matrix, search, note)
 
 
@@ -92,31 +99,28 @@ class _Search:
             self.best, self.bound = prices, bound
         return columns, better
 
-    def warm_up(self, spent: Callable[[float], bool]) -> bool:
-        """Follow subgradients to sensible prices; true if the clock ran out."""
+    def warm_up(self, rounds: int) -> None:
+        """Follow subgradients to sensible prices."""
         trial, stride = self.best, 1.0
-        for step in range(_WARM_ROUNDS):
+        for step in range(rounds):
             columns, better = self.look(trial)
             uneven = self.dual.subgradient(columns)
             # Columns at the first prices are too poor to be worth mixing.
-            if step >= _WARM_ROUNDS // 2 or not uneven.any():
+            if step >= rounds // 2 or not uneven.any():
                 self.master.add(columns)
             if not uneven.any():
                 break
             if not better:
                 stride *= 0.7
             trial = self.dual.moved(self.best, uneven, stride)
-            if spent(_PRICING / 2):
-                return True
-        return False
 
-    def price_out(self, spent: Callable[[float], bool]) -> bool:
+    def price_out(self, rounds: int, late: Callable[[], bool]) -> bool:
         """Generate columns until no price finds another; true if the clock ran out."""
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             value, duals = self.master.solve()
             if self.bound - value <= _CLOSE * max(abs(value), 1.0):
                 break
-            if spent(_PRICING):
+            if late():
                 return True
             columns, _ = self.look(self.best.mixed(duals, _SMOOTHING))
             if self.master.add(columns):

@@ -31,6 +31,8 @@ def solve_cp_sat(
     limits: Limits,
     hint: Mask | None = None,
     bound: int | None = None,
+    *,
+    tuned: bool = True,
 ) -> Answer:
     """Solve an instance with CP-SAT, relaxing bounds only if they conflict.
 
@@ -44,6 +46,9 @@ def solve_cp_sat(
         A valid matrix of free pairs to start from; returned if nothing better is found.
     bound : int, optional
         A proved bound on the objective at the hint's violation: the search stops there.
+    tuned : bool
+        False leaves OR-Tools' defaults alone, for comparison: presolve, all cores and a
+        limit on the clock, so that answers need not repeat.
 
     Returns
     -------
@@ -54,7 +59,7 @@ def solve_cp_sat(
     if hint is None or not instance.violation(hint).total(1):
         strict = _Model.build(instance, soft=False)
         strict.model.maximize(strict.objective)
-        answer = strict.run(instance, limits, hint, bound)
+        answer = strict.run(instance, limits, hint, bound, tuned=tuned)
         if answer is not None:
             return answer
         if hint is not None:
@@ -62,7 +67,8 @@ def solve_cp_sat(
     # Infeasible, or nothing found in time: only the soft model has an answer.
     soft = _Model.build(instance, soft=True)
     soft.model.minimize(soft.violation)
-    least = soft.run(instance, limits.after(time.perf_counter() - clock), hint)
+    left = limits.after(time.perf_counter() - clock)
+    least = soft.run(instance, left, hint, tuned=tuned)
     if least is None:
         empty = np.zeros_like(instance.free) if hint is None else hint
         return Answer(matrix=empty, bound=None, proved=False)
@@ -70,8 +76,8 @@ def solve_cp_sat(
     soft.model.clear_objective()  # type: ignore[no-untyped-call]
     soft.model.add(soft.violation <= violation)
     soft.model.maximize(soft.objective)
-    remaining = limits.after(time.perf_counter() - clock)
-    best = soft.run(instance, remaining, least.matrix)
+    left = limits.after(time.perf_counter() - clock)
+    best = soft.run(instance, left, least.matrix, tuned=tuned)
     if best is None:
         return Answer(matrix=least.matrix, bound=None, proved=False)
     proved = best.proved and least.proved
@@ -114,6 +120,8 @@ class _Model:
         limits: Limits,
         hint: Mask | None,
         target: int | None = None,
+        *,
+        tuned: bool = True,
     ) -> Answer | None:
         """Solve, up to the objective ``target``; None if it yields no assignment."""
         pairs = self.variables[: len(self.statement.clients)]
@@ -123,13 +131,16 @@ class _Model:
             for pair, value in zip(pairs, hint[where].tolist(), strict=True):
                 self.model.add_hint(pair, value)
         solver = cp_model.CpSolver()
-        solver.parameters.num_workers = 1
-        solver.parameters.random_seed = limits.seed
-        # Presolve finds nothing in budgets and bands, and spoils their LP relaxation.
-        solver.parameters.cp_model_presolve = False
-        solver.parameters.linearization_level = _LINEAR
-        solver.parameters.max_deterministic_time = limits.work
-        solver.parameters.max_time_in_seconds = limits.seconds
+        if tuned:
+            solver.parameters.num_workers = 1
+            solver.parameters.random_seed = limits.seed
+            # Presolve finds nothing in budgets and bands, and spoils their relaxation.
+            solver.parameters.cp_model_presolve = False
+            solver.parameters.linearization_level = _LINEAR
+            solver.parameters.max_deterministic_time = limits.deterministic
+            solver.parameters.max_time_in_seconds = limits.guard
+        else:
+            solver.parameters.max_time_in_seconds = min(limits.seconds, limits.guard)
         status = solver.solve(self.model, _StopAt(target))
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return None
@@ -139,7 +150,7 @@ class _Model:
         if target is not None:
             bound = min(bound, target)
         proved = status == cp_model.OPTIMAL or bound <= solver.objective_value
-        clock = not proved and solver.wall_time >= limits.seconds
+        clock = not proved and solver.wall_time >= limits.guard
         note = CLOCK if clock else ""
         return Answer(matrix=matrix, bound=bound, proved=proved, note=note)
 

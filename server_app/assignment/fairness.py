@@ -15,7 +15,7 @@ import numpy as np
 
 from server_app.assignment.instance import Instance, Ints, Mask
 
-__all__ = ["max_min_floor"]
+__all__ = ["feasibility_of", "max_min_floor"]
 
 
 def max_min_floor(instance: Instance, solve: Callable[[Instance], Mask]) -> Instance:
@@ -36,12 +36,7 @@ def max_min_floor(instance: Instance, solve: Callable[[Instance], Mask]) -> Inst
     """
     pinned = instance.fixed.sum(axis=1)
     fits = pinned + _most_that_fit(instance)
-    # Only feasibility matters here: without gains every solver is quicker.
-    blank = replace(
-        instance,
-        gain=np.zeros_like(instance.gain),
-        penalty=replace(instance.penalty, weight=0.0),
-    )
+    blank = feasibility_of(instance)
 
     def floor_at(share: int) -> Ints:
         return np.maximum(np.minimum(share, fits) - pinned, 0)
@@ -59,6 +54,21 @@ def max_min_floor(instance: Instance, solve: Callable[[Instance], Mask]) -> Inst
         else:
             refused = share
     return replace(instance, floor=floor_at(accepted))
+
+
+def feasibility_of(instance: Instance) -> Instance:
+    """Return an instance that asks only whether the bounds of another can be met.
+
+    Without gains every search ends at the first assignment that meets them. A flow is
+    left as it is: equal gains only make its prices, and so its arcs, harder to choose.
+    """
+    if instance.is_flow:
+        return instance
+    return replace(
+        instance,
+        gain=np.zeros_like(instance.gain),
+        penalty=replace(instance.penalty, weight=0.0),
+    )
 
 
 def _most_that_fit(instance: Instance) -> Ints:

@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 
 __all__ = ["CLOCK", "Answer", "Limits"]
 
-#: CP-SAT's deterministic seconds per second of the limit: measured at 0.13 to 0.8 on
-#: busy cores, so that work ends nearly every run before the clock does.
+#: CP-SAT's deterministic seconds per second of the limit: measured at 0.1 to 0.8,
+#: the less the busier the cores.
 _WORK = 0.25
+#: The clock cuts in only at this multiple of the limit, so that even on a busy machine
+#: it is the counted work that ends a run, and the answer repeats.
+_GUARD = 4.0
 _LEAST = 0.05
 #: Said of an answer that the wall clock, not the counted work, ended.
 CLOCK = "ended by the clock, so it may not repeat exactly"
@@ -19,34 +22,43 @@ CLOCK = "ended by the clock, so it may not repeat exactly"
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long a solver may work, and its seed.
+    """How much a solver may work, and its seed.
 
     Parameters
     ----------
     seconds : float
-        Time left on the wall clock: a guard for solvers that count their work.
+        Nominal seconds of work; solvers turn them into something they can count.
+    guard : float
+        Seconds left on the wall clock before a run is cut off regardless.
     seed : int
         Seed of the solver's own randomness.
-    work : float
-        Deterministic time for CP-SAT: ends a run at the same point everywhere.
     """
 
     seconds: float
+    guard: float
     seed: int
-    work: float
 
     @classmethod
     def of(cls, seconds: float, seed: int) -> Limits:
-        """Return limits with the work that normally fits into the time."""
-        return cls(seconds=seconds, seed=seed, work=_WORK * seconds)
+        """Return limits of so many seconds of work."""
+        return cls(seconds=seconds, guard=_GUARD * seconds, seed=seed)
+
+    @property
+    def deterministic(self) -> float:
+        """CP-SAT's deterministic time: ends a run at the same point everywhere."""
+        return _WORK * self.seconds
+
+    def rounds(self, cost: float, most: int) -> int:
+        """Return how many rounds of ``cost`` seconds fit: from 2 to ``most``."""
+        return max(2, min(most, int(self.seconds / cost)))
 
     def part(self, share: float) -> Limits:
-        """Return a share of time and work."""
-        return replace(self, seconds=share * self.seconds, work=share * self.work)
+        """Return a share of the work; the clock runs on."""
+        return replace(self, seconds=share * self.seconds)
 
     def after(self, used: float) -> Limits:
-        """Return what is left on the clock; work does not depend on the clock."""
-        return replace(self, seconds=max(self.seconds - used, _LEAST))
+        """Return what is left when the clock has advanced; work is not affected."""
+        return replace(self, guard=max(self.guard - used, _LEAST))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

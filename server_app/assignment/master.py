@@ -22,8 +22,8 @@ __all__ = ["Master"]
 #: Columns per client that the integer master may choose from.
 _KEPT = 12
 #: Branch-and-bound nodes of the integer master: work, so that answers repeat.
-_NODES = 200
-_INTEGER_GAP = 3e-4
+_NODES = 20
+_INTEGER_GAP = 5e-4
 #: New columns leave the last basis primal feasible; presolve would discard it.
 _WARM = mathopt.SolveParameters(
     lp_algorithm=mathopt.LPAlgorithm.PRIMAL_SIMPLEX, presolve=mathopt.Emphasis.OFF
@@ -45,7 +45,7 @@ class Master:
         self._lp.objective.is_maximize = True
         self._rows = _Rows(self._lp, instance, dual)
         self._solver = mathopt.IncrementalSolver(self._lp, mathopt.SolverType.GLOP)
-        self._result: mathopt.SolveResult | None = None
+        self._mix: dict[mathopt.Variable, float] = {}
 
     def add(self, columns: list[Column]) -> int:
         """Add one column per client and return how many were new."""
@@ -71,7 +71,6 @@ class Master:
     def solve(self) -> tuple[float, Prices]:
         """Solve the LP; return its value and its prices, both in integer fitness."""
         result = self._solver.solve(params=_WARM)
-        self._result = result
         scale = self._instance.scale
         load = np.array(result.dual_values(self._rows.load))
         holder = np.array(result.dual_values(self._rows.holder))
@@ -79,8 +78,12 @@ class Master:
         fixed = float(self._instance.gain[self._instance.fixed].sum())
         return result.objective_value() * scale + fixed, prices
 
+    def settle(self) -> None:
+        """Solve the LP once more and remember how it mixes all columns added."""
+        self._mix = self._solver.solve(params=_WARM).variable_values()
+
     def rounded(self) -> Mask:
-        """Return the LP's answer with every client at its largest share."""
+        """Return the settled LP's answer, every client at its largest share."""
         matrix = np.zeros_like(self._instance.free)
         for client, columns in enumerate(self._columns):
             shares = self._shares(columns)
@@ -90,10 +93,7 @@ class Master:
 
     def _shares(self, columns: dict[Column, mathopt.Variable]) -> dict[Column, float]:
         """Return how far the last LP used each of a client's columns."""
-        if self._result is None:
-            return dict.fromkeys(columns, 0.0)
-        values = self._result.variable_values(columns.values())
-        return dict(zip(columns, values, strict=True))
+        return {column: self._mix.get(v, 0.0) for column, v in columns.items()}
 
     def integer(self, prices: Prices, limits: Limits) -> list[Mask]:
         """Return the best integer mix of promising columns, if one is found."""
@@ -107,10 +107,12 @@ class Master:
                 rows.enter(variable, client, column, self.gain(client, column))
                 chosen.append((variable, client, column))
         parameters = mathopt.SolveParameters(
-            time_limit=datetime.timedelta(seconds=limits.seconds),
+            time_limit=datetime.timedelta(seconds=limits.guard),
             relative_gap_tolerance=_INTEGER_GAP,
             node_limit=_NODES,
             random_seed=limits.seed,
+            # Its presolve gains nothing on columns, and prints to stdout.
+            presolve=mathopt.Emphasis.OFF,
         )
         result = mathopt.solve(program, mathopt.SolverType.HIGHS, params=parameters)
         if not result.has_primal_feasible_solution():

@@ -111,7 +111,7 @@ class _Program:
         """Maximise; None when it yields no valid assignment."""
         self.model.maximize(objective)
         parameters = mathopt.SolveParameters(
-            time_limit=datetime.timedelta(seconds=limits.seconds),
+            time_limit=datetime.timedelta(seconds=min(limits.seconds, limits.guard)),
             relative_gap_tolerance=_TOLERANCE,
             absolute_gap_tolerance=_TOLERANCE,
             random_seed=limits.seed,

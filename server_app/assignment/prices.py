@@ -69,9 +69,11 @@ class Dual:
         self._instance = instance
         most = int(np.sort(instance.free.sum(axis=1))[-1]) if instance.free.size else 0
         unit = instance.placement_unit
-        # Well above what a placement can gain; the bound holds at any price.
+        # Well above what a placement can gain; the bound holds at any price. Whole, so
+        # that the oracle's integers and the floats here are the same price.
         steepest = float(np.abs(instance.gain).max(initial=1)) + self._steepest_step()
-        self.violation_price = 4.0 * steepest * max(min(most, 8), 1) / unit
+        price = 4.0 * steepest * max(min(most, 8), 1) / unit
+        self.violation_price = float(np.ceil(price))
         self._oracle = Oracle(instance, int(self.violation_price * unit))
         self.costs = [self._load_cost(e) for e in range(len(instance.sizes))]
 

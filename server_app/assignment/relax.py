@@ -109,8 +109,8 @@ def _scarce(instance: Instance, matrix: Mask, missed: Violation) -> list[str]:
     if need <= room:
         return []
     return [
-        f"{_named('expert', inside)} need {need} placements in all to reach their "
-        f"lower bounds, but clients have room for {room}: {need - room} too many"
+        f"the lower bounds of {_named('expert', inside)} take {need} placements, but "
+        f"clients have room for {room} there: {need - room} too many"
     ]
 
 
@@ -133,8 +133,8 @@ def _crowded(instance: Instance, matrix: Mask, missed: Violation) -> list[str]:
     if must <= room:
         return []
     return [
-        f"floors need {must} placements on {_named('expert', inside)}, whose upper "
-        f"bounds leave room for {room}: {must - room} too many"
+        f"the clients' floors take {must} placements on {_named('expert', inside)}, "
+        f"but upper bounds leave room for {room} there: {must - room} too many"
     ]
 
 
@@ -185,7 +185,7 @@ def _named(kind: str, mask: NDArray[np.bool_]) -> str:
     indices = np.flatnonzero(mask).tolist()
     names = ", ".join(str(index) for index in indices[:_NAMED])
     if len(indices) == 1:
-        return f"{kind} {names} alone"
+        return f"{kind} {names}"
     if len(indices) > _NAMED:
         return f"the {len(indices)} {kind}s {names}, ..."
     return f"{kind}s {names}"

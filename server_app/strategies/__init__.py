@@ -1,14 +1,16 @@
 """The strategies by name, and the door for the user's own.
 
 A strategy is named by its registered name, by an entry point of the group
-``expertfleet.strategies``, or as ``module:Class``. Nothing is imported until it is
-asked for.
+``expertfleet.strategies``, as ``module:Class``, or, for Flower's own, as
+``flwr:Class``. No algorithm is imported until it is asked for.
 """
 
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
+
+from flwr.serverapp.strategy import Strategy
 
 from common.config import Settings, SettingsError, nearest
 from common.shape import dataset_of
@@ -77,6 +79,11 @@ def find_strategy(name: str) -> type[ExpertStrategy]:
     SettingsError
         If there is none; the message gives the nearest name.
     """
+    # Late: the adapter imports this package's base.
+    from server_app.strategies.flower import PREFIX, adapted, flower_strategy
+
+    if name.startswith(PREFIX):
+        return flower_strategy(name.removeprefix(PREFIX))
     plugins = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
     known = {**plugins, **STRATEGIES}
     target = known.get(name, name)
@@ -84,12 +91,17 @@ def find_strategy(name: str) -> type[ExpertStrategy]:
     if not class_name:
         raise SettingsError(
             f"strategy = {name!r} is not allowed: choose from "
-            f"{', '.join(sorted(known))}, or module:Class{nearest(name, known)}"
+            f"{', '.join(sorted(known))}, {PREFIX}Class or module:Class"
+            f"{nearest(name, known)}"
         )
     try:
         found = getattr(import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise SettingsError(f"strategy = {name!r} cannot be loaded: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, ExpertStrategy)):
-        raise SettingsError(f"strategy = {name!r} is not an ExpertStrategy")
-    return found
+    if isinstance(found, type) and issubclass(found, ExpertStrategy):
+        return found
+    if isinstance(found, type) and issubclass(found, Strategy):
+        return adapted(found, name)
+    raise SettingsError(
+        f"strategy = {name!r} is neither an ExpertStrategy nor a Flower Strategy"
+    )

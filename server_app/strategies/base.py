@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import nn
 
-from common.config import Section, Settings, SettingsError, explain
+from common.config import Section, Settings, SettingsError, explain, nearest
 from common.moe import GATE, Layout, ModelSpec, MoEModel, Vector, expert_id
 from common.moe.ensemble import UsageMixture
 from common.wire import QueryReply, TrainOrder, TrainReport
@@ -186,9 +186,14 @@ class ExpertStrategy(Strategy):
         try:
             return cls.Options.model_validate(settings.run.parsed_strategy_options())
         except ValidationError as error:
-            valid = ", ".join(cls.Options.model_fields).replace("_", "-") or "none"
+            valid = [name.replace("_", "-") for name in cls.Options.model_fields]
+            wrong = (
+                str(error.errors()[0]["loc"][-1]) if error.errors()[0]["loc"] else ""
+            )
             raise SettingsError(
-                f"strategy-options of {cls.name}: {explain(error)} (options: {valid})"
+                f"strategy-options of {cls.name}: {explain(error)} (options: "
+                f"{', '.join(valid) or 'none'}"
+                f"{'' if wrong in valid else nearest(wrong, valid)})"
             ) from None
 
     # --- the verbs an algorithm overrides -------------------------------------------

@@ -3,7 +3,7 @@
 METHODS 4; every round::
 
     client c fetches {k : gate mass of k at c >= threshold}, the k_c heaviest of them
-    c maximises  sum_i log sum_k g_k(x_i) p_k(y_i|x_i)  + rho H(g)   (likelihood, spread)
+    c maximises mean_i log sum_k g_k(x_i) p_k(y_i|x_i) + rho mean_i H(g(x_i))
     r_ik     <- g_k(x_i) p_k(y_i|x_i) / sum_j g_j(x_i) p_j(y_i|x_i)  (responsibility)
     theta_k  <- theta_k + mean of delta theta_(c,k) by n_c mean_i r_ik
     psi      <- psi + mean of delta psi_c by n_c

@@ -25,6 +25,7 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, cast
 
 import flwr.serverapp.strategy as flower
@@ -37,7 +38,13 @@ from pydantic import Field, create_model
 from common import wire
 from common.config import Settings, SettingsError, nearest
 from common.moe import ModelSpec, Vector
-from server_app.strategies.base import ExpertStrategy, Plan, Reply, StrategyOptions, View
+from server_app.strategies.base import (
+    ExpertStrategy,
+    Plan,
+    Reply,
+    StrategyOptions,
+    View,
+)
 
 PREFIX = "flwr:"
 
@@ -50,6 +57,9 @@ DECIDED_HERE = {
     "client_learning_rate": "lr",
 }
 """Parameters of Flower's strategies, and the setting that decides instead."""
+
+KEYS = {"weighted_by_key", "arrayrecord_key", "configrecord_key", "train_loss_key"}
+"""Parameters that name record keys: the wire names those."""
 
 
 class FlowerStrategy(ExpertStrategy):
@@ -71,7 +81,7 @@ class FlowerStrategy(ExpertStrategy):
 
     @classmethod
     def parse_options(cls, settings: Settings) -> StrategyOptions:
-        """Return the options; raises SettingsError also if the strategy refuses them."""
+        """Return the options; raises SettingsError, also if the strategy does."""
         for name in settings.run.parsed_strategy_options():
             if instead := DECIDED_HERE.get(name.replace("-", "_")):
                 raise SettingsError(
@@ -109,7 +119,7 @@ class FlowerStrategy(ExpertStrategy):
         self._replies: dict[int, Message] = {}
 
     def plan(self, view: View) -> Plan:
-        """Let the strategy address the participants; whom it leaves out holds nothing."""
+        """Let the strategy address the participants; whom it omits holds nothing."""
         self._round, rows = view.server_round, view.clients.tolist()
         arrays = self.arrays()
         with seeded(int(view.rng.integers(2**63))):
@@ -117,10 +127,11 @@ class FlowerStrategy(ExpertStrategy):
                 view.server_round, arrays, ConfigRecord(), cast(Grid, Roster(rows))
             )
             self._sent = {Roster.row(message): message for message in messages}
-        content, orders = {}, {}
+        content: dict[int, Mapping[str, Vector]] = {}
+        orders: dict[int, Mapping[str, Any]] = {}
         for row, message in self._sent.items():
-            if arrays not in message.content.array_records.values():
-                content[row] = wire.decode_arrays(message.content)
+            if not any(r is arrays for r in message.content.array_records.values()):
+                content[row] = wire.decode_arrays(message.content, from_flower=True)
             orders[row] = {"proximal": wire.flower_config(message.content)[1]}
         return Plan(
             assignment=np.isin(view.clients, list(self._sent))[:, None],
@@ -130,7 +141,8 @@ class FlowerStrategy(ExpertStrategy):
 
     def merge(self, reply: Reply) -> None:
         """Keep the reply in the form Flower's strategies expect: weights, metrics."""
-        sent = wire.decode_arrays(self._sent[reply.client].content)
+        message = self._sent[reply.client]
+        sent = wire.decode_arrays(message.content, from_flower=True)
         weights = {part: sent[part] + delta for part, delta in reply.deltas.items()}
         content = wire.encode_flower_reply(
             weights,
@@ -139,7 +151,9 @@ class FlowerStrategy(ExpertStrategy):
                 wire.TRAIN_LOSS: reply.report.train_loss,
             },
         )
-        self._replies[reply.client] = Message(content, reply_to=self._sent[reply.client])
+        self._replies[reply.client] = Message(
+            content, reply_to=self._sent[reply.client]
+        )
 
     def finish(self) -> None:
         """Let the strategy make the next model; None from it leaves the model alone."""
@@ -166,6 +180,77 @@ class FlowerStrategy(ExpertStrategy):
         super().load_state(state)
         for name, value in state["inner"].items():
             setattr(self.inner, name, value)
+
+
+def flower_names() -> list[str]:
+    """Return the names of Flower's strategies that can merge a dense model.
+
+    Left out: mergers of trees, and wrappers around another strategy.
+    """
+    return [
+        name
+        for name in flower.__all__
+        if issubclass(getattr(flower, name), flower.FedAvg)
+        and not name.startswith("FedXgb")
+    ]
+
+
+def flower_strategy(name: str) -> type[FlowerStrategy]:
+    """Return the adapter of one of Flower's own strategies, by its class name.
+
+    Raises
+    ------
+    SettingsError
+        If there is none; the message gives the nearest name.
+    """
+    known = flower_names()
+    if name not in known:
+        raise SettingsError(
+            f"strategy = {PREFIX + name!r} is not allowed: choose {PREFIX} and one of "
+            f"{', '.join(known)}{nearest(name, known)}"
+        )
+    return adapted(getattr(flower, name), PREFIX + name)
+
+
+@cache
+def adapted(inner_class: type[Strategy], name: str) -> type[FlowerStrategy]:
+    """Return an adapter of a strategy class, Flower's or a user's.
+
+    Raises
+    ------
+    SettingsError
+        If it cannot be built from numbers and texts alone.
+    """
+    package = inner_class.__module__.partition(".")[0]
+    members = {
+        "name": name,
+        "source": f"{inner_class.__name__} of the package {package}",
+        "inner_class": inner_class,
+        "Options": options_of(inner_class, name),
+    }
+    return cast(
+        type[FlowerStrategy], type(inner_class.__name__, (FlowerStrategy,), members)
+    )
+
+
+def options_of(inner_class: type[Strategy], name: str) -> type[StrategyOptions]:
+    """Return the options a strategy's constructor takes: its numbers and texts."""
+    fields: dict[str, Any] = {}
+    for key, parameter in inspect.signature(
+        inner_class, eval_str=True
+    ).parameters.items():
+        required = parameter.default is parameter.empty
+        if key in KEYS or key in DECIDED_HERE:
+            continue
+        if parameter.annotation in (bool, int, float, str):
+            default = ... if required else parameter.default
+            fields[key] = (parameter.annotation, Field(default))
+        elif required and parameter.kind is not parameter.VAR_KEYWORD:
+            raise SettingsError(
+                f"strategy = {name!r} cannot run here: its parameter {key!r} is "
+                "neither a number nor a text"
+            )
+    return create_model("Options", __base__=StrategyOptions, **fields)
 
 
 @dataclass(frozen=True)

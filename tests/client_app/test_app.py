@@ -146,7 +146,7 @@ def test_a_malformed_order_is_an_error_reply(grid: InlineGrid) -> None:
     content = RecordDict({wire.ORDER: ConfigRecord({"protocol": 99})})
     [reply] = grid.send_and_receive([Message(content, 1, "train")])
     assert reply.has_error()
-    assert "protocol" in reply.error.reason
+    assert "protocol" in (reply.error.reason or "")
 
 
 def test_flowers_own_strategies_get_the_dense_model(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server_app.aggregation import ExactMean, PartMeans
+from server_app.aggregation import CoordinateMean, ExactMean, PartMeans
 
 VALUES = st.floats(-1e3, 1e3, width=32)
 
@@ -43,7 +43,8 @@ def test_any_order_gives_the_same_bits_and_the_true_mean(
     np.testing.assert_array_equal(merged(vectors), merged(shuffled))
     total = sum(weight for _, weight in vectors)
     for column, value in enumerate(merged(vectors)):
-        exact = sum(Fraction(v[column]) * w for v, w in vectors) / total
+        weighted = [Fraction(values[column]) * weight for values, weight in vectors]
+        exact = sum(weighted, Fraction(0)) / total
         assert abs(Fraction(float(value)) - exact) <= max(
             abs(exact) * Fraction(1, 2**23), Fraction(1, 2**30)
         )
@@ -56,7 +57,9 @@ def test_vectors_longer_than_a_chunk() -> None:
     for vector, weight in zip(vectors, (1, 2, 5), strict=True):
         mean.add(vector, weight)
     expected = np.average(vectors.astype(np.float64), axis=0, weights=[1, 2, 5])
-    np.testing.assert_allclose(mean.mean(), expected, rtol=0, atol=1e-6)
+    result = mean.mean()
+    assert result is not None
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
 
 
 def test_nobody_used_it_means_unchanged() -> None:
@@ -109,3 +112,57 @@ def test_overflow_is_refused_before_it_happens() -> None:
 def test_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="expected"):
         ExactMean(3).add(np.zeros(2, np.float32), 1)
+
+
+def test_each_coordinate_is_averaged_over_its_holders() -> None:
+    mean = CoordinateMean(4)
+    mean.add(np.array([0, 1]), np.array([1.0, 2.0], np.float32), 1)
+    mean.add(np.array([1, 2]), np.array([6.0, 5.0], np.float32), 3)
+    # (2 + 3 * 6) / 4 = 5 where both held it; nobody held the last one.
+    np.testing.assert_array_equal(mean.mean(), np.array([1, 5, 5, 0], np.float32))
+
+
+@given(
+    holders=st.lists(
+        st.tuples(st.sets(st.integers(0, 5), min_size=1), st.integers(1, 500), VALUES),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_coordinates_in_any_order_give_the_same_bits_and_the_true_mean(
+    holders: list[tuple[set[int], int, float]],
+) -> None:
+    def merged(items: list[tuple[set[int], int, float]]) -> np.ndarray:
+        mean = CoordinateMean(6)
+        for where, weight, value in items:
+            vector = np.full(len(where), value, np.float32)
+            mean.add(np.array(sorted(where)), vector, weight)
+        return mean.mean()
+
+    result = merged(holders)
+    np.testing.assert_array_equal(result, merged(holders[::-1]))
+    for column in range(6):
+        mine = [(v, w) for where, w, v in holders if column in where]
+        total = sum(weight for _, weight in mine)
+        exact = sum(Fraction(v) * w for v, w in mine) / total if mine else Fraction(0)
+        assert abs(Fraction(float(result[column])) - exact) <= max(
+            abs(exact) * Fraction(1, 2**23), Fraction(1, 2**30)
+        )
+
+
+def test_coordinates_longer_than_a_chunk() -> None:
+    positions = np.random.default_rng(0).permutation(100_001)[:90_000]
+    values = np.random.default_rng(1).normal(size=90_000).astype(np.float32)
+    mean = CoordinateMean(100_001)
+    mean.add(positions, values, 7)
+    np.testing.assert_allclose(mean.mean()[positions], values, rtol=1e-6, atol=1e-9)
+
+
+def test_a_part_is_merged_as_a_whole_or_by_coordinates_not_both() -> None:
+    sums = PartMeans()
+    sums.add("extractor", np.ones(2, np.float32), 1)
+    with pytest.raises(TypeError, match="as a whole"):
+        sums.add_at("extractor", 2, np.array([0]), np.ones(1, np.float32), 1)
+    sums.add_at("gate", 2, np.array([0]), np.ones(1, np.float32), 1)
+    with pytest.raises(TypeError, match="coordinate by coordinate"):
+        sums.add("gate", np.ones(2, np.float32), 1)

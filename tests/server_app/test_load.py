@@ -11,6 +11,7 @@ from server_app.load import (
     adjusted_target,
     band,
     dynamic_bounds,
+    expected_bounds,
     lower_bounds_feasible,
     updated_deficit,
 )
@@ -125,3 +126,22 @@ def test_integrator_repays_a_rounded_target_over_time(rounds: int) -> None:
         total += load
         deficit = updated_deficit(deficit, load, decay=1.0, limit=5)
     assert abs(total[0] - total[1]) <= 1
+
+
+def test_expected_bounds_count_a_flaky_client_by_its_chance() -> None:
+    # Two sure clients and two that answer half the time, two experts each, E = 2:
+    # (1 + 1 + .5 + .5) * 2 / 2 = 3 expected holders; slack of half a sure client.
+    lower, upper = expected_bounds(
+        [2, 2, 2, 2], [1, 1, 0.5, 0.5], np.zeros(2), tolerance=0.0, gain=1.0
+    )
+    np.testing.assert_allclose(lower, [2.5, 2.5])
+    np.testing.assert_allclose(upper, [3.5, 3.5])
+
+
+def test_expected_bounds_repay_a_deficit_and_stay_possible() -> None:
+    lower, upper = expected_bounds(
+        [1, 1], [1.0, 0.5], np.array([5.0, -5.0]), tolerance=0.0, gain=1.0
+    )
+    # Targets .75 +- 5, clipped to 0 and the 1.5 replies that can be expected at all.
+    np.testing.assert_allclose(lower, [1.0, 0.0])
+    np.testing.assert_allclose(upper, [2.0, 0.5])

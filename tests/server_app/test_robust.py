@@ -50,3 +50,34 @@ def test_order_does_not_matter(rule: str) -> None:
     rng = np.random.default_rng(0)
     deltas = [rng.normal(size=20).tolist() for _ in range(7)]
     assert merged(rule, *deltas) == merged(rule, *deltas[::-1])
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("mean", [2.0, 5.0, 8.0, 0.0]),
+        ("median", [2.0, 4.0, 8.0, 0.0]),
+        ("trimmed-mean", [2.0, 5.0, 8.0, 0.0]),
+    ],
+)
+def test_coordinates_are_merged_over_those_who_held_them(
+    rule: str, expected: list[float]
+) -> None:
+    model = {PART: np.zeros(4, np.float32)}
+    sums = merging_rule(rule, clip_norm=5.0, trim_share=0.25)
+    for positions, values in (
+        ([0, 1], [1.0, 3.0]),
+        ([1, 0], [4.0, 3.0]),
+        ([1, 2], [8.0, 8.0]),
+    ):
+        sums.add_at(PART, 4, np.array(positions), np.array(values, np.float32), 2.0)
+    sums.apply(model)
+    assert model[PART].tolist() == expected
+
+
+def test_clipping_a_sub_model_looks_at_what_was_sent() -> None:
+    model = {PART: np.zeros(3, np.float32)}
+    sums = merging_rule("clipped", clip_norm=5.0, trim_share=0.0)
+    sums.add_at(PART, 3, np.array([2, 0]), np.array([30, 40], np.float32), 1.0)
+    sums.apply(model)
+    assert model[PART].tolist() == pytest.approx([4.0, 0.0, 3.0])

@@ -157,7 +157,9 @@ def problems(
         arguments["min_holders"] = vector(st.integers(0, 2), experts)
     if "exclusive" in features and experts > 1:
         arguments["exclusive"] = draw(
-            st.sampled_from([[[0, 1]], [list(range(experts))], [[0, 1], [0, experts - 1]]])
+            st.sampled_from(
+                [[[0, 1]], [list(range(experts))], [[0, 1], [0, experts - 1]]]
+            )
         )
         if experts == 2:
             arguments["exclusive"] = [[0, 1]]

@@ -1,0 +1,51 @@
+"""Our SGD against torch's, bit for bit, and what a device process must not import."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from client_app.sgd import SGD
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 1e-2])
+def test_equals_torch_bit_for_bit(momentum: float, weight_decay: float) -> None:
+    torch.manual_seed(0)
+    mine = [torch.nn.Parameter(torch.randn(4, 3)) for _ in range(3)]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in mine]
+    rules = {"lr": 0.1, "momentum": momentum, "weight_decay": weight_decay}
+    ours, reference = SGD(mine, **rules), torch.optim.SGD(theirs, **rules)
+    for step in range(6):
+        ours.zero_grad()
+        reference.zero_grad()
+        for index, (a, b) in enumerate(zip(mine, theirs, strict=True)):
+            # The second one has no gradient in every other step.
+            if index == 1 and step % 2:
+                continue
+            gradient = torch.randn(4, 3)
+            a.grad, b.grad = gradient, gradient.clone()
+        ours.step()
+        reference.step()
+        for a, b in zip(mine, theirs, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_training_on_a_device_does_not_import_the_compiler() -> None:
+    program = """
+import sys, torch
+from client_app.training import Objective, train
+from common.config import TrainingSettings
+from common.moe import ModelSpec
+from common.seeding import stream
+spec = ModelSpec(backbone="resnet8", input_shape=(3, 8, 8), num_classes=2,
+                 num_experts=2, expert_hidden=4, top_k=1)
+train(spec.build([0]), torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]),
+      settings=TrainingSettings(), objective=Objective(proximal=0.1),
+      rng=stream(0, "x"))
+import client_app.app
+assert "torch._dynamo" not in sys.modules
+assert "torchvision" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=200)

@@ -1,0 +1,313 @@
+"""A real fleet on the loopback: TLS, registered keys, every program its own process.
+
+Every program lives in a sandbox of its own, with its own ``FLWR_HOME``, as on a machine
+of its own: killing it takes everything it started along, and nothing of the others.
+"""
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+import pytest
+import tomli_w
+
+from server_app.launcher_processes import Sandbox, members
+from server_app.launcher_superlink import flower_environment
+from tests.deployment.credentials import write_certificates, write_device_key
+
+ROOT = Path(__file__).resolve().parents[2]
+POLL = 0.2
+PATIENCE = 400.0
+"""Seconds after which anything awaited is taken for lost, on a busy machine."""
+
+Condition = Callable[[], Any]
+
+
+class Program:
+    """One program of the fleet.
+
+    Parameters
+    ----------
+    name : str
+    command : sequence of str
+    stack : ExitStack
+        Stops the program and removes its directory when it is closed.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], stack: ExitStack) -> None:
+        self.name = name
+        self.command = list(command)
+        self._sandbox = stack.enter_context(Sandbox(flower_environment()))
+        self._log = self._sandbox.root / "log"
+        self._process: subprocess.Popen[str] | None = None
+        stack.callback(self.kill)
+
+    @property
+    def home(self) -> Path:
+        """Its FLWR_HOME."""
+        return self._sandbox.home
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it, again if need be; its log goes on."""
+        with self._log.open("a") as file:
+            self._process = self._sandbox.start(self.command, file.fileno())
+
+    def run(self, *arguments: str) -> str:
+        """Run its command with further arguments to the end; return what it prints."""
+        process = self._sandbox.start([*self.command, *arguments], subprocess.PIPE)
+        text, _ = process.communicate(timeout=PATIENCE)
+        return text
+
+    def kill(self) -> None:
+        """SIGKILL it and everything it started."""
+        processes = members(self.home)
+        for process in processes:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(processes, timeout=10)
+        if self._process is not None:
+            self._process.wait(timeout=10)
+
+    def has(self, program: str) -> bool:
+        """Whether a program with this name is among what it started."""
+        for process in members(self.home):
+            with suppress(psutil.Error):
+                if any(Path(word).name == program for word in process.cmdline()[:3]):
+                    return True
+        return False
+
+    def log(self) -> str:
+        """Everything it has printed."""
+        return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
+
+    def tail(self, lines: int = 12) -> str:
+        """Its state and the end of its log."""
+        state = "running"
+        if self._process is None:
+            state = "not started"
+        elif not self.running:
+            state = f"ended with {self._process.returncode}"
+        end = "\n".join(self.log().splitlines()[-lines:])
+        return f"--- {self.name} ({state}):\n{end}"
+
+
+class Run:
+    """One submitted run, seen through what it writes.
+
+    Parameters
+    ----------
+    number : str
+        Flower's.
+    output : Path
+        Its ``output-dir``.
+    """
+
+    def __init__(self, number: str, output: Path) -> None:
+        self.number = number
+        self.output = output
+
+    @property
+    def folder(self) -> Path:
+        """Its directory, once it is there."""
+        [found] = self.output.iterdir()
+        return found
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rounds done so far."""
+        lines = [
+            path.read_text().splitlines()
+            for path in self.output.glob("*/metrics.jsonl")
+        ]
+        return [json.loads(line) for line in (lines[0] if lines else [])]
+
+
+class Fleet:
+    """A SuperLink, its SuperExec and some SuperNodes.
+
+    Parameters
+    ----------
+    folder : Path
+        Where keys, the database and the devices' state go.
+    devices : int
+        SuperNodes; device ``i`` has partition ``i`` and its own state directory.
+
+    Attributes
+    ----------
+    link, executor : Program
+        SuperLink and the SuperExec that runs ServerApps.
+    devices : list of Program
+    """
+
+    def __init__(self, folder: Path, devices: int = 3) -> None:
+        self.folder = folder
+        self._stack = ExitStack()
+        write_certificates(folder)
+        self._submitted = 0
+        address = f"127.0.0.1:{free_port()}"
+        trust = ["--root-certificates", str(folder / "ca.crt")]
+        self.link = self._program("superlink", self._link_command(address))
+        self.executor = self._program(
+            "superexec",
+            ["flower-superexec", "--runtime-api-address", address, *trust],
+        )
+        self.devices = []
+        for number in range(devices):
+            name = f"pi{number}"
+            write_device_key(folder / name)
+            config = (
+                f"partition-id={number} num-partitions={devices} "
+                f'state-dir="{self.state_dir(number)}"'
+            )
+            command = ["flower-supernode", "--superlink", address, *trust]
+            command += ["--auth-supernode-private-key", str(folder / name)]
+            command += ["--port", str(free_port()), "--node-config", config]
+            self.devices.append(self._program(name, command))
+        self._flwr = self._program("flwr", ["flwr"])
+        (self._flwr.home / "config.toml").write_text(
+            f'[superlink.lab]\naddress = "{address}"\n'
+            f'root-certificates = "{folder / "ca.crt"}"\n'
+        )
+
+    def _program(self, name: str, command: Sequence[str]) -> Program:
+        return Program(name, command, self._stack)
+
+    def _link_command(self, address: str) -> list[str]:
+        host, port = address.split(":")
+        command = ["flower-superlink", "--host", host, "--port", port]
+        command += ["--isolation", "process", "--enable-supernode-auth"]
+        command += ["--disable-runtime-dependency-installation"]
+        command += ["--database", str(self.folder / "state.db")]
+        command += ["--ssl-ca-certfile", str(self.folder / "ca.crt")]
+        command += ["--ssl-certfile", str(self.folder / "server.pem")]
+        return [*command, "--ssl-keyfile", str(self.folder / "server.key")]
+
+    def __enter__(self) -> Self:
+        try:
+            self.link.start()
+            self.until("the SuperLink to answer", lambda: "[" in self.listing())
+            with ThreadPoolExecutor() as pool:
+                for _ in pool.map(self._register, self.devices):
+                    pass
+            for program in (self.executor, *self.devices):
+                program.start()
+            self.until("all devices online", self.all_online)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _register(self, device: Program) -> None:
+        key = str(self.folder / f"{device.name}.pub")
+        said = self.flwr("supernode", "register", key, "lab", "--name", device.name)
+        assert "success" in said.lower(), said
+
+    def state_dir(self, device: int) -> Path:
+        """Where a device keeps its private gates."""
+        return self.folder / f"state-{device}"
+
+    def flwr(self, *arguments: str) -> str:
+        """Run Flower's command line."""
+        return self._flwr.run(*arguments)
+
+    def listing(self) -> str:
+        """What ``flwr supernode list`` says."""
+        return self.flwr("supernode", "list", "lab", "--format", "json")
+
+    def repair(self) -> None:
+        """Start what an earlier test left dead, and wait for it."""
+        dead = [each for each in self.programs if not each.running]
+        for program in dead:
+            program.start()
+        if dead:
+            self.until("all devices online", self.all_online, every=1)
+
+    @property
+    def programs(self) -> list[Program]:
+        """Everything that is meant to keep running."""
+        return [self.link, self.executor, *self.devices]
+
+    def all_online(self) -> bool:
+        """Whether Flower takes every device for connected."""
+        return self.listing().count('"online"') == len(self.devices)
+
+    def submit(self, run_config: Mapping[str, Any]) -> Run:
+        """Submit a run; its ``output-dir`` is a fresh one unless it is given."""
+        self._submitted += 1
+        fresh = str(self.folder / f"output-{self._submitted}")
+        config = {"output-dir": fresh, **run_config}
+        output = Path(config["output-dir"])
+        file = self.folder / f"run-config-{self._submitted}.toml"
+        file.write_text(tomli_w.dumps(config))
+        arguments = ["run", str(ROOT), "lab", "--run-config", str(file)]
+        said = self.flwr(*arguments, "--format", "json")
+        try:
+            answer = json.loads(said[said.index("{") :])
+            return Run(str(answer["run-id"]), output)
+        except (ValueError, KeyError):
+            raise AssertionError(f"`flwr run` said {said!r}") from None
+
+    def status(self, run: Run) -> str:
+        """Flower's word about a run: ``running``, ``finished:completed``, ..."""
+        said = self.flwr("list", "lab", "--run-id", run.number, "--format", "json")
+        try:
+            return str(json.loads(said[said.index("{") :])["runs"][0]["status"])
+        except (ValueError, LookupError):
+            return f"unknown: {said}"
+
+    def log(self, run: Run) -> str:
+        """What the ServerApp of a run has printed."""
+        return self.flwr("log", run.number, "lab", "--show")
+
+    def finish(self, run: Run) -> str:
+        """Wait for the end of a run; return its final status."""
+        status = ""
+
+        def ended() -> bool:
+            nonlocal status
+            status = self.status(run)
+            return status.startswith("finished")
+
+        model = run.output.glob
+        self.until("the model", lambda: any(model("*/model.safetensors")) or ended(), 2)
+        self.until("the end of the run", ended, 1)
+        return status
+
+    def until(self, what: str, condition: Condition, every: float = POLL) -> None:
+        """Wait for something; fail with the ends of all logs if it never comes."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                pytest.fail(f"waited {PATIENCE:.0f} s for {what}\n{self.report()}")
+            time.sleep(every)
+
+    def report(self) -> str:
+        """The state of every program and the end of its log."""
+        return "\n".join(program.tail() for program in self.programs)
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,128 @@
+"""A real deployment in which machines die: the run completes or is resumed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from server_app.simulate import simulate
+from tests.deployment.fleet import Fleet, Run
+
+pytestmark = [
+    pytest.mark.deployment,
+    pytest.mark.slow,
+    # The time is Flower's: about 45 s until a dead device is noticed.
+    pytest.mark.timeout(1200),
+]
+
+CONFIG: dict[str, Any] = {"num-experts": 4, "local-epochs": 1, "lr": 0.1}
+
+
+def assert_same_as_in_one_process(run: Run, config: dict[str, Any], tmp: Path) -> None:
+    places = {"output-dir": str(tmp / "inline"), "state-dir": str(tmp / "state")}
+    simulate({**config, **places}, 3)
+    [inline] = (tmp / "inline").iterdir()
+    expected = load_file(inline / "model.safetensors")
+    found = load_file(run.folder / "model.safetensors")
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+
+
+def repliers(record: dict[str, Any]) -> list[str]:
+    return [each["client"] for each in record["clients"] if each["replied"]]
+
+
+def gates(fleet: Fleet, run: Run, device: int) -> list[str]:
+    """Names of the private gates a device keeps for a run; no other has any of them."""
+    folder = fleet.state_dir(device) / run.folder.name
+    assert [path.name for path in folder.iterdir()] == [f"client-{device}"]
+    return sorted(path.name for path in folder.glob("client-*/gate-*.npy"))
+
+
+def test_a_run_on_a_real_fleet_gives_the_same_bits_as_one_process(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    config = {**CONFIG, "num-rounds": 3, "seed": 1}
+    run = fleet.submit(config)
+
+    assert fleet.finish(run) == "finished:completed", fleet.log(run)
+
+    records = run.records()
+    assert [record["round"] for record in records] == [1, 2, 3]
+    for record in records:
+        assert repliers(record) == ["client-0", "client-1", "client-2"]
+    for device in range(3):
+        assert gates(fleet, run, device) == ["gate-1.npy", "gate-2.npy", "gate-3.npy"]
+    assert_same_as_in_one_process(run, config, tmp_path)
+
+
+def test_a_killed_device_is_missed_by_name_and_returns_as_the_same_client(
+    fleet: Fleet,
+) -> None:
+    config = {**CONFIG, "num-rounds": 6, "seed": 2, "round-deadline": 120.0}
+    run = fleet.submit(config)
+    device = fleet.devices[1]
+    fleet.until("the first round", lambda: run.records())
+    fleet.until("the second one", lambda: device.has("flwr-clientapp"))
+    device.kill()
+    before = gates(fleet, run, 1)
+
+    def is_back() -> bool:
+        # Flower refuses it as long as it takes the dead one for alive.
+        if not device.running:
+            device.start()
+        return any("client-1" in repliers(record) for record in run.records()[2:])
+
+    fleet.until("the killed device to take part again", is_back, every=5)
+    assert fleet.finish(run) == "finished:completed", fleet.log(run)
+
+    records = run.records()
+    assert [record["round"] for record in records] == list(range(1, 7))
+    assert all(record["merged"] for record in records)
+    [lost] = [record for record in records if "client-1" in record["rejected"]]
+    assert lost["round"] == 2
+    # Flower notices, unless the device is back before the server has asked once more.
+    reason = lost["rejected"]["client-1"]
+    assert reason.startswith(("error 5: ", "no reply in time")), reason
+    assert f"not merged: client-1: {reason}" in fleet.log(run)
+    assert {"client-0", "client-2"} <= set(repliers(lost))
+    assert before == ["gate-1.npy"]
+    last = max(r["round"] for r in records if "client-1" in repliers(r))
+    assert f"gate-{last}.npy" in gates(fleet, run, 1)
+
+
+def test_a_run_survives_its_superlink_and_is_resumed_after_a_power_cut(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    config = {**CONFIG, "num-rounds": 4, "seed": 3, "min-replies": 3}
+    run = fleet.submit(config)
+    fleet.until("the first round", lambda: run.records())
+    fleet.until("the second one", lambda: fleet.devices[0].has("flwr-clientapp"))
+
+    fleet.link.kill()
+    fleet.link.start()
+
+    # ServerApp and SuperNodes retry until the SuperLink answers again.
+    fleet.until("the second round", lambda: len(run.records()) > 1)
+    fleet.until("the third one", lambda: fleet.devices[0].has("flwr-clientapp"))
+
+    # The server's machine as a whole, ServerApp included: no run survives that.
+    fleet.link.kill()
+    fleet.executor.kill()
+    assert not (run.folder / "model.safetensors").exists()
+    fleet.link.start()
+    fleet.executor.start()
+    fleet.until("the SuperLink to answer", fleet.all_online)
+
+    resume = {"resume-from": str(run.folder), "output-dir": str(run.output)}
+    resumed = fleet.submit({**config, **resume})
+    assert fleet.finish(resumed) == "finished:completed", fleet.log(resumed)
+
+    assert "going on after round 2" in fleet.log(resumed)
+    records = resumed.records()
+    assert [record["round"] for record in records] == [1, 2, 3, 4]
+    assert all(record["rejected"] == {} for record in records)
+    assert_same_as_in_one_process(resumed, config, tmp_path)

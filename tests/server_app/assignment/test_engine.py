@@ -1,0 +1,189 @@
+"""Which solver runs, that it repeats, and that nothing is worse than greedy."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server_app.assignment import AssignmentProblem, solve
+from tests.server_app.assignment.reference import measure, problems
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def paper_case(seed: int = 0) -> AssignmentProblem:
+    """FLEX-MoE's default round: C=20, E=8, k=2, delta=0.1 around 5 holders each."""
+    rng = np.random.default_rng(seed)
+    fitness = 0.5 + 1e-6 * rng.random((20, 8))
+    known = rng.random((20, 8)) < 0.4
+    fitness[known] = rng.random(known.sum())
+    return AssignmentProblem(fitness, np.full(20, 2), np.full(8, 4), np.full(8, 6))
+
+
+def large_case(clients: int = 400, **more: Any) -> AssignmentProblem:
+    rng = np.random.default_rng(3)
+    target = 2 * clients / 32
+    arguments: dict[str, Any] = {
+        "fitness": rng.random((clients, 32)),
+        "capacity": np.full(clients, 2),
+        "lower": np.full(32, 0.9 * target),
+        "upper": np.full(32, 1.1 * target),
+    }
+    return AssignmentProblem(**(arguments | more))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_papers_case_is_cp_sats_and_flow_finds_the_same_optimum(seed: int) -> None:
+    problem = paper_case(seed)
+    chosen, flow = solve(problem), solve(problem, "flow")
+    assert chosen.solver == "cp-sat"
+    assert "CP-SAT" in chosen.reason
+    assert chosen.objective == flow.objective == chosen.bound
+    assert chosen.status == flow.status == "optimal"
+    assert chosen.certified and flow.certified
+    assert chosen.objective == pytest.approx(
+        (problem.fitness * chosen.matrix).sum(), abs=1e-7
+    )
+
+
+def test_auto_takes_flow_for_large_transportation_problems() -> None:
+    answer = solve(large_case())
+    assert (answer.solver, answer.certified) == ("flow", True)
+    assert "flow is exact" in answer.reason
+    assert (answer.matrix.sum(axis=1) == 2).all()
+
+
+def test_equal_sizes_and_equal_weights_are_still_a_flow() -> None:
+    plain = solve(large_case())
+    same = solve(
+        large_case(
+            sizes=np.full(32, 700),
+            capacity=np.full(400, 1500),
+            load_weights=np.full(400, 2.5),
+            lower=np.full(32, 2.5 * 22.5),
+            upper=np.full(32, 2.5 * 27.5),
+        )
+    )
+    assert same.solver == "flow"
+    assert same.objective == plain.objective
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"sizes": np.arange(100, 132), "capacity": np.full(400, 250)},
+        {"load_weights": np.arange(1, 401), "lower": 4500, "upper": 5500},
+        {"exclusive": [[0, 1]]},
+        {"groups": np.arange(32) % 2},
+    ],
+    ids=["bytes", "weights", "exclusive", "groups"],
+)
+def test_auto_leaves_flow_where_flow_is_not_exact(more: dict[str, Any]) -> None:
+    problem = large_case(**more)
+    answer = solve(problem)
+    assert answer.solver == "columns"
+    assert "not a flow" in answer.reason
+    with pytest.raises(ValueError, match="solver 'flow' needs unit sizes"):
+        solve(problem, "flow")
+
+
+def test_large_cp_sat_runs_start_from_the_flow() -> None:
+    answer = solve(large_case(), "cp-sat")
+    assert answer.objective == solve(large_case(), "flow").objective
+    assert "hint" in answer.reason
+
+
+def test_unknown_solver_and_bad_limit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'cpsat': expected .*did you mean 'cp-sat'"):
+        solve(paper_case(), "cpsat")
+    with pytest.raises(ValueError, match="time_limit is 0: expected seconds > 0"):
+        solve(paper_case(), time_limit=0)
+
+
+@pytest.mark.parametrize("solver", ["auto", "flow", "cp-sat", "columns", "highs"])
+@given(arguments=problems(cells=24), data=st.data())
+@settings(max_examples=10, deadline=None)
+def test_never_worse_than_greedy(
+    solver: str, arguments: dict[str, Any], data: st.DataObject
+) -> None:
+    problem = AssignmentProblem(**arguments)
+    greedy = measure(solve(problem, "greedy").matrix, arguments)
+    found = measure(solve(problem, solver).matrix, arguments)
+    assert (found.violation, -found.objective) <= (
+        greedy.violation + 1e-9,
+        -greedy.objective + 1e-6,
+    )
+
+
+def test_a_time_limit_too_short_for_anything_still_answers() -> None:
+    rng = np.random.default_rng(0)
+    problem = large_case(sizes=rng.integers(100, 900, 32), capacity=np.full(400, 1100))
+    answer = solve(problem, time_limit=1e-3)
+    assert answer.status == "feasible"
+    assert answer.bound >= answer.objective
+    assert problem.sizes is not None
+    assert (answer.matrix @ problem.sizes <= 1100).all()
+
+
+def test_max_min_raises_the_smallest_share_first() -> None:
+    # Client 1 fits nothing anywhere near as well, and would be left with nothing.
+    case: dict[str, Any] = {
+        "fitness": [[0.9, 0.8, 0.7, 0.6], [0.1, 0.1, 0.1, 0.1]],
+        "capacity": [4, 2],
+        "lower": 0,
+        "upper": 1,
+    }
+    assert solve(AssignmentProblem(**case)).matrix.sum(axis=1).tolist() == [4, 0]
+    fair = solve(AssignmentProblem(**case, floor="max-min"))
+    assert fair.matrix.astype(int).tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    # A client that fits one expert only does not keep the others at one.
+    case |= {"fitness": [[0.9] * 4, [0.5] * 4, [0.1] * 4], "capacity": [4, 4, 1]}
+    held = solve(AssignmentProblem(**case | {"upper": 2}, floor="max-min")).matrix
+    assert held.sum(axis=1).tolist() == [4, 3, 1]
+
+
+def fingerprint() -> str:
+    """Hash of the answers to one problem per solver path."""
+    sizes = np.random.default_rng(4).integers(100, 900, 32)
+    budget: dict[str, Any] = {"sizes": sizes, "capacity": np.full(120, 1100)}
+    cases = [
+        (paper_case(), "auto"),
+        (large_case(), "flow"),
+        (large_case(4000), "flow"),
+        (large_case(120, **budget, lower=2), "columns"),
+        (large_case(60, exclusive=[[0, 1], [2, 3]]), "cp-sat"),
+        # Bounds that conflict, and too little time to prove how much: stopped by work.
+        (large_case(120, **budget), "cp-sat"),
+    ]
+    digest = hashlib.sha256()
+    for problem, solver in cases:
+        answer = solve(problem, solver, seed=7, time_limit=1.0)
+        assert "clock" not in answer.reason
+        digest.update(np.packbits(answer.matrix).tobytes())
+        digest.update(repr((answer.objective, answer.bound, answer.solver)).encode())
+    return digest.hexdigest()
+
+
+def test_same_answer_twice_and_in_two_processes() -> None:
+    here = fingerprint()
+    assert fingerprint() == here
+    code = "from tests.server_app.assignment.test_engine import fingerprint as f"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "99"}
+    other = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint(f())"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert other.stdout.split()[-1] == here
