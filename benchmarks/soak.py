@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from server_app.record import RoundRecord
 from server_app.rounds import Rounds
-from server_app.runlog import RoundRecord
 from server_app.simulate import simulate
 
 

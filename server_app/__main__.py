@@ -9,7 +9,7 @@ from importlib import import_module
 COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("server_app.simulate", "run in this process, without Ray"),
     "strategies": ("server_app.list_strategies", "list the strategies there are"),
-    "flwr-run": ("server_app.launcher", "run `flwr run` on a SuperLink of its own"),
+    "flwr-run": ("server_app.launcher.run", "run `flwr run` on a SuperLink of its own"),
 }
 
 

@@ -17,8 +17,8 @@ from common.metrics import coefficient_of_variation
 from common.moe import Vector
 from common.wire import TrainOrder, WireError
 from server_app.fleet import Client, first_line
-from server_app.runlog import ClientRound, RoundRecord
-from server_app.strategies.base import Plan, Reply
+from server_app.record import ClientRound, RoundRecord
+from server_app.strategies.contract import Plan, Reply
 
 SLACK_BYTES = 64 * 1024
 """What a reply may weigh beyond its arrays: names, headers and scalars."""

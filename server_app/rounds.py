@@ -27,11 +27,14 @@ from server_app.checkpoint import Checkpoints
 from server_app.fleet import Client, Fleet
 from server_app.mailbox import Mailbox
 from server_app.open_round import Asked, OpenRound
-from server_app.runlog import RoundRecord, RunLog
-from server_app.strategies.base import ExpertStrategy, Plan, View
+from server_app.record import RoundRecord
+from server_app.runlog import RunLog
+from server_app.strategies.contract import Plan, View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from server_app.strategies.base import ExpertStrategy
 
 logger = logging.getLogger("flwr.expertfleet")
 

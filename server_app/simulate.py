@@ -13,7 +13,7 @@ from flwr.app import Context, RecordDict
 
 from common.inline_grid import InlineGrid, Scalar
 from server_app.app import app
-from server_app.launcher_config import (
+from server_app.launcher.config import (
     RunConfigError,
     app_defaults,
     parse_run_config,

@@ -54,7 +54,9 @@ class Certificate:
     prices: Ints
 
 
-def certify(instance: Instance, matrix: Mask) -> Certificate:
+def certify(
+    instance: Instance, matrix: Mask, prices: Ints | None = None
+) -> Certificate:
     """Prove a matrix optimal, or bound how far it may be from it.
 
     Parameters
@@ -63,6 +65,8 @@ def certify(instance: Instance, matrix: Mask) -> Certificate:
         A transportation problem (``instance.is_flow``).
     matrix : ndarray of bool, shape (C, E)
         Free pairs held; must be valid.
+    prices : ndarray of int, shape (E,), optional
+        Prices to judge it by; default those of its residual graph.
 
     Returns
     -------
@@ -70,7 +74,8 @@ def certify(instance: Instance, matrix: Mask) -> Certificate:
         ``optimal`` is true if and only if the matrix has the least violation and, at
         that violation, the highest objective.
     """
-    prices, _ = expert_prices(instance, matrix)
+    if prices is None:
+        prices, _ = expert_prices(instance, matrix)
     bound = dual_bound(instance, prices)
     missed = instance.violation_price * instance.violation(matrix).total(1)
     optimal = instance.value(matrix) - missed == bound
@@ -141,10 +146,7 @@ def dual_bound(instance: Instance, prices: Ints) -> int:
         taken = np.maximum(worth + urge, 0) * (position < quota[rows, None])
         bound += int(taken.sum())
     bound -= steep * int(instance.floor.sum())
-    return bound + sum(
-        _best_sale(instance, expert, int(price))
-        for expert, price in enumerate(prices.tolist())
-    )
+    return bound + _best_sales(instance, prices)
 
 
 def reduced_gain(instance: Instance, prices: Ints, rows: slice) -> Ints:
@@ -154,22 +156,27 @@ def reduced_gain(instance: Instance, prices: Ints, rows: slice) -> Ints:
     return gain
 
 
-def _best_sale(instance: Instance, expert: int, price: int) -> int:
-    """Return the best of ``price * load`` minus the cost of that load, over loads."""
-    clients = len(instance.quota)
-    low, high = int(instance.lower[expert]), int(instance.upper[expert])
-    start = -instance.violation_price * (max(low, 0) + max(-high, 0))
+def _best_sales(instance: Instance, prices: Ints) -> int:
+    """Return the best of ``price * load`` minus the cost of that load, summed."""
+    clients, experts = instance.gain.shape
+    low = np.maximum(instance.lower, 0)
+    owed = int(low.sum()) + int(np.maximum(-instance.upper, 0).sum())
+    total = -instance.violation_price * owed
+    every = np.arange(experts)
     if not instance.penalty:
-        ends = sorted({0, clients, *np.clip((low, high), 0, clients).tolist()})
+        # The cost of one more only changes at the ends of the band.
+        bends = [np.zeros_like(low), low, instance.upper, np.full_like(low, clients)]
+        ends = np.sort(np.clip(bends, 0, clients), axis=0)
         for begin, end in pairwise(ends):
-            slope = price - instance.load_step(expert, begin)
-            start += max(slope, 0) * (end - begin)
-        return start
+            slopes = prices - instance.load_steps(every, begin)
+            total += int((np.maximum(slopes, 0) * (end - begin)).sum())
+        return total
     loads = np.arange(clients)
-    slopes = price - instance.load_steps(np.full(clients, expert), loads)
-    pinned = int(instance.fixed_load[expert])
-    fixed_cost = instance.penalty.of(expert, pinned)
-    return start - fixed_cost + int(np.maximum(slopes, 0).sum())
+    for expert in every.tolist():
+        rise = instance.load_steps(np.full(clients, expert), loads)
+        total += int(np.maximum(prices[expert] - rise, 0).sum())
+        total -= instance.penalty.of(expert, int(instance.fixed_load[expert]))
+    return total
 
 
 def _exchange_costs(instance: Instance, matrix: Mask, among: Mask) -> Ints:
@@ -207,6 +214,7 @@ def _exchange_costs(instance: Instance, matrix: Mask, among: Mask) -> Ints:
 
 def _holders(matrix: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return holders sorted by expert, and where each expert's run starts."""
-    experts, clients = np.nonzero(matrix.T)
-    starts = np.searchsorted(experts, np.arange(matrix.shape[1] + 1))
-    return clients, starts
+    clients, experts = np.nonzero(matrix)
+    order = np.argsort(experts, kind="stable")
+    starts = np.searchsorted(experts[order], np.arange(matrix.shape[1] + 1))
+    return clients[order], starts

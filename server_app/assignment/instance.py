@@ -147,10 +147,6 @@ class Instance:
             steepest += int(np.abs(slopes).max())
         return (2 * len(self.sizes) + 4) * max(steepest, 1)
 
-    def load_step(self, expert: int, load: int) -> int:
-        """Return the cost of raising one expert's counted load by one."""
-        return int(self.load_steps(np.array([expert]), np.array([load]))[0])
-
     def load_steps(self, experts: Ints, loads: Ints) -> Ints:
         """Return the cost of raising counted loads of free pairs by one.
 
@@ -198,7 +194,8 @@ class Instance:
         """Return whether free pairs ``matrix`` keep budgets, bans and exclusions."""
         if (matrix & ~self.free).any():
             return False
-        if ((matrix * self.sizes).sum(axis=1) > self.room).any():
+        used = matrix.sum(axis=1) if self.is_flow else matrix @ self.sizes
+        if (used > self.room).any():
             return False
         return all(
             (matrix[:, members].sum(axis=1) <= 1).all() for members in self.exclusive

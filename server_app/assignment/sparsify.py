@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server_app.assignment.certificate import (
     Certificate,
@@ -71,7 +72,11 @@ def solve_transport(
         if found is not None:
             matrix, proof, note = found
             return Answer(
-                matrix=matrix, bound=proof.bound, proved=True, certified=True, note=note
+                matrix=matrix,
+                bound=proof.bound,
+                proved=proof.optimal,
+                certified=proof.optimal,
+                note=note,
             )
     matrix = solve_flow(instance)
     proof = certify(instance, matrix)
@@ -79,7 +84,7 @@ def solve_transport(
     return Answer(
         matrix=matrix,
         bound=proof.bound,
-        proved=True,
+        proved=proof.optimal,
         certified=proof.optimal,
         note=note,
     )
@@ -92,12 +97,13 @@ def _solve_sparse(
     prices = _sampled_prices(instance, rng)
     most = int(instance.quota.max(initial=0))
     # Equal reduced gains would give every client the same arcs.
-    jitter = rng.integers(0, 2, instance.gain.shape, dtype=np.int64)
+    jitter = rng.integers(0, 2, instance.gain.shape, dtype=np.int8)
     arcs = _best_arcs(instance, prices, most + _FIRST_ARCS, jitter)
     for attempt in range(_ROUNDS):
         matrix = solve_flow(instance, arcs)
-        proof = certify(instance, matrix)
-        if proof.optimal:
+        prices, stable = expert_prices(instance, matrix)
+        if stable:
+            proof = certify(instance, matrix, prices)
             share = arcs.sum() / len(instance.room)
             note = f"sparse flow, {share:.1f} arcs per client, {attempt + 1} solved"
             return matrix, proof, note
@@ -139,7 +145,9 @@ def _sampled_prices(instance: Instance, rng: np.random.Generator) -> Ints:
     return expert_prices(sample, solve_flow(sample))[0]
 
 
-def _best_arcs(instance: Instance, prices: Ints, count: int, jitter: Ints) -> Mask:
+def _best_arcs(
+    instance: Instance, prices: Ints, count: int, jitter: NDArray[np.int8]
+) -> Mask:
     """Mark the ``count`` free pairs of each client with the most gain after price."""
     experts = len(prices)
     if count >= experts:

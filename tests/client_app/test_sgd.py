@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,11 @@ def test_equals_torch_bit_for_bit(momentum: float, weight_decay: float) -> None:
     torch.manual_seed(0)
     mine = [torch.nn.Parameter(torch.randn(4, 3)) for _ in range(3)]
     theirs = [torch.nn.Parameter(p.detach().clone()) for p in mine]
-    rules = {"lr": 0.1, "momentum": momentum, "weight_decay": weight_decay}
+    rules: dict[str, Any] = {
+        "lr": 0.1,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+    }
     ours, reference = SGD(mine, **rules), torch.optim.SGD(theirs, **rules)
     for step in range(6):
         ours.zero_grad()

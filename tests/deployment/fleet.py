@@ -19,8 +19,8 @@ import psutil
 import pytest
 import tomli_w
 
-from server_app.launcher_processes import Sandbox, members
-from server_app.launcher_superlink import flower_environment
+from server_app.launcher.processes import Sandbox, members
+from server_app.launcher.superlink import flower_environment
 from tests.deployment.credentials import write_certificates, write_device_key
 
 ROOT = Path(__file__).resolve().parents[2]

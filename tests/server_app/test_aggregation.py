@@ -142,9 +142,9 @@ def test_coordinates_in_any_order_give_the_same_bits_and_the_true_mean(
     result = merged(holders)
     np.testing.assert_array_equal(result, merged(holders[::-1]))
     for column in range(6):
-        mine = [(v, w) for where, w, v in holders if column in where]
+        mine = [(Fraction(v), w) for where, w, v in holders if column in where]
         total = sum(weight for _, weight in mine)
-        exact = sum(Fraction(v) * w for v, w in mine) / total if mine else Fraction(0)
+        exact = sum((v * w for v, w in mine), Fraction(0)) / max(total, 1)
         assert abs(Fraction(float(result[column])) - exact) <= max(
             abs(exact) * Fraction(1, 2**23), Fraction(1, 2**30)
         )

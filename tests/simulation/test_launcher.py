@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server_app.launcher_processes import members
+from server_app.launcher.processes import members
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUNNING = re.compile(r"round 1 ids .* cwd (\S+)")
@@ -24,7 +24,13 @@ class Launched:
     """A launcher in a process of its own, as a user starts it."""
 
     def __init__(self, app: Path, cwd: Path, run_config: str) -> None:
-        command = [sys.executable, "-m", "server_app.launcher", "--app-dir", str(app)]
+        command = [
+            sys.executable,
+            "-m",
+            "server_app.launcher.run",
+            "--app-dir",
+            str(app),
+        ]
         command += ["--num-supernodes", "3", "--run-config", run_config]
         self.process = subprocess.Popen(
             command,

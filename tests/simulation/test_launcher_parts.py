@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from server_app.launcher import run_simulation
-from server_app.launcher_config import RunConfigError, parse_run_config, resolve
-from server_app.launcher_log import LogFilter
+from server_app.launcher.config import RunConfigError, parse_run_config, resolve
+from server_app.launcher.log import LogFilter
+from server_app.launcher.run import run_simulation
 
 DEFAULTS = {"strategy": "flex-moe", "num-rounds": 30, "output-dir": "results"}
 

@@ -68,7 +68,11 @@ def test_the_mean_is_weighted_by_samples(name: str) -> None:
 
 
 def test_a_round_equals_the_mean_of_what_the_clients_trained() -> None:
-    config = {"strategy": "fedavg", "train-samples": 300, "local-epochs": 1}
+    config: dict[str, Any] = {
+        "strategy": "fedavg",
+        "train-samples": 300,
+        "local-epochs": 1,
+    }
     settings = Settings.from_run_config(config)
     strategy = find_strategy("fedavg")(
         settings, model_spec(settings, dataset_of(settings))

@@ -159,7 +159,9 @@ def two_experts(logits: list[list[float]], gate: list[float]) -> Any:
     for parameter in model.parameters():
         parameter.data.zero_()
     for expert, values in zip(model.moe.experts.values(), logits, strict=True):
-        expert.out.bias.data = torch.tensor(values, dtype=torch.float32)
+        expert.get_parameter("out.bias").data = torch.tensor(
+            values, dtype=torch.float32
+        )
     model.moe.gate.bias.data = torch.tensor(gate, dtype=torch.float32)
     return model
 

@@ -124,7 +124,7 @@ def test_each_coordinate_is_the_mean_over_its_holders() -> None:
     strategy = strategy_of()
     before = strategy.model["expert.0"]
     # Round 1. Client 0 holds units {1, 2} of 3, client 1 all; 10 and 30 samples.
-    half, full = SPEC.dense(), SPEC.dense()
+    full = SPEC.dense()
     small = strategy.positions("expert.0", 0.5, 1).size
     for client, n, rate, change, size in (
         (0, 10, 0.5, 4.0, small),
@@ -133,8 +133,7 @@ def test_each_coordinate_is_the_mean_over_its_holders() -> None:
         deltas = {"expert.0": np.full(size, change, np.float32)}
         strategy.merge(reply_of(client, n, rate, 1, deltas))
     strategy.finish()
-    change = strategy.model["expert.0"] - before
-    moved = unflatten(change, half.layout("expert.0"))
+    moved = unflatten(strategy.model["expert.0"] - before, full.layout("expert.0"))
     # Both held units 1 and 2: (10 * 4 + 30 * 8) / 40 = 7; only client 1 held unit 0.
     np.testing.assert_allclose(moved["hidden.bias"], [8, 7, 7], rtol=1e-5)
     np.testing.assert_allclose(moved["out.weight"], [[8, 7, 7]] * 2, rtol=1e-5)

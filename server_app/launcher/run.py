@@ -15,7 +15,7 @@ from pathlib import Path
 
 import tomli_w
 
-from server_app.launcher_config import (
+from server_app.launcher.config import (
     RunConfig,
     RunConfigError,
     Validator,
@@ -24,10 +24,10 @@ from server_app.launcher_config import (
     resolve,
     settings_validator,
 )
-from server_app.launcher_log import LogFilter
-from server_app.launcher_processes import Sandbox
-from server_app.launcher_signals import Interrupted, Signals
-from server_app.launcher_superlink import (
+from server_app.launcher.log import LogFilter
+from server_app.launcher.processes import Sandbox
+from server_app.launcher.signals import Interrupted, Signals
+from server_app.launcher.superlink import (
     LaunchError,
     SuperLink,
     flower_environment,
@@ -206,7 +206,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--app-dir",
         type=Path,
-        default=Path(__file__).resolve().parents[1],
+        default=Path(__file__).resolve().parents[2],
         metavar="DIR",
         help="the Flower app to run (default: this one)",
     )

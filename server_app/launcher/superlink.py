@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from server_app.launcher_processes import Sandbox
+from server_app.launcher.processes import Sandbox
 
 #: Name of the connection in the private Flower configuration.
 _LINK = "private"

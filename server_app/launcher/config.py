@@ -161,7 +161,7 @@ def _stored(overrides: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 def settings_validator(app_dir: Path) -> Validator | None:
     """Return the check of ExpertFleet's own settings, or None for any other app."""
-    here = Path(__file__).resolve().parents[1]
+    here = Path(__file__).resolve().parents[2]
     if app_dir.resolve() != here or not (here / "common" / "config.py").is_file():
         return None
     # Late: another app can be launched without torch or pydantic being loaded.
