@@ -39,7 +39,7 @@ _SPARSE_EXPERTS = 24
 _SAMPLE_PER_EXPERT = 2
 _SAMPLE_LEAST = 400
 #: Arcs per client beyond its quota: on sampled prices, then on the sparse optimum's.
-_FIRST_ARCS = 8
+_FIRST_ARCS = 6
 _LATER_ARCS = 4
 _ROUNDS = 4
 

@@ -225,6 +225,6 @@ def main(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    _parser = argparse.ArgumentParser(prog="python -m server_app.launcher")
+    _parser = argparse.ArgumentParser(prog="python -m server_app.launcher.run")
     add_arguments(_parser)
     sys.exit(main(_parser.parse_args()))

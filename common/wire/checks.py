@@ -1,0 +1,68 @@
+"""Whether a reply fits the order it answers; nothing that fails here is merged."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from common.moe.model import Vector, expert_id
+from common.wire.payloads import TrainOrder, TrainReport, WireError
+
+
+def check_report(
+    order: TrainOrder,
+    report: TrainReport,
+    deltas: Mapping[str, Vector],
+    sizes: Mapping[str, int],
+) -> None:
+    """Check a reply against the order it answers; nothing that fails is merged.
+
+    Parameters
+    ----------
+    sizes : mapping of str to int
+        Length of every part's vector as it was shipped to this client.
+
+    Raises
+    ------
+    WireError
+        Wrong round, wrong parts, wrong length, NaN or infinity, or per-expert lists
+        and counts that do not fit the order.
+    """
+    if report.server_round != order.server_round:
+        raise WireError(
+            f"reply is for round {report.server_round}, not {order.server_round}"
+        )
+    expected = set(order.returned_parts())
+    if set(deltas) != expected:
+        extra, missing = set(deltas) - expected, expected - set(deltas)
+        strangers = [name for name in extra if expert_id(name) is not None]
+        raise WireError(
+            f"parts never assigned: {sorted(strangers)}"
+            if strangers
+            else f"wrong parts: unexpected {sorted(extra)}, missing {sorted(missing)}"
+        )
+    for name, delta in deltas.items():
+        if delta.size != sizes[name]:
+            raise WireError(f"{name} has {delta.size} values, expected {sizes[name]}")
+        if not np.isfinite(delta).all():
+            raise WireError(f"{name} contains NaN or infinity")
+    for field in ("expert_samples", "expert_accuracy", "expert_loss"):
+        if len(getattr(report, field)) != len(order.experts):
+            raise WireError(f"{field} must have one entry per ordered expert")
+    everyone, held = order.num_experts, len(order.experts)
+    for field, entries, asked in (
+        ("gate_mass", everyone, order.report_gate),
+        ("responsibility", held, order.report_gate),
+        ("input_information", everyone, order.report_information),
+        ("label_information", everyone, order.report_information),
+    ):
+        # A strategy that asked relies on it; unasked, it is more than was wanted.
+        if len(getattr(report, field)) != (entries if asked and order.train else 0):
+            raise WireError(f"{field} must have {entries} entries if asked, else none")
+    if order.train and report.num_examples == 0:
+        raise WireError("a training reply must come from at least one example")
+    most = report.num_examples * max(1, len(order.experts))
+    if sum(report.expert_samples) > most:
+        raise WireError(
+            f"expert_samples sum to {sum(report.expert_samples)}, at most {most} are "
+            "possible"
+        )

@@ -1,0 +1,206 @@
+"""The scalars of every message, typed and validated on arrival.
+
+An unknown version, key, type or range is refused with a reason before anything is
+used. How they become Flower records is ``records``; whether a reply fits the order it
+answers is ``checks``.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from flwr.app import ConfigRecord
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from common.moe.layer import Mixes
+from common.moe.model import EXTRACTOR, GATE, expert_part
+
+PROTOCOL: Literal[1] = 1
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Loss = Annotated[float, Field(ge=0, lt=float("inf"))]
+Seconds = Annotated[float, Field(ge=0, lt=float("inf"))]
+
+
+class WireError(ValueError):
+    """A message breaks the contract; the text says how, in one line."""
+
+
+class Payload(BaseModel):
+    """Scalars of a message: frozen, strict, nothing unknown."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        alias_generator=lambda name: name.replace("_", "-"),
+        validate_by_name=True,
+    )
+
+    protocol: Literal[1] = PROTOCOL
+
+    def to_record(self) -> ConfigRecord:
+        """Return the fields as a ConfigRecord; None means left out."""
+        return ConfigRecord(self.model_dump(by_alias=True, exclude_none=True))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, object]) -> Self:
+        """Read the fields back.
+
+        Raises
+        ------
+        WireError
+            Naming every key that is wrong.
+        """
+        try:
+            return cls.model_validate(dict(record))
+        except ValidationError as error:
+            problems = (
+                f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+                for item in error.errors(include_input=False, include_url=False)
+            )
+            raise WireError(f"{cls.__name__}: {'; '.join(problems)}") from None
+
+
+class TrainOrder(Payload):
+    """What a client is asked to do in one round, beside the parts it is sent.
+
+    Attributes
+    ----------
+    run : str
+        Name of the run, kept across resumes; the private gate is stored under it.
+    attempt : int
+        How often this round was tried before; its earlier results were dropped.
+    experts : list of int
+        Sorted global ids of the experts shipped to this client.
+    num_experts, top_k : int
+        Experts in the whole mixture (the gate is that wide), and how many held ones
+        a sample is routed to (0: all).
+    gate : {"private", "shared", "none"}
+        ``private`` never leaves the client, ``shared`` travels both ways, ``none`` is
+        a dense model with nothing to route.
+    train, evaluate : bool
+        Whether to train, and whether to evaluate what was trained.
+    report_gate, report_information : bool
+        Whether the reply states gate mass and responsibilities, and what the gate's
+        choice says about inputs and labels (HFedMoE).
+    width : float
+        Share of the hidden channels of the sub-model that was sent (FedRolex).
+    common_gate : bool
+        Whether a frozen network for the gate is part of the model (FedJETs).
+    mixes : {"logits", "probabilities"}
+        What the gate's weights are applied to; ``probabilities`` makes the local loss
+        the likelihood of the mixture (FedMix).
+    proximal, gate_entropy, gate_supervision : float
+        Extra terms of the local objective: mu/2 ||w - w_t||^2 (FedProx), the weight of
+        the gate's entropy (FedMix; negative rewards a spread gate), and the weight of
+        -log of the gate's mass on the experts sent (anchors of FedJETs).
+    """
+
+    run: Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")]
+    server_round: Count
+    attempt: Count = 0
+    experts: list[Count]
+    num_experts: Annotated[int, Field(ge=1)]
+    top_k: Count
+    gate: Literal["private", "shared", "none"] = "private"
+    train: bool = True
+    evaluate: bool = False
+    report_gate: bool = False
+    report_information: bool = False
+    width: Annotated[float, Field(gt=0, le=1)] = 1.0
+    common_gate: bool = False
+    mixes: Mixes = "logits"
+    proximal: Annotated[float, Field(ge=0)] = 0.0
+    gate_entropy: float = 0.0
+    gate_supervision: Annotated[float, Field(ge=0)] = 0.0
+
+    def returned_parts(self) -> list[str]:
+        """Names of the parts a correct reply to this order carries."""
+        if not self.train:
+            return []
+        shared = [GATE] if self.gate == "shared" else []
+        return [EXTRACTOR, *map(expert_part, self.experts), *shared]
+
+
+class TrainReport(Payload):
+    """What a client says about its round; the deltas travel beside it.
+
+    Attributes
+    ----------
+    client : str
+        The client's own stable name; node ids change from run to run.
+    code_hash : str
+        Hash of the code the client ran (``common.code_hash``).
+    num_examples : int
+        Local training samples n_c.
+    expert_samples, expert_accuracy, expert_loss : list, one entry per ordered expert
+        u_{c,e}, a_{c,e} and l_{c,e} of METHODS 1 over the last local epoch; accuracy
+        and loss are 0 where no sample was routed.
+    gate_mass : list of float, shape (num_experts,)
+        Mean gate probability of every expert, held or not, over the last local
+        epoch; empty unless the order asks for it.
+    responsibility : list of float, one entry per ordered expert
+        Mean posterior probability of the expert given input and label (FedMix);
+        empty unless the order asks for it.
+    input_information, label_information : list of float, shape (num_experts,)
+        Each expert's share, in nats, of what the gate's choice says about the input
+        and about the label; empty unless the order asks for them.
+    train_loss : float
+        Mean loss over the last local epoch.
+    client_global, client_local : float or None
+        Accuracy after local training on the global test set and on the client's own
+        held-out samples; None where not evaluated.
+    seconds_train, seconds_total : float
+        Time spent in local training, and in answering the order as a whole.
+    memory_bytes, expert_cap : int
+        What the device can hold now, as in :class:`QueryReply`.
+    """
+
+    server_round: Count
+    client: Annotated[str, Field(min_length=1, max_length=200)]
+    code_hash: str
+    num_examples: Annotated[int, Field(ge=0, lt=2**53)]
+    expert_samples: list[Count]
+    expert_accuracy: list[Share]
+    expert_loss: list[Loss]
+    gate_mass: list[Share] = []
+    responsibility: list[Share] = []
+    input_information: list[Loss] = []
+    label_information: list[Loss] = []
+    train_loss: Loss = 0.0
+    client_global: Share | None = None
+    client_local: Share | None = None
+    seconds_train: Seconds = 0.0
+    seconds_total: Seconds = 0.0
+    memory_bytes: Count = 0
+    expert_cap: Count = 0
+
+
+class QueryReply(Payload):
+    """Who a client is and what it can hold; answers the ``query`` message.
+
+    Attributes
+    ----------
+    partition_id, num_partitions : int
+        Which share of the data it has; -1 and 0 for a device with data of its own.
+    memory_bytes : int
+        Memory this process may use, cgroup limits first; 0 if unknown.
+    expert_cap : int
+        Experts the owner allows this device to hold; 0 if not declared.
+    flops_per_second, uplink : float
+        Training speed, and upload speed in bytes per second; 0 if unknown.
+    """
+
+    client: Annotated[str, Field(min_length=1, max_length=200)]
+    partition_id: int
+    num_partitions: int
+    num_examples: Count
+    code_hash: str
+    partition_hash: str
+    memory_bytes: Count = 0
+    cores: Annotated[int, Field(ge=1)] = 1
+    expert_cap: Count = 0
+    flops_per_second: Annotated[float, Field(ge=0)] = 0.0
+    uplink: Annotated[float, Field(ge=0)] = 0.0
