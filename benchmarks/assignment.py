@@ -82,51 +82,55 @@ def draw_problem(size: str, kind: str, *, in_bytes: bool) -> AssignmentProblem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a solver hands back: a matrix, its bound in fitness, what proves it."""
+
+    matrix: NDArray[np.bool_]
+    bound: float = np.inf
+    proof: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One solver in the comparison, and the largest instance it is tried on."""
 
     name: str
-    run: Callable[[AssignmentProblem, Limits], tuple[Instance, Answer]]
+    run: Callable[[AssignmentProblem, Limits], Outcome]
     most_pairs: int = 10**9
 
 
-def by_name(
-    name: str,
-) -> Callable[[AssignmentProblem, Limits], tuple[Instance, Answer]]:
+def by_name(name: str) -> Callable[[AssignmentProblem, Limits], Outcome]:
     """Return `solve` with one solver, as a user would call it."""
 
-    def run(problem: AssignmentProblem, limits: Limits) -> tuple[Instance, Answer]:
+    def run(problem: AssignmentProblem, limits: Limits) -> Outcome:
         found = solve(problem, name, time_limit=limits.seconds, seed=limits.seed)
-        instance = compile_instance(problem)
-        bound = found.bound * instance.scale
-        answer = Answer(
-            matrix=found.matrix,
-            bound=int(bound) if np.isfinite(bound) else None,
-            proved=found.status == "optimal",
-            certified=found.certified,
-        )
-        return instance, answer
+        claimed = "optimal" if found.status == "optimal" else ""
+        proof = "certified" if found.certified else claimed
+        return Outcome(matrix=found.matrix, bound=found.bound, proof=proof)
 
     return run
 
 
 def directly(
     solver: Callable[[Instance, Limits], Answer],
-) -> Callable[[AssignmentProblem, Limits], tuple[Instance, Answer]]:
-    """Return a solver that is not in the registry, certified where that is possible."""
+) -> Callable[[AssignmentProblem, Limits], Outcome]:
+    """Return a solver that is not in the registry."""
 
-    def run(problem: AssignmentProblem, limits: Limits) -> tuple[Instance, Answer]:
+    def run(problem: AssignmentProblem, limits: Limits) -> Outcome:
         instance = compile_instance(problem)
-        return instance, solver(instance, limits)
+        answer = solver(instance, limits)
+        bound = np.inf if answer.bound is None else answer.bound / instance.scale
+        claimed = "optimal" if answer.proved else ""
+        proof = "certified" if answer.certified else claimed
+        return Outcome(matrix=answer.matrix, bound=bound, proof=proof)
 
     return run
 
 
-def top_k(problem: AssignmentProblem, limits: Limits) -> tuple[Instance, Answer]:
+def top_k(problem: AssignmentProblem, limits: Limits) -> Outcome:
     """Return the papers' greedy baseline, blind to loads."""
     del limits
-    matrix = greedy_top_k(problem.fitness, problem.capacity)
-    return compile_instance(problem), Answer(matrix=matrix, bound=None, proved=False)
+    return Outcome(matrix=greedy_top_k(problem.fitness, problem.capacity))
 
 
 def linear_program(instance: Instance, limits: Limits) -> Answer:
@@ -177,28 +181,29 @@ class Line:
     name: str
     seconds: float
     cpu: float
-    value: int
+    value: float
     missed: int
     below: int
-    bound: int | None
+    bound: float
     proof: str
 
 
 def measure(entry: Entry, problem: AssignmentProblem, limits: Limits) -> Line:
     """Run one solver on one instance."""
     wall, cpu = time.perf_counter(), time.process_time()
-    instance, answer = entry.run(problem, limits)
+    found = entry.run(problem, limits)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    missed = instance.violation(answer.matrix)
+    instance = compile_instance(problem)
+    missed = instance.violation(found.matrix)
     return Line(
         name=entry.name,
         seconds=wall,
         cpu=cpu,
-        value=instance.value(answer.matrix),
+        value=instance.value(found.matrix) / instance.scale,
         missed=missed.total(1),
         below=int((missed.short > 0).sum()),
-        bound=answer.bound,
-        proof="certified" if answer.certified else "optimal" if answer.proved else "",
+        bound=found.bound,
+        proof=found.proof,
     )
 
 
@@ -209,14 +214,11 @@ def compare(
     problem = draw_problem(size, kind, in_bytes=in_bytes)
     pairs = problem.num_clients * problem.num_experts
     lines = [measure(e, problem, limits) for e in entries if pairs <= e.most_pairs]
-    bounds = [x.bound for x in lines if x.bound is not None and not x.missed]
-    best = min(bounds, default=None)
+    best = min(x.bound for x in lines if not x.missed)
     print(f"\n{size}, {'bytes' if in_bytes else 'unit'}, {kind} fitness")
     print(f"  {'':22} {'seconds':>9} {'cpu s':>9} {'gap %':>9} {'below':>6}  proof")
     for x in lines:
-        gap = "-"
-        if best is not None and not x.missed:
-            gap = f"{100 * (best - x.value) / abs(best):.4f}"
+        gap = "-" if x.missed else f"{100 * (best - x.value) / abs(best):.4f}"
         times = f"{x.seconds:9.3f} {x.cpu:9.3f}"
         print(f"  {x.name:22} {times} {gap:>9} {x.below:6d}  {x.proof}", flush=True)
 

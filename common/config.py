@@ -69,7 +69,7 @@ class DataSettings(Section):
         0, ge=0, description="training samples used of the data set; 0 means all"
     )
     test_samples: int = Field(
-        0, ge=0, description="global test samples used for evaluation; 0 means all"
+        2000, ge=0, description="global test samples used for evaluation; 0 means all"
     )
     reserved_samples: int = Field(
         0, ge=0, description="samples the server keeps for itself, cut before clients"

@@ -1,9 +1,17 @@
 """Which client holds which expert: an exact assignment engine, free of Flower.
 
->>> problem = AssignmentProblem(fitness=[[.9, .1], [.8, .7]], capacity=[1, 1],
-...                             lower=[1, 1], upper=[1, 1])
->>> solve(problem).matrix.tolist()
-[[True, False], [False, True]]
+>>> from server_app.assignment import AssignmentProblem, solve
+>>> problem = AssignmentProblem(fitness=[[0.9, 0.1], [0.8, 0.7]], capacity=[1, 1],
+...                             lower=1, upper=1)
+>>> answer = solve(problem)
+>>> answer.matrix.tolist(), answer.status, answer.certified
+([[True, False], [False, True]], 'optimal', True)
+
+`problem` states it, `rounding` turns it into the integers of an `instance`, `engine`
+chooses a solver: `flow` with `sparsify` and `certificate` for transportation problems,
+`columns` (with `oracle`, `prices`, `master`) for byte budgets and weighted loads,
+`cp_sat` for whatever is small, `mip` and `greedy` as yardsticks. `relax` explains
+bounds that conflict, `fairness` raises floors. `policies` need no solver.
 """
 
 from server_app.assignment.engine import explain, solve

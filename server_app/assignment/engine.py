@@ -77,12 +77,14 @@ def solve(
     Raises
     ------
     ValueError
-        If the solver is unknown or cannot express the problem, or a limit is not
-        positive.
+        If the solver is unknown or cannot express the problem, the limit is not
+        positive or the seed is negative.
     """
     clock = time.perf_counter()
     if not time_limit > 0:
         raise ValueError(f"time_limit is {time_limit}: expected seconds > 0")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: expected >= 0")
     limits = Limits.of(time_limit, seed)
     instance = compile_instance(problem)
     name, why = _choose(instance, solver)
@@ -244,14 +246,6 @@ def _tighter(instance: Instance, first: Answer, second: Answer) -> Answer:
     return replace(better, bound=bound, proved=proved)
 
 
-def _transport(instance: Instance, limits: Limits) -> Answer:
-    return solve_transport(instance, limits)
-
-
-def _highs(instance: Instance, limits: Limits) -> Answer:
-    return solve_highs(instance, limits)
-
-
 def _greedy(instance: Instance, limits: Limits) -> Answer:
     del limits
     return Answer(matrix=solve_greedy(instance), bound=None, proved=False)
@@ -259,9 +253,9 @@ def _greedy(instance: Instance, limits: Limits) -> Answer:
 
 #: Name to solver. Each takes the integer instance and its limits.
 SOLVERS: dict[str, Callable[[Instance, Limits], Answer]] = {
-    "flow": _transport,
+    "flow": solve_transport,
     "cp-sat": _hinted_cp_sat,
     "columns": _columns_then_cp_sat,
-    "highs": _highs,
+    "highs": solve_highs,
     "greedy": _greedy,
 }

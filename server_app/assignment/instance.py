@@ -81,6 +81,8 @@ class Instance:
         Sets of which a client may hold one.
     groups : ndarray of int, shape (E,)
         Dense group number of each expert; -1 when there are no groups.
+    labels : ndarray of int, shape (G,)
+        The caller's label of each group number.
     needs : ndarray of bool, shape (C, G)
         Groups of which a client still needs an expert.
     penalty : LoadPenalty
@@ -105,6 +107,7 @@ class Instance:
     floor: Ints
     exclusive: tuple[tuple[int, ...], ...]
     groups: Ints
+    labels: Ints
     needs: Mask
     penalty: LoadPenalty
     fixed_load: Ints
@@ -133,28 +136,35 @@ class Instance:
         return np.minimum(self.room, self.free.sum(axis=1))
 
     @cached_property
-    def violation_price(self) -> int:
-        """Integer fitness above what one unit of violation can ever gain.
-
-        An exchange passes each expert at most once, so no chain of exchanges gains more
-        than this. For flows only: elsewhere one unit may be worth more.
-        """
+    def steepest_gain(self) -> int:
+        """Most that one placement can gain or save, at least 1."""
         steepest = int(np.abs(self.gain).max())
         if self.penalty:
             ends = np.array([[0], [len(self.room)]])
             every = np.arange(len(self.sizes))
             slopes = self.penalty.marginal(every, ends)
             steepest += int(np.abs(slopes).max())
-        return (2 * len(self.sizes) + 4) * max(steepest, 1)
+        return max(steepest, 1)
 
-    def load_steps(self, experts: Ints, loads: Ints) -> Ints:
+    @property
+    def violation_price(self) -> int:
+        """Integer fitness above what one unit of violation can ever gain.
+
+        An exchange passes each expert at most once, so no chain of exchanges gains more
+        than this. For flows only: elsewhere one unit may be worth more.
+        """
+        return (2 * len(self.sizes) + 4) * self.steepest_gain
+
+    def load_steps(self, experts: Ints, loads: Ints, steep: int | None = None) -> Ints:
         """Return the cost of raising counted loads of free pairs by one.
 
-        Outside the band every step costs, or saves, `violation_price`.
+        Outside the band every step costs, or saves, ``steep``: `violation_price`
+        unless given.
         """
+        price = self.violation_price if steep is None else steep
         above = (loads >= self.upper[experts]).astype(np.int64)
         below = (loads < self.lower[experts]).astype(np.int64)
-        cost: Ints = self.violation_price * (above - below)
+        cost: Ints = price * (above - below)
         if self.penalty:
             whole = loads + self.fixed_load[experts]
             cost = cost + self.penalty.marginal(experts, whole)

@@ -41,7 +41,7 @@ class Limits:
     @classmethod
     def of(cls, seconds: float, seed: int) -> Limits:
         """Return limits of so many seconds of work."""
-        return cls(seconds=seconds, guard=_GUARD * seconds, seed=seed)
+        return cls(seconds=seconds, guard=_GUARD * seconds, seed=seed % 2**31)
 
     @property
     def deterministic(self) -> float:

@@ -18,7 +18,7 @@ from server_app.assignment.solution import Infeasibility
 
 __all__ = ["explain_violation", "relaxations"]
 
-#: Names listed in one message before it is cut short.
+#: Names in one message, and messages of one kind about clients, before they are cut.
 _NAMED = 8
 
 
@@ -40,7 +40,7 @@ def relaxations(instance: Instance, matrix: Mask) -> tuple[str, ...]:
     missed = instance.violation(matrix)
     quantum = instance.quantum
     load = (instance.load(matrix) + instance.fixed_load) * quantum
-    lines = list(instance.notes)
+    lines = _shortened(list(instance.notes))
     for name, amount, sign in (("lower", missed.short, 1), ("upper", missed.over, -1)):
         for expert in np.flatnonzero(amount).tolist():
             by = amount[expert] * quantum
@@ -52,10 +52,16 @@ def relaxations(instance: Instance, matrix: Mask) -> tuple[str, ...]:
         f"min_holders of expert {expert} missed by {missed.holders[expert]}"
         for expert in np.flatnonzero(missed.holders).tolist()
     )
-    for client in np.flatnonzero(missed.floor).tolist():
-        lines.append(f"floor of client {client} missed by {missed.floor[client]}")
-    for client, group in np.argwhere(missed.groups).tolist():
-        lines.append(f"client {client} holds no expert of group {group}")
+    short = np.flatnonzero(missed.floor).tolist()
+    lines += _shortened(
+        [f"floor of client {c} missed by {missed.floor[c]}" for c in short]
+    )
+    lines += _shortened(
+        [
+            f"client {client} holds no expert of group {instance.labels[group]}"
+            for client, group in np.argwhere(missed.groups).tolist()
+        ]
+    )
     return tuple(lines)
 
 
@@ -178,6 +184,13 @@ def _arithmetic(instance: Instance, missed: Violation) -> list[str]:
         mask[poor] = True
         lines.append(f"{_named('client', mask)} may hold fewer experts than the floor")
     return lines
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    """Return the first lines and how many more: a fleet has many clients."""
+    if len(lines) <= _NAMED:
+        return lines
+    return [*lines[:_NAMED], f"... and {len(lines) - _NAMED} more like this"]
 
 
 def _named(kind: str, mask: NDArray[np.bool_]) -> str:

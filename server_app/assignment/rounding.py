@@ -26,17 +26,13 @@ _WEIGHT_RESOLUTION = 2**20
 _ROUNDING = 1e-9
 
 
-def compile_instance(
-    problem: AssignmentProblem, floor: NDArray[np.int64] | None = None
-) -> Instance:
+def compile_instance(problem: AssignmentProblem) -> Instance:
     """Round a problem to integers and settle its pins.
 
     Parameters
     ----------
     problem : AssignmentProblem
-        The problem; its ``floor`` is read unless it is "max-min".
-    floor : ndarray of int, shape (C,), optional
-        Floor that replaces the problem's.
+        The problem. A "max-min" floor is left at zero, for `fairness` to raise.
 
     Returns
     -------
@@ -66,21 +62,23 @@ def compile_instance(
     elif (weights == 1).all():
         lower = np.maximum(lower, holders + fixed_count)
         holders = np.zeros_like(holders)
-    fixed_load = (weights[:, None] * fixed).sum(axis=0)
+    pinned = np.flatnonzero(fixed.any(axis=1))
+    fixed_load = weights[pinned] @ fixed[pinned]
 
-    room = capacity - (fixed * sizes).sum(axis=1)
+    room = capacity.copy()
+    room[pinned] -= fixed[pinned] @ sizes
     free = allowed & ~fixed & (sizes[None, :] <= room[:, None])
     exclusive = tuple(members for members in problem.exclusive if len(members) > 1)
     for members in exclusive:
         taken = fixed[:, members].any(axis=1)
         free[np.ix_(taken, np.asarray(members))] = False
 
-    wanted = problem.floor if floor is None else floor
-    if wanted is None or isinstance(wanted, str):
-        wanted = np.zeros(clients, dtype=np.int64)
-    groups, needs = _groups(problem, fixed)
+    wanted = np.zeros(clients, dtype=np.int64)
+    if isinstance(problem.floor, np.ndarray):
+        wanted = problem.floor
+    groups, labels, needs = _groups(problem, fixed)
     return Instance(
-        gain=np.rint(gain * scale).astype(np.int64),
+        gain=_whole(gain, scale),
         scale=scale,
         free=free,
         fixed=fixed,
@@ -94,6 +92,7 @@ def compile_instance(
         floor=np.maximum(wanted - fixed.sum(axis=1), 0),
         exclusive=exclusive,
         groups=groups,
+        labels=labels,
         needs=needs,
         penalty=LoadPenalty(
             weight=problem.load_penalty * scale,
@@ -105,10 +104,17 @@ def compile_instance(
     )
 
 
+def _whole(gain: NDArray[np.float64], scale: float) -> Ints:
+    """Return ``gain * scale`` rounded, with one temporary: this is the big array."""
+    scaled = gain * scale
+    np.rint(scaled, out=scaled)
+    return scaled.astype(np.int64)
+
+
 def _scale(problem: AssignmentProblem, gain: NDArray[np.float64]) -> float:
     """Return the power of two at which every int64 sum of every solver is safe."""
     clients, experts = gain.shape
-    largest = float(np.abs(gain).max()) or 1.0
+    largest = max(float(gain.max()), -float(gain.min())) or 1.0
     bits = _COEFFICIENT_BITS - float(np.frexp(largest)[1])
     # A soft bound costs more than any path through all experts can gain, and the flow
     # solver multiplies costs by its number of nodes.
@@ -196,14 +202,15 @@ def _settle_pins(
     return fixed, tuple(notes)
 
 
-def _groups(problem: AssignmentProblem, fixed: Mask) -> tuple[Ints, Mask]:
-    """Return dense group numbers and which client still needs which group."""
+def _groups(problem: AssignmentProblem, fixed: Mask) -> tuple[Ints, Ints, Mask]:
+    """Return dense group numbers, their labels, and which client still needs which."""
     clients, experts = fixed.shape
     if problem.groups is None:
         none = np.full(experts, -1, dtype=np.int64)
-        return none, np.zeros((clients, 0), dtype=np.bool_)
+        nothing = np.zeros((clients, 0), dtype=np.bool_)
+        return none, np.zeros(0, dtype=np.int64), nothing
     labels, dense = np.unique(problem.groups, return_inverse=True)
     needs = np.ones((clients, labels.size), dtype=np.bool_)
     for group in range(labels.size):
         needs[:, group] = ~fixed[:, dense == group].any(axis=1)
-    return dense.astype(np.int64), needs
+    return dense.astype(np.int64), labels, needs

@@ -62,7 +62,7 @@ def test_a_run_on_a_real_fleet_gives_the_same_bits_as_one_process(
 def test_a_killed_device_is_missed_by_name_and_returns_as_the_same_client(
     fleet: Fleet,
 ) -> None:
-    config = {**CONFIG, "num-rounds": 6, "seed": 2, "round-deadline": 120.0}
+    config = {**CONFIG, "num-rounds": 7, "seed": 2, "round-deadline": 120.0}
     run = fleet.submit(config)
     device = fleet.devices[1]
     fleet.until("the first round", lambda: run.records())
@@ -80,7 +80,7 @@ def test_a_killed_device_is_missed_by_name_and_returns_as_the_same_client(
     assert fleet.finish(run) == "finished:completed", fleet.log(run)
 
     records = run.records()
-    assert [record["round"] for record in records] == list(range(1, 7))
+    assert [record["round"] for record in records] == list(range(1, 8))
     assert all(record["merged"] for record in records)
     [lost] = [record for record in records if "client-1" in record["rejected"]]
     assert lost["round"] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import server_app.assignment
 from server_app.assignment import AssignmentProblem, solve
 from tests.server_app.assignment.reference import measure, problems
 
@@ -107,6 +109,12 @@ def test_unknown_solver_and_bad_limit_are_refused() -> None:
         solve(paper_case(), "cpsat")
     with pytest.raises(ValueError, match="time_limit is 0: expected seconds > 0"):
         solve(paper_case(), time_limit=0)
+    with pytest.raises(ValueError, match="seed is -1: expected >= 0"):
+        solve(paper_case(), seed=-1)
+
+
+def test_the_packages_example_is_true() -> None:
+    assert doctest.testmod(server_app.assignment).failed == 0
 
 
 @pytest.mark.parametrize("solver", ["auto", "flow", "cp-sat", "columns", "highs"])

@@ -137,3 +137,16 @@ def test_a_band_without_a_whole_number_in_it() -> None:
     answer = solve(AssignmentProblem(np.ones((3, 1)), [1] * 3, 1.2, 1.8))
     assert answer.relaxed
     assert "no whole load lies within the band of expert 0" in str(answer.infeasibility)
+
+
+def test_groups_are_named_as_the_caller_named_them() -> None:
+    problem = AssignmentProblem([[0.9, 0.5]], [1], 0, 1, groups=[70, 30])
+    assert solve(problem).relaxed == ("client 0 holds no expert of group 30",)
+
+
+def test_a_fleet_of_misses_is_cut_short() -> None:
+    problem = AssignmentProblem(np.ones((30, 2)), [1] * 30, 0, 30, floor=2)
+    relaxed = solve(problem).relaxed
+    assert relaxed[0] == "floor of client 0 missed by 1"
+    assert relaxed[-1] == "... and 22 more like this"
+    assert len(relaxed) == 9

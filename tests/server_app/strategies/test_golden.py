@@ -1,0 +1,107 @@
+"""Golden metrics: no strategy changes silently.
+
+Every registered name, and two of Flower's, runs three rounds of the real ServerApp and
+ClientApp on digits with a fixed seed; the numbers of the last round are compared with
+``golden.json``. After a change that is meant to move them, regenerate the file and say
+in the change why they moved::
+
+    python -m tests.server_app.strategies.test_golden
+
+Tolerances. Another CPU or torch version rounds sums differently (about 1e-7 per value);
+over three short rounds that flips a few answers near a decision boundary, and an answer
+is 1/360 of a global accuracy and about 1/300 of a local one. With other instruction
+sets the largest difference seen was 0.017 (fedrolex); 0.03 leaves room above it. Loads
+are integers that decide the CV; bytes follow from shapes, up to integers in the records
+whose length depends on the machine.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server_app.simulate import simulate
+from server_app.strategies import STRATEGIES
+
+GOLDEN = Path(__file__).with_name("golden.json")
+NAMES = [*sorted(STRATEGIES), "flwr:FedAdam", "flwr:Krum"]
+CLIENTS = 6
+CONFIG: dict[str, Any] = {
+    "seed": 7,
+    "num-rounds": 3,
+    "num-experts": 4,
+    "expert-capacity": "1:0.5,2:0.5",
+    "partition": "dirichlet:1.0",
+    "local-epochs": 2,
+    "batch-size": 8,
+    "lr": 0.05,
+}
+# What some algorithms cannot do without.
+NEEDS: dict[str, dict[str, Any]] = {
+    "cent-moe": {"reserved-samples": 100},
+    "fed-moe": {"reserved-samples": 100},
+}
+TOLERANCE: dict[str, dict[str, Any]] = {
+    "server_global": {"abs": 0.03},
+    "client_global": {"abs": 0.03},
+    "client_local": {"abs": 0.03},
+    "cv_cumulative": {"abs": 1e-9},
+    "bytes_down": {"rel": 0.01},
+    "bytes_up": {"rel": 0.01},
+}
+
+
+def measured(name: str) -> dict[str, float | None]:
+    """Run one strategy and return its numbers: of the last round, bytes of all."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = {**CONFIG, **NEEDS.get(name, {}), "strategy": name}
+        simulate({**config, "output-dir": folder}, CLIENTS)
+        [file] = Path(folder).glob("*/metrics.jsonl")
+        rounds = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(rounds) == CONFIG["num-rounds"]
+    assert not any(record["rejected"] for record in rounds)
+    last = {key: rounds[-1][key] for key in TOLERANCE if "bytes" not in key}
+    total = {
+        key: sum(record[key] for record in rounds) for key in ("bytes_down", "bytes_up")
+    }
+    return {**last, **total}
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, dict[str, float | None]]:
+    content: dict[str, dict[str, float | None]] = json.loads(GOLDEN.read_text())
+    return content
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_numbers_are_those_of_the_golden_file(
+    name: str, golden: dict[str, dict[str, float | None]]
+) -> None:
+    assert name in golden, f"{name} is new: regenerate golden.json (see above)"
+    found = measured(name)
+    for key, tolerance in TOLERANCE.items():
+        expected = golden[name][key]
+        if expected is None:  # nobody evaluates: no client takes part
+            assert found[key] is None, key
+        else:
+            assert found[key] == pytest.approx(expected, **tolerance), key
+
+
+def test_every_golden_name_exists(golden: dict[str, Any]) -> None:
+    assert sorted(golden) == sorted(NAMES)
+
+
+def regenerate() -> None:
+    """Write ``golden.json`` anew."""
+    numbers = {}
+    for name in NAMES:
+        numbers[name] = measured(name)
+        print(name, numbers[name], file=sys.stderr)
+    GOLDEN.write_text(json.dumps(numbers, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    regenerate()
