@@ -89,6 +89,11 @@ class Rounds:
         self._checkpoints = Checkpoints(log.folder, self.settings.run.keep_checkpoints)
         if log.resumed and (state := self._checkpoints.newest()) is not None:
             self.load_state(state)
+            if self.strategy.gate == "private" and not self.settings.run.state_dir:
+                logger.warning(
+                    "state-dir is empty: unless devices set their own, gates were in "
+                    "memory and start afresh"
+                )
         log.open(self.completed)
 
     def log_summary(self) -> None:
@@ -208,14 +213,17 @@ class Rounds:
         return messages
 
     def _ready(self, server_round: int, grid: Grid) -> list[Client]:
-        """Return the clients to plan with; wait for one if there is none."""
+        """Return the clients to plan with; the first round waits for min-replies."""
+        needed = 1 if self.completed else self.settings.rounds.min_replies
         seconds = self.settings.rounds.round_deadline
         deadline = time.monotonic() + seconds
         while True:
             exchange = self.mailbox.exchange
-            if ready := self.fleet.refresh(grid, exchange, server_round, seconds):
+            ready = self.fleet.refresh(grid, exchange, server_round, seconds)
+            over = time.monotonic() > deadline
+            if len(ready) >= needed or (ready and (over or self.fleet.refused)):
                 return ready
-            if time.monotonic() > deadline or self.fleet.refused:
+            if over or self.fleet.refused:
                 raise RuntimeError(
                     "no client can take part: "
                     f"{self.fleet.refused or 'none is connected'}"

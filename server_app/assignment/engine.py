@@ -34,7 +34,7 @@ _SMALL = 500
 #: Free pairs up to which CP-SAT gets the rest of the time after column generation, or
 #: only a brief share of it when the gap is this close already.
 _MEDIUM = 20_000
-_CLOSE = 1e-4
+_CLOSE = 5e-4
 _BRIEF = 0.1
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from ortools.math_opt.python import mathopt
@@ -22,6 +22,7 @@ __all__ = ["solve_highs"]
 
 #: HiGHS works in floats: what it calls optimal is optimal to this relative distance.
 _TOLERANCE = 1e-9
+_LEAST = 0.05
 
 
 def solve_highs(instance: Instance, limits: Limits, *, integral: bool = True) -> Answer:
@@ -47,18 +48,24 @@ def solve_highs(instance: Instance, limits: Limits, *, integral: bool = True) ->
     if answer is not None:
         return answer
     soft = _Program.build(instance, soft=True, integral=integral)
-    left = limits.after(time.perf_counter() - clock)
+    left = _remaining(limits, clock)
     least = soft.run(instance, left, -soft.violation)
     if least is None:
         return Answer(matrix=np.zeros_like(instance.free), bound=None, proved=False)
     violation = instance.violation(least.matrix).total(instance.placement_unit)
     soft.model.add_linear_constraint(soft.violation <= violation)
-    left = limits.after(time.perf_counter() - clock)
+    left = _remaining(limits, clock)
     best = soft.run(instance, left, soft.gain)
     if best is None:
         return Answer(matrix=least.matrix, bound=None, proved=False)
     proved = best.proved and least.proved
     return Answer(matrix=best.matrix, bound=best.bound, proved=proved)
+
+
+def _remaining(limits: Limits, clock: float) -> Limits:
+    """Return what is left of the limit: HiGHS counts seconds, not work."""
+    used = time.perf_counter() - clock
+    return replace(limits, seconds=max(limits.seconds - used, _LEAST))
 
 
 @dataclass(kw_only=True)
@@ -111,7 +118,7 @@ class _Program:
         """Maximise; None when it yields no valid assignment."""
         self.model.maximize(objective)
         parameters = mathopt.SolveParameters(
-            time_limit=datetime.timedelta(seconds=min(limits.seconds, limits.guard)),
+            time_limit=datetime.timedelta(seconds=limits.seconds),
             relative_gap_tolerance=_TOLERANCE,
             absolute_gap_tolerance=_TOLERANCE,
             random_seed=limits.seed,

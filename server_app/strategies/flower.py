@@ -12,7 +12,8 @@ the plan and the merger of our rounds: every round::
 So sampling, deadlines, refused replies, bytes, run log, checkpoints and the order of
 summation are those of every other strategy. What a Flower strategy decides about them
 (``fraction_train``, ``min_train_nodes``, ...) is set by our settings and refused as an
-option. Of the config it sends, clients obey ``proximal-mu`` alone.
+option; our ``merging`` and ``expert-weighting`` do not apply. Of the config it sends,
+clients obey ``proximal-mu`` alone.
 
 All replies of a round are kept until its end, because that is what Flower's interface
 asks for.
@@ -122,6 +123,9 @@ class FlowerStrategy(ExpertStrategy):
         """Let the strategy address the participants; whom it omits holds nothing."""
         self._round, rows = view.server_round, view.clients.tolist()
         arrays = self.arrays()
+        self._sent = {}
+        if not rows:  # Flower would wait for ever for somebody to come
+            return Plan(assignment=np.zeros((0, 1), dtype=np.bool_))
         with seeded(int(view.rng.integers(2**63))):
             messages = self.inner.configure_train(
                 view.server_round, arrays, ConfigRecord(), cast(Grid, Roster(rows))
@@ -151,13 +155,13 @@ class FlowerStrategy(ExpertStrategy):
                 wire.TRAIN_LOSS: reply.report.train_loss,
             },
         )
-        self._replies[reply.client] = Message(
-            content, reply_to=self._sent[reply.client]
-        )
+        self._replies[reply.client] = Message(content, reply_to=message)
 
     def finish(self) -> None:
         """Let the strategy make the next model; None from it leaves the model alone."""
         replies = [self._replies[row] for row in sorted(self._replies)]
+        if not replies:
+            return
         arrays, _ = self.inner.aggregate_train(self._round, replies)
         if arrays is not None:
             # Some of them return float64.

@@ -140,3 +140,31 @@ def test_message_bytes_count_arrays_and_scalars(task_identity: None) -> None:
     message = Message(content, 1, "train")
     # 4000 bytes of values, 128 of the .npy header, and an order of a few hundred.
     assert 4128 < wire.message_bytes(message) < 4128 + 600
+
+
+def test_what_was_asked_about_the_gate_must_be_there_and_nothing_else() -> None:
+    asked = {"report_gate": True, "report_information": True}
+    order = ORDER.model_copy(update=asked)
+    full: dict[str, Any] = {
+        "gate_mass": [0.125] * 8,
+        "responsibility": [0.5, 0.5],
+        "input_information": [0.0] * 8,
+        "label_information": [0.0] * 8,
+    }
+    wire.check_report(order, report(**full), deltas(), SIZES)
+    for field in full:
+        with pytest.raises(WireError, match=field):
+            without = {**full, field: []}
+            wire.check_report(order, report(**without), deltas(), SIZES)
+        with pytest.raises(WireError, match=field):
+            wire.check_report(ORDER, report(**{field: full[field]}), deltas(), SIZES)
+
+
+def test_only_a_message_of_flowers_own_strategies_may_be_float64() -> None:
+    values = np.array([1.0, 1e-3])
+    content = RecordDict({"arrays": ArrayRecord({"extractor": Array(values)})})
+    with pytest.raises(WireError, match="float64"):
+        wire.decode_arrays(content)
+    [vector] = wire.decode_arrays(content, from_flower=True).values()
+    assert vector.dtype == np.float32
+    np.testing.assert_array_equal(vector, values.astype(np.float32))

@@ -43,7 +43,7 @@ def launched(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def actors(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The Ray workers that run clients."""
+    """The Ray workers that run clients; a busy one adds its method to its title."""
     home = next(
         found
         for child in psutil.Process(launcher.pid).children()
@@ -52,7 +52,7 @@ def actors(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
     return [
         process
         for process in members(Path(home))
-        if process.cmdline()[:1] == ["ray::ClientAppActor"]
+        if " ".join(process.cmdline()).startswith("ray::ClientAppActor")
     ]
 
 
@@ -71,7 +71,9 @@ def test_a_run_that_loses_a_worker_stops_says_so_and_can_be_resumed(
     while len(rounds_of(out)) < 2:
         assert launched.poll() is None, log.read_text()
         time.sleep(0.1)
-    actors(launched)[0].kill()
+    workers = actors(launched)
+    assert workers, log.read_text()
+    workers[0].kill()
 
     assert launched.wait(timeout=300) == 1, log.read_text()
 

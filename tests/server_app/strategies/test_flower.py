@@ -17,7 +17,7 @@ from common.inline_grid import InlineGrid
 from common.shape import dataset_of, model_spec
 from server_app.simulate import simulate
 from server_app.strategies import check_run_config, find_strategy
-from server_app.strategies.base import ExpertStrategy
+from server_app.strategies.base import ExpertStrategy, View
 from server_app.strategies.flower import FlowerStrategy, flower_names
 
 CONFIG: dict[str, Any] = {
@@ -135,6 +135,25 @@ def test_our_settings_decide_who_takes_part() -> None:
     messages = strategy.rounds.open(1, InlineGrid(client_app, 4, CONFIG))
     assert len(messages) == 1
     assert random.getstate() == state
+
+
+def test_a_round_without_clients_does_not_wait_and_changes_nothing() -> None:
+    strategy = strategy_of("flwr:FedAvg")
+    before = dict(strategy.model)
+    empty = View(
+        server_round=1,
+        clients=np.empty(0, np.int64),
+        num_clients=3,
+        budgets=np.empty(0, np.int64),
+        previous=np.empty((0, 1), bool),
+        availability=np.empty(0),
+        profiles=(),
+        rng=np.random.default_rng(0),
+    )
+    assert strategy.plan(empty).assignment.shape == (0, 1)
+    strategy.finish()
+    for part, vector in before.items():
+        assert strategy.model[part] is vector
 
 
 @pytest.mark.parametrize(

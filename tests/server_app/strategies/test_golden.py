@@ -7,12 +7,13 @@ in the change why they moved::
 
     python -m tests.server_app.strategies.test_golden
 
-Tolerances. Another CPU or torch version rounds sums differently (about 1e-7 per value);
-over three short rounds that flips a few answers near a decision boundary, and an answer
-is 1/360 of a global accuracy and about 1/300 of a local one. With other instruction
-sets the largest difference seen was 0.017 (fedrolex); 0.03 leaves room above it. Loads
-are integers that decide the CV; bytes follow from shapes, up to integers in the records
-whose length depends on the machine.
+Tolerances. Another CPU or torch version rounds sums differently, about 1e-7 per value,
+which flips a few answers near a decision boundary; an answer is 1/359 of a global
+accuracy. A relative change of 1e-6 in all initial weights moved no accuracy by more
+than 0.0005, and torch without vector instructions none by more than 0.006. 0.02
+leaves room above that; two local epochs instead of three move FedAvg's server_global by
+0.05. Loads are whole numbers, so a different assignment changes the CV far more than
+1e-3. Bytes follow from shapes, but for integers whose length depends on the machine.
 """
 
 import json
@@ -35,20 +36,24 @@ CONFIG: dict[str, Any] = {
     "num-experts": 4,
     "expert-capacity": "1:0.5,2:0.5",
     "partition": "dirichlet:1.0",
-    "local-epochs": 2,
+    # At higher rates a rounding error grows within three rounds: at 0.05, a relative
+    # change of 1e-6 in the initial weights moved FedRolex by 0.04.
+    "lr": 0.02,
+    "local-epochs": 3,
     "batch-size": 8,
-    "lr": 0.05,
 }
-# What some algorithms cannot do without.
+# What some algorithms cannot do without, or cannot be told apart without.
 NEEDS: dict[str, dict[str, Any]] = {
-    "cent-moe": {"reserved-samples": 100},
+    "cent-moe": {"reserved-samples": 300},
     "fed-moe": {"reserved-samples": 100},
+    # The default mu of 0.01 cannot be told from FedAvg in three rounds.
+    "fedprox": {"strategy-options": "mu=0.1"},
 }
 TOLERANCE: dict[str, dict[str, Any]] = {
-    "server_global": {"abs": 0.03},
-    "client_global": {"abs": 0.03},
-    "client_local": {"abs": 0.03},
-    "cv_cumulative": {"abs": 1e-9},
+    "server_global": {"abs": 0.02},
+    "client_global": {"abs": 0.02},
+    "client_local": {"abs": 0.02},
+    "cv_cumulative": {"abs": 1e-3},
     "bytes_down": {"rel": 0.01},
     "bytes_up": {"rel": 0.01},
 }
