@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from client_app.sgd import SGD
-from common.config import TrainingSettings
 from common.moe import MoEModel, Routed
+from common.sections import TrainingSettings
 
 EVALUATION_BATCH = 512
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from common.code_hash import code_hash
-from common.config import Settings, SettingsError
+from common.config import Settings
 from common.files import atomic_write
 from common.moe import Layout, Vector, unflatten
+from common.sections import SettingsError
 from server_app.record import RoundRecord
 
 logger = logging.getLogger("flwr.expertfleet")

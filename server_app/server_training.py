@@ -15,8 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
-from common.config import Settings, SettingsError, TrainingSettings
+from common.config import Settings
 from common.moe import MoEModel
+from common.sections import SettingsError, TrainingSettings
 from common.shape import dataset_of, reserved_samples
 
 Tensors = tuple[torch.Tensor, torch.Tensor]

@@ -12,7 +12,8 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
-from common.config import Settings, SettingsError, nearest
+from common.config import Settings
+from common.sections import SettingsError, nearest
 from common.shape import dataset_of
 from server_app.strategies.base import (
     ExpertStrategy,

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import nn
 
-from common.config import Settings, SettingsError, explain, nearest
+from common.config import Settings, explain
 from common.moe import GATE, Layout, ModelSpec, MoEModel, Vector, expert_id
 from common.moe.ensemble import UsageMixture
+from common.sections import SettingsError, nearest
 from server_app.aggregation import PartMeans
 from server_app.robust import merging_rule
 from server_app.strategies.contract import Plan, Reply, StrategyOptions, View

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.config import Section
 from common.moe import Vector
+from common.sections import Section
 from common.wire import QueryReply, TrainOrder, TrainReport
 from server_app.assignment import Assignment
 

@@ -39,8 +39,9 @@ import numpy as np
 from pydantic import Field, model_validator
 from torch import nn
 
-from common.config import Settings, SettingsError
+from common.config import Settings
 from common.moe import GATE, Layout, ModelSpec, Vector
+from common.sections import SettingsError
 from server_app.correlation import (
     Matrix,
     client_weights,

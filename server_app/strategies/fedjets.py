@@ -36,9 +36,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from common.config import Settings, SettingsError
+from common.config import Settings
 from common.moe import COMMON, EXTRACTOR, ModelSpec, expert_id, expert_part
 from common.moe.ensemble import GatedMixture
+from common.sections import SettingsError
 from common.seeding import stream
 from server_app.assignment.policies import greedy_top_k
 from server_app.strategies.base import (

@@ -37,8 +37,9 @@ from flwr.serverapp.strategy import Strategy
 from pydantic import Field, create_model
 
 from common import wire
-from common.config import Settings, SettingsError, nearest
+from common.config import Settings
 from common.moe import ModelSpec, Vector
+from common.sections import SettingsError, nearest
 from server_app.strategies.base import (
     ExpertStrategy,
     Plan,

@@ -41,7 +41,7 @@ def test_training_on_a_device_does_not_import_the_compiler() -> None:
     program = """
 import sys, torch
 from client_app.training import Objective, train
-from common.config import TrainingSettings
+from common.sections import TrainingSettings
 from common.moe import ModelSpec
 from common.seeding import stream
 spec = ModelSpec(backbone="resnet8", input_shape=(3, 8, 8), num_classes=2,

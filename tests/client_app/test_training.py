@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from client_app.training import Objective, accuracy, train
-from common.config import TrainingSettings
 from common.moe import ModelSpec, MoEModel
+from common.sections import TrainingSettings
 from common.seeding import stream
 
 SPEC = ModelSpec(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.capacity_tiers import CapacityTiers
-from common.config import Settings, SettingsError
+from common.config import Settings
+from common.sections import SettingsError
 from common.seeding import stream
 
 ROOT = Path(__file__).resolve().parents[2]

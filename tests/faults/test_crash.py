@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from benchmarks.crash_resume import CONFIG, crashes
-from common.config import SettingsError
+from common.sections import SettingsError
 from server_app.simulate import simulate
 
 

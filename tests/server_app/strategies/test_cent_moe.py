@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import Settings, SettingsError
+from common.config import Settings
 from common.moe import EXTRACTOR, GATE
+from common.sections import SettingsError
 from common.shape import dataset_of, model_spec
 from server_app.server_training import reserved_tensors
 from server_app.strategies import check_run_config

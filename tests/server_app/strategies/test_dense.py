@@ -8,9 +8,10 @@ import torch
 
 from client_app.app import app as client_app
 from client_app.training import Objective
-from common.config import Settings, SettingsError
+from common.config import Settings
 from common.inline_grid import InlineGrid
 from common.moe import ModelSpec, Vector
+from common.sections import SettingsError
 from common.shape import dataset_of, model_spec
 from common.wire import TrainOrder, TrainReport
 from server_app.strategies import check_run_config, find_strategy

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from common.config import Settings, SettingsError
+from common.config import Settings
 from common.moe import EXTRACTOR, ModelSpec, Routed, expert_part
+from common.sections import SettingsError
 from server_app.correlation import (
     client_weights,
     correlation,

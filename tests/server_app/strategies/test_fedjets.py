@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from client_app.training import Objective
-from common.config import Settings, SettingsError
+from common.config import Settings
 from common.moe import COMMON, EXTRACTOR, GATE, ModelSpec, expert_part
+from common.sections import SettingsError
 from common.wire import TrainOrder, TrainReport
 from server_app.strategies import check_run_config
 from server_app.strategies.base import Plan, Reply, View

@@ -9,8 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from client_app.training import Objective, train
-from common.config import Settings, TrainingSettings
+from common.config import Settings
 from common.moe import ModelSpec, unpack_into
+from common.sections import TrainingSettings
 from common.seeding import stream
 from common.wire import TrainOrder, TrainReport
 from server_app.strategies.base import Plan, Reply, View

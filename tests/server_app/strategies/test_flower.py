@@ -12,8 +12,9 @@ from flwr.app import Array, ArrayRecord, Message
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
-from common.config import Settings, SettingsError
+from common.config import Settings
 from common.inline_grid import InlineGrid
+from common.sections import SettingsError
 from common.shape import dataset_of, model_spec
 from server_app.simulate import simulate
 from server_app.strategies import check_run_config, find_strategy

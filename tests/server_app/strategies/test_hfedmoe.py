@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from client_app.training import Objective, train
-from common.config import Settings, TrainingSettings
+from common.config import Settings
 from common.moe import GATE, ModelSpec, unflatten
+from common.sections import TrainingSettings
 from common.seeding import stream
 from common.wire import TrainOrder, TrainReport
 from server_app.strategies.base import Plan, Reply, View
