@@ -43,6 +43,15 @@ class Asked:
 class OpenRound:
     """One round from its plan to its record.
 
+    Parameters
+    ----------
+    server_round : int
+    plan : Plan
+    max_update : float
+        Largest RMS change of a part that is accepted.
+    wanted : int
+        Replies that are enough where more clients were asked; 0 waits for all.
+
     Attributes
     ----------
     replies : list of Reply
@@ -53,7 +62,9 @@ class OpenRound:
         Clients that held each expert and replied, and samples they routed to it.
     """
 
-    def __init__(self, server_round: int, plan: Plan, max_update: float) -> None:
+    def __init__(
+        self, server_round: int, plan: Plan, max_update: float, wanted: int = 0
+    ) -> None:
         experts = plan.assignment.shape[1]
         self.server_round = server_round
         self.plan = plan
@@ -64,6 +75,7 @@ class OpenRound:
         self.load: NDArray[np.int64] = np.zeros(experts, dtype=np.int64)
         self.samples: NDArray[np.int64] = np.zeros(experts, dtype=np.int64)
         self._max_update = max_update
+        self._wanted = wanted
         self._started = time.perf_counter()
         self._waiting: dict[int, Asked] = {}
         self._stats: dict[int, ClientRound] = {}
@@ -121,6 +133,10 @@ class OpenRound:
                     f"{name} changed by {change:g} (RMS), max-update is "
                     f"{self._max_update:g}"
                 )
+
+    def has_enough(self) -> bool:
+        """Whether nobody need be waited for, though more were asked."""
+        return 0 < self._wanted <= len(self.replies)
 
     def asked_rows(self) -> list[int]:
         """Rows of all clients that were sent an order."""

@@ -1,4 +1,4 @@
-"""The round loop: plan, push, merge each reply as it lands, log, checkpoint.
+"""The round loop: open, push, merge each reply as it lands, log, checkpoint.
 
 One exchange a round; evaluation rides in the train reply. This is where a strategy
 meets Flower: everything here is the same for every algorithm, and no algorithm is here.
@@ -9,27 +9,21 @@ A round that gets fewer than ``min-replies`` is repeated or skipped, never half-
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
-from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
-from common import wire
-from common.moe import Vector
-from common.seeding import stream
-from common.wire import TrainOrder
 from server_app.checkpoint import Checkpoints
-from server_app.fleet import Client, Fleet
+from server_app.fleet import Fleet
 from server_app.mailbox import Mailbox
-from server_app.open_round import Asked, OpenRound
+from server_app.open_round import OpenRound
+from server_app.opening import RoundOpener
 from server_app.record import RoundRecord
 from server_app.runlog import RunLog
-from server_app.strategies.contract import Plan, View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,8 +31,6 @@ if TYPE_CHECKING:
     from server_app.strategies.base import ExpertStrategy
 
 logger = logging.getLogger("flwr.expertfleet")
-
-WAIT_SECONDS = 1.0
 
 REPEATS = 3
 """How often a short round is tried again before it is skipped after all."""
@@ -67,6 +59,7 @@ class Rounds:
         self.settings = strategy.settings
         self.fleet = Fleet(self.settings, strategy.max_budget)
         self.mailbox = Mailbox()
+        self._opener = RoundOpener(strategy, self.fleet, self.mailbox)
         self.log: RunLog | None = None
         self.run_name = "run"
         self.num_rounds = self.settings.rounds.num_rounds
@@ -75,9 +68,7 @@ class Rounds:
             strategy.spec.num_experts, dtype=np.int64
         )
         self._checkpoints: Checkpoints | None = None
-        self._held: dict[int, list[int]] = {}
         self._told_fleet = 0
-        self._wanted = 0
         self._open: OpenRound | None = None
 
     def attach(self, log: RunLog) -> None:
@@ -157,7 +148,7 @@ class Rounds:
             replies = self.mailbox.exchange(grid, messages, timeout)
             for reply in replies:
                 self.accept(reply)
-                if self._wanted and len(self._current().replies) >= self._wanted:
+                if self._current().has_enough():
                     break
             replies.close()
             if not self._is_short() or attempt == repeats:
@@ -174,62 +165,18 @@ class Rounds:
         RuntimeError
             If no client can be reached within ``round-deadline``.
         """
-        rounds = self.settings.rounds
-        ready = self._ready(server_round, grid)
-        self._tell_fleet()
-        clients = self._sample(server_round, ready)
-        plan = self.strategy.plan(self._view(server_round, clients))
-        current = OpenRound(server_round, plan, self.settings.merge.max_update)
-        self._open = current
-        packed: dict[int, Array] = {}
-
-        def pack(vector: Vector) -> Array:
-            # Content-addressed by Flower: one object for all who get the same vector.
-            key = id(vector)
-            if key not in packed:
-                packed[key] = wire.pack_array(vector)
-            return packed[key]
-
-        messages = []
-        for position, client in enumerate(clients):
-            experts = np.flatnonzero(plan.assignment[position]).tolist()
-            if not experts:
-                continue
-            order = self._order(server_round, attempt, client, experts, plan)
-            parts = plan.content.get(client.row) or {
-                name: self.strategy.model[name]
-                for name in self.strategy.parts_for(experts)
-            }
-            message = Message(
-                wire.encode_order(order, {k: pack(v) for k, v in parts.items()}),
-                client.node_id,
-                "train",
-                group_id=str(server_round),
-                ttl=rounds.round_deadline,
-            )
-            current.expect(Asked(client, order, parts), wire.message_bytes(message))
-            self._held[client.row] = experts
-            messages.append(message)
-        return messages
-
-    def _ready(self, server_round: int, grid: Grid) -> list[Client]:
-        """Return the clients to plan with; the first round waits for min-replies."""
+        # Later rounds go on with whoever is there.
         needed = 1 if self.completed else self.settings.rounds.min_replies
-        seconds = self.settings.rounds.round_deadline
-        deadline = time.monotonic() + seconds
-        while True:
-            exchange = self.mailbox.exchange
-            ready = self.fleet.refresh(grid, exchange, server_round, seconds)
-            over = time.monotonic() > deadline
-            if len(ready) >= needed or (ready and (over or self.fleet.refused)):
-                return ready
-            if over or self.fleet.refused:
-                raise RuntimeError(
-                    "no client can take part: "
-                    f"{self.fleet.refused or 'none is connected'}"
-                )
-            logger.info("waiting for clients")
-            time.sleep(WAIT_SECONDS)
+        ready = self._opener.ready(server_round, grid, needed)
+        self._tell_fleet()
+        self._open, messages = self._opener.open(
+            server_round,
+            ready,
+            run=self.run_name,
+            attempt=attempt,
+            evaluate=self._evaluates(server_round),
+        )
+        return messages
 
     def accept(self, message: Message) -> None:
         """Check one reply and merge it, or note why it was not."""
@@ -288,7 +235,7 @@ class Rounds:
     def _note_answers(self) -> None:
         current = self._current()
         answered = {reply.client for reply in current.replies}
-        enough = bool(self._wanted) and len(answered) >= self._wanted
+        enough = current.has_enough()
         missing = {client.row for client in current.missing()}
         for row in current.asked_rows():
             # Who was still at work when we had enough did not fail.
@@ -322,61 +269,6 @@ class Rounds:
         every = self.settings.rounds.eval_every
         return server_round % every == 0 or server_round == self.num_rounds
 
-    def _sample(self, server_round: int, ready: list[Client]) -> list[Client]:
-        """Choose the participants; sets how many replies are wanted, 0 for all."""
-        self._wanted = 0
-        rounds = self.settings.rounds
-        if not rounds.clients_per_round or rounds.clients_per_round >= len(ready):
-            return ready
-        asked = ceil((1 + rounds.over_selection) * rounds.clients_per_round)
-        if asked > rounds.clients_per_round:
-            self._wanted = rounds.clients_per_round
-        rng = stream(self.settings.run.seed, "sample", server_round)
-        rows = np.array([client.row for client in ready], dtype=np.int64)
-        if asked >= len(rows):
-            return ready
-        chosen = set(self.strategy.sample(rows, asked, rng).tolist())
-        return [client for client in ready if client.row in chosen]
-
-    def _view(self, server_round: int, clients: list[Client]) -> View:
-        experts = self.strategy.spec.num_experts
-        previous = np.zeros((len(clients), experts), dtype=np.bool_)
-        for position, client in enumerate(clients):
-            previous[position, self._held.get(client.row, [])] = True
-        budgets = [self.fleet.budget(client) for client in clients]
-        return View(
-            server_round=server_round,
-            clients=np.array([client.row for client in clients], dtype=np.int64),
-            num_clients=len(self.fleet),
-            budgets=np.array(budgets, dtype=np.int64),
-            previous=previous,
-            availability=np.array([client.availability for client in clients]),
-            profiles=tuple(client.profile for client in clients),
-            rng=stream(self.settings.run.seed, "plan", server_round),
-        )
-
-    def _order(
-        self,
-        server_round: int,
-        attempt: int,
-        client: Client,
-        experts: list[int],
-        plan: Plan,
-    ) -> TrainOrder:
-        fields: dict[str, Any] = {
-            "run": self.run_name,
-            "server_round": server_round,
-            "attempt": attempt,
-            "experts": experts,
-            "num_experts": self.strategy.spec.num_experts,
-            "top_k": self.strategy.spec.top_k,
-            "mixes": self.strategy.spec.mixes,
-            "gate": self.strategy.gate,
-            "evaluate": self._evaluates(server_round),
-        }
-        special = plan.client_order.get(client.row, {})
-        return TrainOrder(**{**fields, **plan.order, **special})
-
     def state(self) -> dict[str, Any]:
         """Return everything a resumed run needs to go on bit for bit."""
         return {
@@ -384,7 +276,7 @@ class Rounds:
             "model": dict(self.strategy.model),
             "strategy": self.strategy.state(),
             "load_total": self.load_total,
-            "held": {str(row): experts for row, experts in self._held.items()},
+            "held": {str(row): experts for row, experts in self._opener.held.items()},
             "fleet": self.fleet.state(),
         }
 
@@ -394,5 +286,7 @@ class Rounds:
         self.strategy.model = dict(state["model"])
         self.strategy.load_state(state["strategy"])
         self.load_total = state["load_total"]
-        self._held = {int(row): experts for row, experts in state["held"].items()}
+        self._opener.held = {
+            int(row): experts for row, experts in state["held"].items()
+        }
         self.fleet.load_state(state["fleet"])
