@@ -22,6 +22,7 @@ from server_app.fleet import Fleet
 from server_app.mailbox import Mailbox
 from server_app.open_round import OpenRound
 from server_app.opening import RoundOpener
+from server_app.patient_grid import PatientGrid
 from server_app.record import RoundRecord
 from server_app.runlog import RunLog
 
@@ -109,6 +110,7 @@ class Rounds:
     ) -> Result:
         """Run all rounds that are left and return Flower's result object."""
         self.log_summary()
+        grid = PatientGrid(grid)
         self.num_rounds = num_rounds
         result = Result()
         try:

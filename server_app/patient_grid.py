@@ -1,0 +1,100 @@
+"""A Grid that outlives an outage of the SuperLink.
+
+Flower's own retries give up at once when the words of an error hint at TLS, lest a
+wrong certificate be tried for ever. A SuperLink that dies in the middle of a handshake
+gives the same words ("EOF occurred in violation of protocol"), and the run was lost.
+By the time we get to ask, the certificate has been accepted, so trying again is right.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import httpx
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+logger = logging.getLogger("flwr.expertfleet")
+
+OUTAGE_SECONDS = 300.0
+"""How long an outage may last. Flower fails the run after some 60 s without a sign of
+life from the ServerApp, so a longer one ends in its refusal, not in silence."""
+
+PAUSE_SECONDS = 1.0
+
+Answer = TypeVar("Answer")
+
+
+class PatientGrid(Grid):
+    """Another Grid, whose calls are tried again while the SuperLink is unreachable.
+
+    Trying again is safe: Flower knows a message by its content and takes it in once.
+
+    Parameters
+    ----------
+    grid : Grid
+
+    Raises
+    ------
+    httpx.TransportError
+        By any call, after ``OUTAGE_SECONDS`` of failures.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def _persist(self, call: Callable[[], Answer]) -> Answer:
+        started = time.monotonic()
+        told = False
+        while True:
+            try:
+                return call()
+            except httpx.TransportError as error:
+                if time.monotonic() - started > OUTAGE_SECONDS:
+                    raise
+                if not told:
+                    logger.warning("the SuperLink is unreachable, trying on: %s", error)
+                told = True
+                time.sleep(PAUSE_SECONDS)
+
+    def set_run(self, run: Run) -> None:
+        """Set the run of the Grid underneath."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run of the Grid underneath."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Build a message to one node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of the nodes that are connected."""
+        return self._persist(lambda: list(self._grid.get_node_ids()))
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Push messages; see :meth:`flwr.serverapp.Grid.push_messages`."""
+        pushed = list(messages)
+        return self._persist(lambda: self._grid.push_messages(pushed))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pull replies; see :meth:`flwr.serverapp.Grid.pull_messages`."""
+        asked = list(message_ids)
+        return self._persist(lambda: self._grid.pull_messages(asked))
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push and pull; see :meth:`flwr.serverapp.Grid.send_and_receive`."""
+        return self._grid.send_and_receive(messages, timeout=timeout)
