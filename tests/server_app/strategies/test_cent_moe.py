@@ -12,8 +12,8 @@ from common.sections import SettingsError
 from common.shape import dataset_of, model_spec
 from server_app.server_training import reserved_tensors
 from server_app.strategies import check_run_config
-from server_app.strategies.base import View
 from server_app.strategies.cent_moe import CentMoE
+from tests.server_app.strategies.handmade import view_of
 
 
 def test_three_rounds_without_a_message(exercise: Any) -> None:
@@ -32,18 +32,7 @@ def test_it_learns_the_reserved_set() -> None:
     config = {"strategy": "cent-moe", "reserved-samples": 40, "num-experts": 2}
     settings = Settings.from_run_config({**config, "strategy-options": "epochs=60"})
     strategy = CentMoE(settings, model_spec(settings, dataset_of(settings)))
-    strategy.plan(
-        View(
-            server_round=1,
-            clients=np.arange(2),
-            num_clients=2,
-            budgets=np.ones(2, dtype=np.int64),
-            previous=np.zeros((2, 2), bool),
-            availability=np.ones(2),
-            profiles=(),
-            rng=np.random.default_rng(0),
-        )
-    )
+    strategy.plan(view_of([1, 1], 2))
     strategy.finish()
     x, y = reserved_tensors(settings)
     answers = strategy.global_model().eval()(x)

@@ -13,9 +13,9 @@ from common.inline_grid import InlineGrid
 from common.moe import ModelSpec, Vector
 from common.sections import SettingsError
 from common.shape import dataset_of, model_spec
-from common.wire import TrainOrder, TrainReport
 from server_app.strategies import check_run_config, find_strategy
 from server_app.strategies.base import ExpertStrategy, Reply
+from tests.server_app.strategies import handmade
 
 SPEC = ModelSpec(
     backbone="mlp",
@@ -33,19 +33,7 @@ def strategy_of(name: str, options: str = "", **changes: Any) -> ExpertStrategy:
 
 
 def reply_of(client: int, n: int, deltas: dict[str, Vector]) -> Reply:
-    order = TrainOrder(
-        run="r", server_round=1, experts=[0], num_experts=1, top_k=1, gate="none"
-    )
-    report = TrainReport(
-        server_round=1,
-        client="c",
-        code_hash="",
-        num_examples=n,
-        expert_samples=[n],
-        expert_accuracy=[0.0],
-        expert_loss=[0.0],
-    )
-    return Reply(client=client, order=order, report=report, deltas=deltas)
+    return handmade.reply_of(client, [0], [n], deltas, num_experts=1, gate="none")
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox"])

@@ -21,8 +21,9 @@ from server_app.gate_training import gate_loss
 from server_app.server_moe import ServerMoE, join
 from server_app.server_training import Adam
 from server_app.strategies import check_run_config
-from server_app.strategies.base import Plan, Reply, View
+from server_app.strategies.base import Plan, Reply
 from server_app.strategies.fed_moe import FedMoE
+from tests.server_app.strategies.handmade import view_of
 
 SPEC = ModelSpec(
     backbone="mlp",
@@ -46,19 +47,8 @@ def strategy_of(options: str = "experts=2, iterations=1", **changes: Any) -> Fed
 
 
 def planned(strategy: FedMoE, rows: list[int]) -> Plan:
-    count = len(rows)
-    return strategy.plan(
-        View(
-            server_round=1,
-            clients=np.array(rows, dtype=np.int64),
-            num_clients=10,
-            budgets=np.ones(count, dtype=np.int64),
-            previous=np.zeros((count, 1), bool),
-            availability=np.ones(count),
-            profiles=(),
-            rng=np.random.default_rng(0),
-        )
-    )
+    some = {"clients": np.array(rows, dtype=np.int64), "num_clients": 10}
+    return strategy.plan(view_of([1] * len(rows), 1, **some))
 
 
 def merge(strategy: FedMoE, row: int, shift: float) -> None:

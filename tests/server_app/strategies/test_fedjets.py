@@ -11,10 +11,11 @@ from client_app.training import Objective
 from common.config import Settings
 from common.moe import COMMON, EXTRACTOR, GATE, ModelSpec, expert_part
 from common.sections import SettingsError
-from common.wire import TrainOrder, TrainReport
 from server_app.strategies import check_run_config
-from server_app.strategies.base import Plan, Reply, View
+from server_app.strategies.base import Plan, Reply
 from server_app.strategies.fedjets import AnchorMoE, FedJETs, bound
+from tests.server_app.strategies import handmade
+from tests.server_app.strategies.handmade import view_of
 
 EXPERTS = 3
 SPEC = ModelSpec(
@@ -33,35 +34,11 @@ def strategy_of(kind: type[FedJETs] = FedJETs, **changes: Any) -> FedJETs:
 
 
 def planned(strategy: FedJETs, budgets: list[int], server_round: int = 2) -> Plan:
-    count = len(budgets)
-    return strategy.plan(
-        View(
-            server_round=server_round,
-            clients=np.arange(count),
-            num_clients=count,
-            budgets=np.array(budgets),
-            previous=np.zeros((count, EXPERTS), bool),
-            availability=np.ones(count),
-            profiles=(),
-            rng=np.random.default_rng(0),
-        )
-    )
+    return strategy.plan(view_of(budgets, EXPERTS, server_round=server_round))
 
 
 def reply_of(client: int, expert: int, n: int, deltas: dict[str, Any]) -> Reply:
-    order = TrainOrder(
-        run="r", server_round=1, experts=[expert], num_experts=EXPERTS, top_k=1
-    )
-    report = TrainReport(
-        server_round=1,
-        client="c",
-        code_hash="",
-        num_examples=n,
-        expert_samples=[n],
-        expert_accuracy=[0.0],
-        expert_loss=[0.0],
-    )
-    return Reply(client=client, order=order, report=report, deltas=deltas)
+    return handmade.reply_of(client, [expert], [n], deltas, num_experts=EXPERTS)
 
 
 def test_every_expert_gets_one_client_and_keeps_it() -> None:

@@ -13,9 +13,10 @@ from common.config import Settings
 from common.moe import ModelSpec, unpack_into
 from common.sections import TrainingSettings
 from common.seeding import stream
-from common.wire import TrainOrder, TrainReport
-from server_app.strategies.base import Plan, Reply, View
+from server_app.strategies.base import Plan, Reply
 from server_app.strategies.fedmix import AvgMoE, FedMix, passing_experts
+from tests.server_app.strategies import handmade
+from tests.server_app.strategies.handmade import view_of
 
 EXPERTS = 4
 SPEC = ModelSpec(
@@ -34,19 +35,7 @@ def strategy_of(kind: type[Any], options: str = "") -> Any:
 
 
 def planned(strategy: Any, budgets: list[int]) -> Plan:
-    count = len(budgets)
-    plan: Plan = strategy.plan(
-        View(
-            server_round=1,
-            clients=np.arange(count),
-            num_clients=count,
-            budgets=np.array(budgets),
-            previous=np.zeros((count, EXPERTS), bool),
-            availability=np.ones(count),
-            profiles=(),
-            rng=np.random.default_rng(0),
-        )
-    )
+    plan: Plan = strategy.plan(view_of(budgets, EXPERTS))
     return plan
 
 
@@ -58,23 +47,18 @@ def reply_of(
     mass: list[float],
     change: float,
 ) -> Reply:
-    order = TrainOrder(
-        run="r", server_round=1, experts=experts, num_experts=EXPERTS, top_k=0
-    )
-    report = TrainReport(
-        server_round=1,
-        client="c",
-        code_hash="",
+    parts = ["extractor", *(f"expert.{e}" for e in experts)]
+    return handmade.reply_of(
+        client,
+        experts,
+        [n] * len(experts),
+        {part: np.full(SPEC.size(part), change, np.float32) for part in parts},
+        num_experts=EXPERTS,
+        top_k=0,
         num_examples=n,
-        expert_samples=[n] * len(experts),
-        expert_accuracy=[0.0] * len(experts),
-        expert_loss=[0.0] * len(experts),
         gate_mass=mass,
         responsibility=responsibility,
     )
-    parts = ["extractor", *(f"expert.{e}" for e in experts)]
-    deltas = {part: np.full(SPEC.size(part), change, np.float32) for part in parts}
-    return Reply(client=client, order=order, report=report, deltas=deltas)
 
 
 def test_experts_above_the_threshold_are_fetched_up_to_the_budget() -> None:

@@ -9,9 +9,10 @@ from client_app.app import app as client_app
 from common.config import Settings
 from common.inline_grid import InlineGrid
 from common.moe import ModelSpec, unflatten
-from common.wire import TrainOrder, TrainReport
-from server_app.strategies.base import Plan, Reply, View
+from server_app.strategies.base import Plan, Reply
 from server_app.strategies.fedrolex import FedRolex
+from tests.server_app.strategies import handmade
+from tests.server_app.strategies.handmade import view_of
 
 SPEC = ModelSpec(
     backbone="mlp",
@@ -34,43 +35,16 @@ def strategy_of(options: str = "", capacity: str = "2", **changes: Any) -> FedRo
 
 
 def planned(strategy: FedRolex, budgets: list[int], server_round: int) -> Plan:
-    count = len(budgets)
-    return strategy.plan(
-        View(
-            server_round=server_round,
-            clients=np.arange(count),
-            num_clients=count,
-            budgets=np.array(budgets),
-            previous=np.zeros((count, 1), bool),
-            availability=np.ones(count),
-            profiles=(),
-            rng=np.random.default_rng(0),
-        )
-    )
+    return strategy.plan(view_of(budgets, 1, server_round=server_round))
 
 
 def reply_of(
     client: int, n: int, rate: float, server_round: int, deltas: dict[str, Any]
 ) -> Reply:
-    order = TrainOrder(
-        run="r",
-        server_round=server_round,
-        experts=[0],
-        num_experts=1,
-        top_k=1,
-        gate="none",
-        width=rate,
+    fields: dict[str, Any] = {"gate": "none", "width": rate}
+    return handmade.reply_of(
+        client, [0], [n], deltas, num_experts=1, server_round=server_round, **fields
     )
-    report = TrainReport(
-        server_round=server_round,
-        client="c",
-        code_hash="",
-        num_examples=n,
-        expert_samples=[n],
-        expert_accuracy=[0.0],
-        expert_loss=[0.0],
-    )
-    return Reply(client=client, order=order, report=report, deltas=deltas)
 
 
 @pytest.mark.parametrize(

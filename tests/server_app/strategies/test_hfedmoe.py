@@ -11,9 +11,10 @@ from common.config import Settings
 from common.moe import GATE, ModelSpec, unflatten
 from common.sections import TrainingSettings
 from common.seeding import stream
-from common.wire import TrainOrder, TrainReport
-from server_app.strategies.base import Plan, Reply, View
+from server_app.strategies.base import Plan, Reply
 from server_app.strategies.hfedmoe import HFedMoE, expert_importance, gate_row
+from tests.server_app.strategies import handmade
+from tests.server_app.strategies.handmade import view_of
 
 EXPERTS = 3
 SPEC = ModelSpec(
@@ -32,19 +33,7 @@ def strategy_of(options: str = "") -> HFedMoE:
 
 
 def planned(strategy: HFedMoE, budgets: list[int]) -> Plan:
-    count = len(budgets)
-    return strategy.plan(
-        View(
-            server_round=1,
-            clients=np.arange(count),
-            num_clients=count,
-            budgets=np.array(budgets),
-            previous=np.zeros((count, EXPERTS), bool),
-            availability=np.ones(count),
-            profiles=(),
-            rng=np.random.default_rng(0),
-        )
-    )
+    return strategy.plan(view_of(budgets, EXPERTS))
 
 
 def reply_of(
@@ -54,29 +43,18 @@ def reply_of(
     mass: list[float],
     change: float,
 ) -> Reply:
-    order = TrainOrder(
-        run="r",
-        server_round=1,
-        experts=experts,
+    parts = ["extractor", *(f"expert.{e}" for e in experts), GATE]
+    return handmade.reply_of(
+        client,
+        experts,
+        samples,
+        {part: np.full(SPEC.size(part), change, np.float32) for part in parts},
         num_experts=EXPERTS,
-        top_k=1,
         gate="shared",
-    )
-    report = TrainReport(
-        server_round=1,
-        client="c",
-        code_hash="",
-        num_examples=sum(samples),
-        expert_samples=samples,
-        expert_accuracy=[0.0] * len(experts),
-        expert_loss=[0.0] * len(experts),
         gate_mass=mass,
         input_information=[0.0] * EXPERTS,
         label_information=[0.0] * EXPERTS,
     )
-    parts = ["extractor", *(f"expert.{e}" for e in experts), GATE]
-    deltas = {part: np.full(SPEC.size(part), change, np.float32) for part in parts}
-    return Reply(client=client, order=order, report=report, deltas=deltas)
 
 
 def test_importance_by_hand() -> None:

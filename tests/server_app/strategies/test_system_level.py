@@ -7,9 +7,10 @@ import pytest
 
 from common.config import Settings
 from common.moe import ModelSpec
-from common.wire import QueryReply, TrainOrder, TrainReport
+from common.wire import QueryReply
 from server_app.strategies.base import Reply, View
 from server_app.strategies.system_level import SystemLevel, decay_stale, desirability
+from tests.server_app.strategies import handmade
 
 SPEC = ModelSpec(
     backbone="mlp",
@@ -38,34 +39,16 @@ def view_of(budgets: list[int], **profile: Any) -> View:
         "partition_hash": "",
         **profile,
     }
-    count = len(budgets)
-    return View(
-        server_round=1,
-        clients=np.arange(count),
-        num_clients=count,
-        budgets=np.array(budgets),
-        previous=np.zeros((count, 3), bool),
-        availability=np.ones(count),
-        profiles=(QueryReply(**fields),) * count,
-        rng=np.random.default_rng(0),
-    )
+    profiles = (QueryReply(**fields),) * len(budgets)
+    return handmade.view_of(budgets, 3, profiles=profiles)
 
 
 def reply_of(
     client: int, experts: list[int], samples: list[int], loss: list[float]
 ) -> Reply:
-    order = TrainOrder(run="r", server_round=1, experts=experts, num_experts=3, top_k=1)
-    report = TrainReport(
-        server_round=1,
-        client="c",
-        code_hash="",
-        num_examples=sum(samples),
-        expert_samples=samples,
-        expert_accuracy=[0.0] * len(experts),
-        expert_loss=loss,
-        seconds_train=6.0,
+    return handmade.reply_of(
+        client, experts, samples, num_experts=3, expert_loss=loss, seconds_train=6.0
     )
-    return Reply(client=client, order=order, report=report)
 
 
 def test_desirability_by_hand() -> None:
