@@ -9,10 +9,15 @@ from typing import IO
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path``; flush, sync and rename it at the end.
 
     If the block raises, the temporary file goes and ``path`` stays as it was.
+
+    Parameters
+    ----------
+    mode : int
+        Permissions of the file, from the moment it can be seen under its name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - renamed, not deleted
@@ -22,6 +27,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         with file:
             yield file
             file.flush()
+            os.chmod(file.name, mode)
             os.fsync(file.fileno())
         os.replace(file.name, path)
     except BaseException:

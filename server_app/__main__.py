@@ -1,4 +1,4 @@
-"""``python -m server_app``: run in this process, run under Flower, list strategies."""
+"""``python -m server_app``: run in this process, run under Flower, keep a fleet."""
 
 import argparse
 import sys
@@ -10,6 +10,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("server_app.simulate", "run in this process, without Ray"),
     "strategies": ("server_app.list_strategies", "list the strategies there are"),
     "flwr-run": ("server_app.launcher.run", "run `flwr run` on a SuperLink of its own"),
+    "fleet": ("server_app.provisioning.command", "keys and certificates of devices"),
 }
 
 

@@ -7,9 +7,10 @@ of its own: killing it takes everything it started along, and nothing of the oth
 import json
 import socket
 import subprocess
+import sys
+import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +20,10 @@ import psutil
 import pytest
 import tomli_w
 
+from server_app.__main__ import main
 from server_app.launcher.processes import Sandbox, members
 from server_app.launcher.superlink import flower_environment
-from tests.deployment.credentials import write_certificates, write_device_key
+from server_app.provisioning.directory import FleetDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL = 0.2
@@ -154,35 +156,42 @@ class Fleet:
     def __init__(self, folder: Path, devices: int = 3) -> None:
         self.folder = folder
         self._stack = ExitStack()
-        write_certificates(folder)
         self._submitted = 0
         address = f"127.0.0.1:{free_port()}"
-        trust = ["--root-certificates", str(folder / "ca.crt")]
+        self.keys = FleetDirectory(folder / "keys")
+        names = [f"pi{number}" for number in range(devices)]
+        self._provision("init", "--host", "127.0.0.1", "--superlink", address)
+        self._provision("init", "--size", str(devices))
+        self._provision("add", *names)
+        trust = ["--root-certificates", str(self.keys.authority_file)]
         self.link = self._program("superlink", self._link_command(address))
         self.executor = self._program(
             "superexec",
             ["flower-superexec", "--runtime-api-address", address, *trust],
         )
-        self.devices = []
-        for number in range(devices):
-            name = f"pi{number}"
-            write_device_key(folder / name)
-            config = (
-                f"partition-id={number} num-partitions={devices} "
-                f'state-dir="{self.state_dir(number)}"'
-            )
-            command = ["flower-supernode", "--superlink", address, *trust]
-            command += ["--auth-supernode-private-key", str(folder / name)]
-            command += ["--port", str(free_port()), "--node-config", config]
-            self.devices.append(self._program(name, command))
+        self.devices = [
+            self._program(name, self._device_command(name, self.state_dir(number)))
+            for number, name in enumerate(names)
+        ]
         self._flwr = self._program("flwr", ["flwr"])
         (self._flwr.home / "config.toml").write_text(
             f'[superlink.lab]\naddress = "{address}"\n'
-            f'root-certificates = "{folder / "ca.crt"}"\n'
+            f'root-certificates = "{self.keys.authority_file}"\n'
         )
 
     def _program(self, name: str, command: Sequence[str]) -> Program:
         return Program(name, command, self._stack)
+
+    def _provision(self, *arguments: str) -> None:
+        assert main(["fleet", "--dir", str(self.keys.path), *arguments]) == 0
+
+    def _device_command(self, name: str, state_dir: Path) -> list[str]:
+        bundle = self.folder / name
+        with tarfile.open(self.keys.bundle_file(name)) as tar:
+            tar.extractall(bundle, filter="data")
+        command = [sys.executable, "-m", "client_app", "supernode"]
+        command += ["--state-dir", str(state_dir), str(bundle)]
+        return [*command, "--port", str(free_port())]
 
     def _link_command(self, address: str) -> list[str]:
         host, port = address.split(":")
@@ -190,20 +199,18 @@ class Fleet:
         command += ["--isolation", "process", "--enable-supernode-auth"]
         command += ["--disable-runtime-dependency-installation"]
         command += ["--database", str(self.folder / "state.db")]
-        command += ["--ssl-ca-certfile", str(self.folder / "ca.crt")]
-        command += ["--ssl-certfile", str(self.folder / "server.pem")]
-        return [*command, "--ssl-keyfile", str(self.folder / "server.key")]
+        command += ["--ssl-ca-certfile", str(self.keys.authority_file)]
+        command += ["--ssl-certfile", str(self.keys.path / "server.pem")]
+        return [*command, "--ssl-keyfile", str(self.keys.path / "server.key")]
 
     def __enter__(self) -> Self:
         try:
             self.link.start()
             self.until("the SuperLink to answer", lambda: "[" in self.listing())
-            with ThreadPoolExecutor() as pool:
-                for _ in pool.map(self._register, self.devices):
-                    pass
+            self._provision("register")
             for program in (self.executor, *self.devices):
                 program.start()
-            self.until("all devices online", self.all_online)
+            self.until("all devices online", self._all_started, every=1)
         except BaseException:
             self._stack.close()
             raise
@@ -216,11 +223,6 @@ class Fleet:
         traceback: TracebackType | None,
     ) -> None:
         self._stack.close()
-
-    def _register(self, device: Program) -> None:
-        key = str(self.folder / f"{device.name}.pub")
-        said = self.flwr("supernode", "register", key, "lab", "--name", device.name)
-        assert "success" in said.lower(), said
 
     def state_dir(self, device: int) -> Path:
         """Where a device keeps its private gates."""
@@ -246,6 +248,11 @@ class Fleet:
     def programs(self) -> list[Program]:
         """Everything that is meant to keep running."""
         return [self.link, self.executor, *self.devices]
+
+    def _all_started(self) -> bool:
+        # Nothing has been killed yet: whatever has ended will not come up by waiting.
+        assert all(each.running for each in self.programs), self.report()
+        return self.all_online()
 
     def all_online(self) -> bool:
         """Whether Flower takes every device for connected."""

@@ -1,0 +1,34 @@
+"""``python -m client_app``: what a device's owner runs on the device."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+# Modules with add_arguments(parser) and main(args); loaded only when asked for.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "supernode": ("client_app.supernode", "connect to the SuperLink and train"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m client_app", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    mains: dict[str, Callable[[argparse.Namespace], int]] = {}
+    given = (argv if argv is not None else sys.argv[1:])[:1]
+    for name, (module_name, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if given == [name]:
+            module = import_module(module_name)
+            module.add_arguments(command)
+            mains[name] = module.main
+    args = parser.parse_args(argv)
+    try:
+        return mains[args.command](args)
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
