@@ -7,6 +7,7 @@ from importlib import import_module
 
 # Modules with add_arguments(parser) and main(args); loaded only when asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "profile": ("client_app.profile_command", "what this device is and has to give"),
     "supernode": ("client_app.supernode", "connect to the SuperLink and train"),
 }
 

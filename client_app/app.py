@@ -11,6 +11,7 @@ module globals; the caches below hold only the public data set.
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from flwr.clientapp import ClientApp
 from client_app import profiler
 from client_app.gates import ContextGates, DirectoryGates, GateStore
 from client_app.session import Session
+from client_app.speed import training_speed
 from client_app.training import LocalResult, Objective, accuracy, train
 from common import wire
 from common.code_hash import code_hash
@@ -34,7 +36,9 @@ app = ClientApp()
 @app.query()
 def query(message: Message, context: Context) -> Message:
     """Say who this client is and what it can hold."""
+    started = time.perf_counter()
     session = Session(context)
+    torch.set_num_threads(session.settings.training.threads)
     reply = wire.QueryReply(
         client=session.client,
         partition_id=session.partition_id,
@@ -42,11 +46,9 @@ def query(message: Message, context: Context) -> Message:
         num_examples=session.num_examples,
         code_hash=code_hash(),
         partition_hash=session.partition_hash,
-        memory_bytes=profiler.memory_bytes(),
-        cores=profiler.cores(),
         expert_cap=session.reported_capacity,
-        flops_per_second=float(session.node.get("flops-per-second", 0)),
-        uplink=float(session.node.get("uplink-bytes-per-second", 0)),
+        **(_profile(session) if session.owns_machine else {}),
+        seconds_total=time.perf_counter() - started,
     )
     return Message(wire.encode_query_reply(reply), reply_to=message)
 
@@ -96,7 +98,9 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
     deltas = {}
     if result is not None:
         trained = model.vectors(order.returned_parts())
-        deltas = {name: trained[name] - vectors[name] for name in trained}
+        for name, vector in trained.items():
+            vector -= vectors[name]
+        deltas = trained
     report = wire.TrainReport(
         server_round=order.server_round,
         client=session.client,
@@ -106,10 +110,30 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         **(_accuracies(model, session) if order.evaluate else {}),
         seconds_train=seconds,
         seconds_total=time.perf_counter() - started,
-        memory_bytes=profiler.memory_bytes(),
         expert_cap=session.reported_capacity,
+        **(_memory_now(session) if session.owns_machine else {}),
     )
     return Message(wire.encode_report(report, deltas), reply_to=message)
+
+
+def _profile(session: Session) -> dict[str, Any]:
+    """Return what this device is; after the data set is loaded, as in training."""
+    found = profiler.profile(session.state_dir, session.memory_cap)
+    known = {name: v for name, v in asdict(found).items() if v not in (None, "")}
+    batch = session.settings.training.batch_size
+    speed = float(session.node.get("flops-per-second", 0))
+    return {
+        **known,
+        "flops_per_second": speed
+        or training_speed(session.spec, batch, session.state_dir),
+        "uplink": float(session.node.get("uplink-bytes-per-second", 0)),
+    }
+
+
+def _memory_now(session: Session) -> dict[str, Any]:
+    found = profiler.memory(session.memory_cap)
+    del found["process_bytes"]  # of a process at rest, which this one is not
+    return {**found, "memory_peak": profiler.peak_bytes()}
 
 
 def _gate_store(

@@ -36,8 +36,9 @@ class Session:
     ----------
     context : Context
         ``node_config`` holds ``partition-id`` and ``num-partitions``, and may hold
-        ``name``, ``expert-cap``, ``data-dir`` and ``state-dir`` of this device, which
-        win over the run's settings.
+        ``name``, ``expert-cap``, ``memory-bytes``, ``flops-per-second``,
+        ``uplink-bytes-per-second``, ``data-dir`` and ``state-dir`` of this device,
+        which win over the run's settings and over what is measured.
     """
 
     def __init__(self, context: Context) -> None:
@@ -53,7 +54,18 @@ class Session:
         self.client = str(node.get("name", f"client-{self.partition_id}"))
         self.node = dict(node)
         self.state_dir = str(node.get("state-dir", self.settings.run.state_dir))
+        self.memory_cap = int(node.get("memory-bytes", 0))
         self.device = torch.device("cpu")
+
+    @property
+    def owns_machine(self) -> bool:
+        """Whether what is measured here is this client's own to use.
+
+        A simulation gives its virtual clients a share of the data and nothing else:
+        they have one machine among them. A device at least has a name or a place of
+        its own.
+        """
+        return not self.node.keys() <= {"partition-id", "num-partitions"}
 
     @property
     def true_capacity(self) -> int:

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 from client_app.sgd import SGD
 from common.moe import MoEModel, Routed
+from common.moe.cost import EVALUATION_BATCH
 from common.sections import TrainingSettings
-
-EVALUATION_BATCH = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +197,8 @@ def train(
             optimizer.step()
             if last:
                 tally.add(routed, y[batch])
+    # What comes next is evaluation: a gradient of every weight is a copy of the model.
+    optimizer.zero_grad()
     return tally.result()
 
 

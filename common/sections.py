@@ -144,6 +144,15 @@ class RoundSettings(Section):
     short_round: Literal["repeat", "skip"] = Field(
         "repeat", description="what happens to a round with too few replies"
     )
+    capacity_margin: float = Field(
+        0.1, ge=0, lt=1, description="share of a device's means left unused, 0 to <1"
+    )
+    train_seconds: float = Field(
+        0.0, ge=0, description="seconds a device may train in a round; 0 = no limit"
+    )
+    upload_seconds: float = Field(
+        0.0, ge=0, description="seconds a device may upload in a round; 0 = no limit"
+    )
     set_aside_after: int = Field(
         5, ge=2, description="failures in a row after which a client is only probed"
     )

@@ -1,7 +1,7 @@
 """How many experts each client may hold: budgets k_c from what limits it.
 
-Pure numbers. Where they come from (tiers the user set, a cap the device declared, a
-profile it reported, times the server saw) is the caller's business.
+Pure numbers. What one, two, ... experts cost is ``common.moe.cost``; what a device has
+is in its profile; which of the two limits count is ``server_app.device_budget``.
 """
 
 import numpy as np
@@ -9,58 +9,57 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def budgets(
-    tiers: ArrayLike, declared_caps: ArrayLike, num_experts: int
+    tiers: ArrayLike,
+    declared_caps: ArrayLike,
+    num_experts: int,
+    *limits: ArrayLike,
 ) -> NDArray[np.int64]:
-    """Return k_c: the cap a device declares, else the tier the user gave it.
+    """Return k_c: the cap a device declares, else its tier within its limits.
 
     Parameters
     ----------
     tiers : array_like of int, shape (C,)
         Budget the user's ``expert-capacity`` gives each client.
     declared_caps : array_like of int, shape (C,)
-        Experts the device says it can hold; 0 means not declared.
+        Experts the owner says the device can hold; 0 means not declared. The owner's
+        word wins over the tier and over everything measured.
     num_experts : int
         E; no client holds more.
+    *limits : array_like, shape (C,)
+        What each resource affords; infinity where it is unknown or plentiful.
 
     Returns
     -------
     ndarray of int, shape (C,)
-        1 to E each.
+        At most E each; 0 where a limit affords not even one expert.
     """
     caps = np.asarray(declared_caps, dtype=np.int64)
-    return np.clip(np.where(caps > 0, caps, tiers), 1, num_experts)
+    within = np.asarray(tiers, dtype=np.float64)
+    for limit in limits:
+        within = np.minimum(within, limit)
+    chosen = np.where(caps > 0, caps, within)
+    return np.minimum(chosen, num_experts).astype(np.int64)
 
 
-def resource_budget(
-    available: ArrayLike, cost_per_expert: float, margin: float = 0.0
-) -> NDArray[np.float64]:
-    """Return how many experts one resource allows (METHODS 2, capacity profile).
+def affordable(available: float | None, costs: ArrayLike, margin: float = 0.0) -> float:
+    """Return how many experts one resource affords (METHODS 2, capacity profile).
 
     Parameters
     ----------
-    available : array_like, shape (C,)
-        Bytes of memory, seconds times operations per second, or seconds times bytes
-        per second of uplink; 0 means unknown, which limits nothing.
-    cost_per_expert : float
-        What one expert needs of it, in the same unit.
+    available : float or None
+        Bytes of memory, operations in the time there is, or bytes that can be sent in
+        the time there is; None means unknown, which limits nothing.
+    costs : array_like, shape (E,)
+        What 1 to E experts need of it, in the same unit, not decreasing.
     margin : float
         Safety margin: the share that is left unused.
 
     Returns
     -------
-    ndarray, shape (C,)
-        Whole numbers, infinity where unknown.
+    float
+        A whole number from 0 to E, or infinity where unknown.
     """
-    amount = np.asarray(available, dtype=np.float64)
-    if cost_per_expert <= 0:
-        return np.full(amount.shape, np.inf)
-    allowed = np.floor((1 - margin) * amount / cost_per_expert)
-    return np.where(amount > 0, allowed, np.inf)
-
-
-def profile_budgets(
-    caps: ArrayLike, *resources: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Return k_c = max(1, min(cap, every resource's budget)), shape (C,)."""
-    limits = [np.asarray(caps, dtype=np.float64), *resources]
-    return np.maximum(1, np.min(limits, axis=0)).astype(np.int64)
+    if available is None:
+        return float("inf")
+    affordable_cost = (1 - margin) * available
+    return float(np.searchsorted(np.asarray(costs), affordable_cost, side="right"))

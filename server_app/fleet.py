@@ -7,8 +7,9 @@ how reliably each client answers, and leaves those that keep failing alone for a
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -19,7 +20,7 @@ from common.code_hash import code_hash
 from common.config import Settings
 from common.seeding import stream
 from common.wire import QueryReply, TrainReport, WireError
-from server_app.capacity import budgets
+from server_app.device_budget import DeviceBudget, Link
 
 logger = logging.getLogger("flwr.expertfleet")
 
@@ -47,6 +48,8 @@ class Client:
         What it last said about itself.
     tier : int
         Experts the user's ``expert-capacity`` gives it.
+    link : Link
+        How far away it is, from the run's own messages.
     availability : float
         Running share of rounds it answered, 1 at first.
     failures : int
@@ -63,6 +66,7 @@ class Client:
     availability: float = 1.0
     failures: int = 0
     rests_until: int = 0
+    link: Link = field(default_factory=Link)
 
     def note(self, server_round: int, answered: bool) -> None:
         """Remember whether it answered, and how long to leave it alone if not."""
@@ -85,8 +89,8 @@ class Fleet:
     Parameters
     ----------
     settings : Settings
-    largest_budget : int
-        No budget exceeds it; the number of experts unless a strategy says otherwise.
+    budget : DeviceBudget
+        How many experts a device may hold.
 
     Attributes
     ----------
@@ -96,10 +100,11 @@ class Fleet:
         Clients that may not take part, with the reason.
     """
 
-    def __init__(self, settings: Settings, largest_budget: int) -> None:
+    def __init__(self, settings: Settings, budget: DeviceBudget) -> None:
         self._settings = settings
-        self._largest_budget = largest_budget
+        self._budget = budget
         self._known_nodes: set[int] = set()
+        self._asked_at = 0.0
         self.clients: list[Client] = []
         self.refused: dict[str, str] = {}
 
@@ -109,10 +114,7 @@ class Fleet:
 
     def budget(self, client: Client) -> int:
         """Return k_c of a client as it last described itself."""
-        [allowed] = budgets(
-            [client.tier], [client.profile.expert_cap], self._largest_budget
-        )
-        return int(allowed)
+        return self._budget(client.tier, client.profile, client.link)
 
     def refresh(
         self, grid: Grid, exchange: Exchange, server_round: int, timeout: float
@@ -136,7 +138,12 @@ class Fleet:
             for client in self.clients
             if client.node_id in online and server_round >= client.rests_until
         ]
-        probed = {c.node_id for c in here if c.failures >= limit}
+        # One too small to train may have had other things in its memory.
+        probed = {
+            client.node_id
+            for client in here
+            if client.failures >= limit or not self.budget(client)
+        }
         asked = sorted((online - self._known_nodes) | probed)
         answered: set[int] = set()
         if asked:
@@ -144,12 +151,17 @@ class Fleet:
                 Message(RecordDict(), node, "query", ttl=timeout, group_id="query")
                 for node in asked
             ]
+            self._asked_at = time.monotonic()
             replies = exchange(grid, queries, min(timeout, QUERY_SECONDS))
             answered = self._register(replies)
         for client in here:
             if client.node_id in probed - answered:
                 client.note(server_round, answered=False)
-        reachable = [client for client in self.clients if client.node_id in online]
+        reachable = [
+            client
+            for client in self.clients
+            if client.node_id in online and self._fits(client)
+        ]
         rested = [c for c in reachable if server_round >= c.rests_until]
         # Rest must not starve a round: better a doubtful client than too few.
         needed = self._settings.rounds.min_replies
@@ -160,6 +172,7 @@ class Fleet:
         client.profile = client.profile.model_copy(
             update={
                 "memory_bytes": report.memory_bytes,
+                "memory_available": report.memory_available,
                 "expert_cap": report.expert_cap,
                 "num_examples": report.num_examples,
             }
@@ -167,7 +180,7 @@ class Fleet:
 
     def _register(self, replies: Iterable[Message]) -> set[int]:
         """Take in query replies; return the nodes that answered."""
-        found: list[tuple[QueryReply, int]] = []
+        found: list[tuple[QueryReply, int, float]] = []
         answered: set[int] = set()
         for message in replies:
             node = message.metadata.src_node_id
@@ -187,19 +200,31 @@ class Fleet:
                     f"{code_hash()}); is an older SuperLink still running?",
                 )
                 continue
-            found.append((profile, node))
+            found.append((profile, node, time.monotonic() - self._asked_at))
         self._known_nodes |= answered
         self._admit(sorted(found, key=lambda f: (f[0].partition_id, f[0].client)))
         return answered
 
-    def _admit(self, found: Sequence[tuple[QueryReply, int]]) -> None:
+    def _fits(self, client: Client) -> bool:
+        """Whether it has the memory for one expert; the others are told why not."""
+        if self.budget(client):
+            return True
+        has = (client.profile.memory_available or 0) / 2**20
+        self._refuse(
+            client.name,
+            f"its {has:.0f} MiB of memory are too few to train one expert",
+        )
+        return False
+
+    def _admit(self, found: Sequence[tuple[QueryReply, int, float]]) -> None:
         by_name = {client.name: client for client in self.clients}
         first = not self.clients
         joined: list[Client] = []
-        for profile, node in found:
+        for profile, node, elapsed in found:
             self.refused.pop(profile.client, None)
             if known := by_name.get(profile.client):
                 known.node_id, known.profile = node, profile
+                known.link.observe(elapsed, profile.seconds_total, 0)
                 continue
             client = Client(
                 row=len(self.clients),
@@ -208,6 +233,7 @@ class Fleet:
                 profile=profile,
                 tier=1,
             )
+            client.link.observe(elapsed, profile.seconds_total, 0)
             by_name[client.name] = client
             self.clients.append(client)
             joined.append(client)
@@ -243,7 +269,13 @@ class Fleet:
     def load_state(self, clients: Sequence[Mapping[str, Any]]) -> None:
         """Restore the registry; addresses are found out by asking again."""
         self.clients = [
-            Client(**{**fields, "profile": QueryReply(**fields["profile"])})
+            Client(
+                **{
+                    **fields,
+                    "profile": QueryReply(**fields["profile"]),
+                    "link": Link(**fields.get("link", {})),
+                }
+            )
             for fields in clients
         ]
         for client in self.clients:

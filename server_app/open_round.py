@@ -33,6 +33,7 @@ class Asked:
         self.client = client
         self.order = order
         self.sizes = {name: vector.size for name, vector in parts.items()}
+        self.sent = time.monotonic()
 
     def largest_reply(self) -> int:
         """Return the most bytes a correct reply can have."""
@@ -80,11 +81,14 @@ class OpenRound:
         self._waiting: dict[int, Asked] = {}
         self._stats: dict[int, ClientRound] = {}
 
-    def expect(self, asked: Asked, bytes_down: int) -> None:
-        """Note that a client was sent its order."""
+    def expect(self, asked: Asked, bytes_down: int, budget: int) -> None:
+        """Note that a client was sent its order, and how many experts it may hold."""
         self._waiting[asked.client.node_id] = asked
         self._stats[asked.client.row] = ClientRound(
-            client=asked.client.name, experts=asked.order.experts, bytes_down=bytes_down
+            client=asked.client.name,
+            experts=asked.order.experts,
+            budget=budget,
+            bytes_down=bytes_down,
         )
 
     def judge(self, message: Message) -> tuple[Client, Reply] | None:
@@ -118,7 +122,11 @@ class OpenRound:
         except WireError as error:
             self.rejected[name] = str(error)
             return None
-        self._stats[asked.client.row].add_reply(report, bytes_up)
+        stats = self._stats[asked.client.row]
+        stats.add_reply(report, bytes_up, time.monotonic() - asked.sent)
+        asked.client.link.observe(
+            stats.seconds_until_reply, stats.seconds, stats.bytes_down + bytes_up
+        )
         row, order = asked.client.row, asked.order
         self.replies.append(Reply(client=row, order=order, report=report))
         return asked.client, Reply(

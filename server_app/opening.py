@@ -95,7 +95,8 @@ class RoundOpener:
             Fields of every order that depend on the run and not on the client.
         """
         clients, wanted = self._sample(server_round, ready)
-        plan = self._strategy.plan(self._view(server_round, clients))
+        view = self._view(server_round, clients)
+        plan = self._strategy.plan(view)
         limit = self._settings.merge.max_update
         opened = OpenRound(server_round, plan, limit, wanted)
         packed: dict[int, Array] = {}
@@ -124,7 +125,11 @@ class RoundOpener:
                 group_id=str(server_round),
                 ttl=self._settings.rounds.round_deadline,
             )
-            opened.expect(Asked(client, order, parts), wire.message_bytes(message))
+            opened.expect(
+                Asked(client, order, parts),
+                wire.message_bytes(message),
+                int(view.budgets[position]),
+            )
             self.held[client.row] = experts
             messages.append(message)
         return opened, messages

@@ -15,6 +15,7 @@ class ClientRound:
 
     client: str
     experts: list[int]
+    budget: int
     bytes_down: int
     bytes_up: int = 0
     replied: bool = False
@@ -24,9 +25,11 @@ class ClientRound:
     client_global: float | None = None
     client_local: float | None = None
     seconds: float = 0.0
+    seconds_until_reply: float = 0.0
+    memory_peak: int | None = None
 
-    def add_reply(self, report: TrainReport, bytes_up: int) -> None:
-        """Note what an accepted reply said."""
+    def add_reply(self, report: TrainReport, bytes_up: int, elapsed: float) -> None:
+        """Note what an accepted reply said, and how long after its order it came."""
         self.replied = True
         self.bytes_up = bytes_up
         self.num_examples = report.num_examples
@@ -35,6 +38,8 @@ class ClientRound:
         self.client_global = report.client_global
         self.client_local = report.client_local
         self.seconds = report.seconds_total
+        self.seconds_until_reply = elapsed
+        self.memory_peak = report.memory_peak
 
 
 @dataclass(kw_only=True)

@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 
 from server_app.checkpoint import Checkpoints
+from server_app.device_budget import DeviceBudget
 from server_app.fleet import Fleet
 from server_app.mailbox import Mailbox
 from server_app.open_round import OpenRound
@@ -58,7 +59,8 @@ class Rounds:
     def __init__(self, strategy: ExpertStrategy) -> None:
         self.strategy = strategy
         self.settings = strategy.settings
-        self.fleet = Fleet(self.settings, strategy.max_budget)
+        budget = DeviceBudget(self.settings, strategy.spec, strategy.max_budget)
+        self.fleet = Fleet(self.settings, budget)
         self.mailbox = Mailbox()
         self._opener = RoundOpener(strategy, self.fleet, self.mailbox)
         self.log: RunLog | None = None

@@ -154,8 +154,10 @@ class TrainReport(Payload):
         held-out samples; None where not evaluated.
     seconds_train, seconds_total : float
         Time spent in local training, and in answering the order as a whole.
-    memory_bytes, expert_cap : int
+    memory_bytes, memory_available, expert_cap : int
         What the device can hold now, as in :class:`QueryReply`.
+    memory_peak : int or None
+        Most memory the device's process has had; None for a virtual client.
     """
 
     server_round: Count
@@ -175,6 +177,8 @@ class TrainReport(Payload):
     seconds_train: Seconds = 0.0
     seconds_total: Seconds = 0.0
     memory_bytes: Count = 0
+    memory_available: Count | None = None
+    memory_peak: Count | None = None
     expert_cap: Count = 0
 
 
@@ -186,11 +190,21 @@ class QueryReply(Payload):
     partition_id, num_partitions : int
         Which share of the data it has; -1 and 0 for a device with data of its own.
     memory_bytes : int
-        Memory this process may use, cgroup limits first; 0 if unknown.
+        Memory this process could ever have, cgroup limits first; 0 if unknown.
+    memory_available, process_bytes : int or None
+        Memory it could have now, and what it has already; None if unknown, as of every
+        virtual client: what its machine has is not its own.
+    cores : float
+        Processors it may use.
     expert_cap : int
         Experts the owner allows this device to hold; 0 if not declared.
     flops_per_second, uplink : float
         Training speed, and upload speed in bytes per second; 0 if unknown.
+    seconds_total : float
+        Time spent in answering.
+    disk_free, board, temperature, throttled, gpu
+        Bytes, model, degrees Celsius, whether the processor is slowed down, and GPUs;
+        None if unknown.
     """
 
     client: Annotated[str, Field(min_length=1, max_length=200)]
@@ -200,7 +214,15 @@ class QueryReply(Payload):
     code_hash: str
     partition_hash: str
     memory_bytes: Count = 0
-    cores: Annotated[int, Field(ge=1)] = 1
+    memory_available: Count | None = None
+    process_bytes: Count | None = None
+    cores: Annotated[float, Field(gt=0)] = 1.0
     expert_cap: Count = 0
     flops_per_second: Annotated[float, Field(ge=0)] = 0.0
     uplink: Annotated[float, Field(ge=0)] = 0.0
+    seconds_total: Seconds = 0.0
+    disk_free: Count | None = None
+    board: Annotated[str, Field(max_length=200)] | None = None
+    temperature: float | None = None
+    throttled: bool | None = None
+    gpu: Annotated[str, Field(max_length=200)] | None = None

@@ -19,8 +19,8 @@ from pydantic import Field
 
 from common.config import Settings
 from common.moe import ModelSpec
+from common.sections import SettingsError
 from server_app.assignment.policies import greedy_top_k
-from server_app.capacity import profile_budgets, resource_budget
 from server_app.fitness import grown, loss_score, update_fitness
 from server_app.strategies.base import (
     ExpertStrategy,
@@ -29,12 +29,6 @@ from server_app.strategies.base import (
     StrategyOptions,
     View,
 )
-
-TRAIN_COPIES = 3
-"""Weights, gradients and momentum: what training an expert takes beside the batch."""
-
-BACKWARD = 3
-"""A training step costs about three forward passes."""
 
 
 class Options(StrategyOptions):
@@ -52,16 +46,8 @@ class Options(StrategyOptions):
         False, description="whether clients see the load planned before them"
     )
     capacity: Literal["reported", "estimated"] = Field(
-        "reported", description="believe profiles, or estimate from completion times"
-    )
-    margin: float = Field(
-        0.1, ge=0, lt=1, description="share of a resource left unused, 0 to <1"
-    )
-    round_seconds: float = Field(
-        60.0, gt=0, description="time a client may train in a round, above 0"
-    )
-    upload_seconds: float = Field(
-        60.0, gt=0, description="time a client may upload in a round, above 0"
+        "reported",
+        description="believe profiles, or estimate from completion times",
     )
 
 
@@ -115,6 +101,11 @@ class SystemLevel(ExpertStrategy):
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
+        if self.options.capacity == "estimated" and not settings.rounds.train_seconds:
+            raise SettingsError(
+                "train-seconds = 0.0 is not allowed with capacity = 'estimated': the "
+                "estimate is of how many experts a client trains in that time"
+            )
         self.fitness = np.empty((0, self.spec.num_experts))
         self.attention = np.zeros(self.spec.num_experts)
         self.seconds_per_expert = np.zeros(0)
@@ -151,37 +142,16 @@ class SystemLevel(ExpertStrategy):
 
     def capacity(self, view: View) -> NDArray[np.int64]:
         """Return k_c of every participant, shape (P,)."""
-        options = self.options
+        rounds = self.settings.rounds
         declared = np.array([p.expert_cap for p in view.profiles])
-        cautious = np.rint((1 - options.margin) * declared)
+        cautious = np.rint((1 - rounds.capacity_margin) * declared)
         caps = np.where(declared > 0, np.minimum(cautious, view.budgets), view.budgets)
-        if options.capacity == "estimated":
+        if self.options.capacity == "estimated":
             seen = self.seconds_per_expert[view.clients]
-            # The time for one expert is a cost that differs by client.
-            fits = np.where(seen > 0, options.round_seconds / np.maximum(seen, 1e-9), 0)
-            return profile_budgets(caps, resource_budget(fits, 1.0, options.margin))
-        expert = "expert.0"
-        samples = np.array([p.num_examples for p in view.profiles], dtype=np.float64)
-        work = BACKWARD * self.settings.training.local_epochs * self.spec.flops(expert)
-        speed = np.array([p.flops_per_second for p in view.profiles])
-        return profile_budgets(
-            caps,
-            resource_budget(
-                np.array([p.memory_bytes for p in view.profiles]),
-                TRAIN_COPIES * self.spec.nbytes(expert),
-                options.margin,
-            ),
-            resource_budget(
-                options.round_seconds * speed / np.maximum(samples, 1),
-                work,
-                options.margin,
-            ),
-            resource_budget(
-                options.upload_seconds * np.array([p.uplink for p in view.profiles]),
-                self.spec.nbytes(expert),
-                options.margin,
-            ),
-        )
+            usable = (1 - rounds.capacity_margin) * rounds.train_seconds
+            fits = np.floor(usable / np.where(seen > 0, seen, np.nan))
+            caps = np.fmin(caps, fits)
+        return np.maximum(1, caps).astype(np.int64)
 
     def learn(self, replies: Sequence[Reply]) -> None:
         """Update F for assigned pairs, decay the others, and count usage."""

@@ -159,7 +159,7 @@ class Fleet:
         self._submitted = 0
         address = f"127.0.0.1:{free_port()}"
         self.keys = FleetDirectory(folder / "keys")
-        names = [f"pi{number}" for number in range(devices)]
+        names = [f"client-{number}" for number in range(devices)]
         self._provision("init", "--host", "127.0.0.1", "--superlink", address)
         self._provision("init", "--size", str(devices))
         self._provision("add", *names)

@@ -1,0 +1,150 @@
+"""What training some experts takes of a device: memory, operations, bytes to send.
+
+The one home of these formulas: the server turns them into budgets, and
+``benchmarks/device_memory.py`` holds them against the measured peak of real processes.
+A cost is an array over the number of experts held: entry ``k - 1`` is for ``k``.
+
+Memory counts what ``client_app.app`` keeps while it answers one order, beyond what its
+process had before (interpreter, torch, data set)::
+
+    train(k) = COPIES P(k) + S(k) + T + B a_train + 4 d n       P(k) = psi + k theta
+    eval(k)  = (COPIES - 2) P(k) + V a_eval + 4 d v
+    memory   = max(train, eval) + RUNTIME
+
+with P the bytes of the parts shipped, S the stacked copies that :class:`MoELayer` makes
+when every held expert sees every sample, T the largest single tensor (weight decay
+makes a temporary of it), a the bytes of activations a sample needs, B the batch and V
+the evaluation batch, d the values of an input, n and v the samples trained and
+evaluated on.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from common.moe.model import EXTRACTOR, GATE, ModelSpec
+
+COPIES = 5
+"""Message, received vectors, weights, gradients, momentum."""
+
+STACKED = 2
+"""The stacked weights of all held experts, and their gradient."""
+
+BACKWARD = 3
+"""A training step costs about three forward passes."""
+
+EVALUATION_BATCH = 512
+"""Samples evaluated at once."""
+
+TRANSIENT = 3
+"""Largest activations alive at the same time: a layer's input, output and gradient."""
+
+RUNTIME = 24 * 2**20
+"""What torch itself allocates for its first forward and backward pass, measured."""
+
+FLOAT = 4
+Costs = NDArray[np.float64]
+
+
+def training_memory(
+    spec: ModelSpec, *, batch: int, train_samples: int, test_samples: int
+) -> Costs:
+    """Return the bytes that training takes beyond the idle process, shape (E,).
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    batch : int
+        Samples in a training batch, B.
+    train_samples, test_samples : int
+        n and v; 0 test samples where nothing is evaluated.
+    """
+    k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
+    expert, backbone = _activations(spec)
+    parts = spec.nbytes(EXTRACTOR) + k * spec.nbytes("expert.0")
+    routed = np.minimum(spec.top_k or k, k)
+    soft = routed == k
+    stacked = np.where(soft, STACKED * k * spec.nbytes("expert.0"), 0)
+    inputs = FLOAT * float(np.prod(spec.input_shape))
+    largest = max(
+        FLOAT * float(np.prod(shape))
+        for part in (EXTRACTOR, "expert.0")
+        for _, shape in spec.layout(part)
+    )
+    saved = backbone.saved + routed * expert.saved
+    widest = np.maximum(backbone.largest, np.where(soft, k, 1) * expert.largest)
+    train = (
+        COPIES * (parts + spec.nbytes(GATE))
+        + stacked
+        + np.maximum(largest, batch * (saved + TRANSIENT * widest))
+        + inputs * train_samples
+    )
+    evaluated = min(test_samples, EVALUATION_BATCH)
+    evaluate = (
+        (COPIES - 2) * (parts + spec.nbytes(GATE))
+        + stacked / STACKED
+        + evaluated * TRANSIENT * widest
+        + inputs * test_samples
+    )
+    return RUNTIME + np.maximum(train, evaluate)
+
+
+def training_work(spec: ModelSpec) -> Costs:
+    """Return the operations that training one sample once takes, shape (E,)."""
+    k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
+    routed = np.minimum(spec.top_k or k, k)
+    always = spec.flops(EXTRACTOR) + spec.flops(GATE)
+    return BACKWARD * (always + routed * spec.flops("expert.0"))
+
+
+def upload(spec: ModelSpec) -> Costs:
+    """Return the bytes that a reply carries, shape (E,)."""
+    k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
+    return spec.nbytes(EXTRACTOR) + k * spec.nbytes("expert.0")
+
+
+class _Activations:
+    """Bytes a module needs for one sample.
+
+    Attributes
+    ----------
+    saved : float
+        Kept from the forward to the backward pass.
+    largest : float
+        Of the largest single activation.
+    """
+
+    def __init__(self, module: nn.Module, x: torch.Tensor) -> None:
+        kept: dict[int, int] = {}
+        sizes = [x.numel()]
+        weights = {p.data_ptr() for p in module.parameters()}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.data_ptr() not in weights:
+                kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+                if tensor.is_floating_point():
+                    sizes.append(tensor.numel())
+            return tensor
+
+        def unpack(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
+            out = module(x)
+        sizes.append(out.numel())
+        self.saved = float(sum(kept.values()))
+        self.largest = float(FLOAT * max(sizes))
+
+
+@lru_cache(maxsize=64)
+def _activations(spec: ModelSpec) -> tuple[_Activations, _Activations]:
+    """Return what one routed sample needs in an expert, and one in the extractor."""
+    model = spec.build([0]).train()
+    features = torch.zeros(1, int(model.extractor.out_features))  # type: ignore[arg-type]
+    return (
+        _Activations(model.moe.experts["0"], features),
+        _Activations(model.extractor, torch.zeros(1, *spec.input_shape)),
+    )
