@@ -140,7 +140,7 @@ def _gate_store(
     context: Context, session: Session, order: wire.TrainOrder
 ) -> GateStore:
     if state_dir := session.state_dir:
-        return DirectoryGates(state_dir, order.run, session.client)
+        return DirectoryGates(state_dir, order.run, session.client, context.run_id)
     return ContextGates(context, order.run)
 
 

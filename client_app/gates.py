@@ -67,11 +67,24 @@ class DirectoryGates:
 
     Written atomically: a power cut leaves the old gate or the new one. A file that
     cannot be read is passed over for the one before it.
+
+    Parameters
+    ----------
+    state_dir : path
+    run, client : str
+        Whose gate it is; a resumed run keeps its name.
+    attempt : int
+        Flower's number of the run. One that is new here has resumed the run: what
+        earlier ones left of rounds to come is dropped, and what they are still working
+        on is not saved any more.
     """
 
-    def __init__(self, state_dir: str | Path, run: str, client: str) -> None:
+    def __init__(
+        self, state_dir: str | Path, run: str, client: str, attempt: int = 0
+    ) -> None:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in client)
         self._folder = Path(state_dir) / run / safe
+        self._attempt = str(attempt)
 
     def _rounds(self) -> dict[int, Path]:
         files = self._folder.glob("gate-*.npy")
@@ -79,6 +92,7 @@ class DirectoryGates:
 
     def load(self, before_round: int) -> Vector | None:
         """Return the newest readable gate saved before a round."""
+        self._take_over(before_round)
         files = self._rounds()
         for server_round in sorted(
             (r for r in files if r < before_round), reverse=True
@@ -91,11 +105,27 @@ class DirectoryGates:
         return None
 
     def save(self, server_round: int, gate: Vector) -> None:
-        """Write the gate atomically and drop rounds that are too old or replayed."""
+        """Write the gate atomically and drop rounds that are too old."""
+        if self._take_over(server_round) != self._attempt:
+            return
         with atomic_write(self._folder / f"gate-{server_round}.npy") as file:
             np.save(file, gate, allow_pickle=False)
         files = self._rounds()
-        older = sorted(r for r in files if r < server_round)
-        stale = older[: 1 - KEPT] + [r for r in files if r > server_round]
-        for old in stale:
+        for old in sorted(r for r in files if r < server_round)[: 1 - KEPT]:
             files[old].unlink(missing_ok=True)
+
+    def _take_over(self, server_round: int) -> str:
+        """Make a new attempt the one that counts; return the one that does."""
+        path = self._folder / "attempts"
+        try:
+            attempts = path.read_text().split()
+        except OSError:
+            attempts = []
+        if self._attempt not in attempts:
+            for later, file in self._rounds().items():
+                if later >= server_round:
+                    file.unlink(missing_ok=True)
+            attempts.append(self._attempt)
+            with atomic_write(path) as handle:
+                handle.write("\n".join(attempts).encode())
+        return attempts[-1]

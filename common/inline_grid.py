@@ -6,6 +6,7 @@ holds one reply in memory. ``serialise=True`` deflates and inflates every messag
 the network would.
 """
 
+import secrets
 import traceback
 from collections.abc import Iterable, Mapping
 
@@ -47,9 +48,11 @@ class InlineGrid(Grid):
         self._run = Run.create_empty(run_id=1)
         self._sent = 0
         self._pending: dict[str, Message] = {}
+        # As Flower does: a run that is resumed gets a number of its own.
+        number = secrets.randbits(62)
         self.contexts = {
             node: Context(
-                run_id=1,
+                run_id=number,
                 node_id=node,
                 node_config={"partition-id": node - 1, "num-partitions": num_nodes},
                 state=RecordDict(),

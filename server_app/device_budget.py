@@ -97,14 +97,14 @@ class DeviceBudget:
         passes = profile.num_examples * self._settings.training.local_epochs
         operations = speed * rounds.train_seconds / max(1, passes)
         return Limits(
-            memory=affordable(profile.memory_available, self._memory(profile), margin),
+            memory=affordable(profile.memory_available, self.memory(profile), margin),
             time=affordable(operations or None, training_work(self._spec), margin),
             uplink=affordable(
                 uplink * rounds.upload_seconds or None, upload(self._spec), margin
             ),
         )
 
-    def _memory(self, profile: QueryReply) -> Costs:
+    def memory(self, profile: QueryReply) -> Costs:
         """Return the bytes a device's process reaches, shape (E,)."""
         if profile.memory_available is None:
             return np.zeros(0)

@@ -14,7 +14,7 @@ from common import wire
 from common.code_hash import code_hash
 from common.config import Settings
 from common.inline_grid import InlineGrid
-from common.moe import ModelSpec, Vector
+from common.moe import Expert, ModelSpec, Vector
 from common.shape import dataset_of, model_spec
 from common.wire import TrainOrder
 
@@ -68,7 +68,51 @@ def test_query_says_who_and_what(grid: InlineGrid) -> None:
     assert profile.client == "client-1"
     assert profile.code_hash == code_hash()
     assert profile.num_examples > 0
-    assert profile.memory_bytes > 0
+    # A virtual client has no machine of its own to speak of.
+    assert profile.memory_available is None and profile.flops_per_second == 0
+
+
+def test_a_device_says_what_it_has(grid: InlineGrid, tmp_path: Path) -> None:
+    own = {"name": "pi0", "memory-bytes": 10**9, "state-dir": str(tmp_path)}
+    grid.contexts[2].node_config.update(own)
+    query = Message(RecordDict(), 2, "query")
+    [first] = grid.send_and_receive([query])
+    profile = wire.decode_query_reply(first.content)
+    assert profile.client == "pi0"
+    assert profile.memory_bytes == 10**9
+    assert profile.memory_available is not None and profile.process_bytes is not None
+    assert profile.process_bytes > 10**7 and profile.memory_available <= 10**9
+    assert profile.flops_per_second > 0 and profile.disk_free
+    # The speed is measured once; what was kept is what is reported again.
+    [again] = grid.send_and_receive([Message(RecordDict(), 2, "query")])
+    second = wire.decode_query_reply(again.content)
+    assert second.flops_per_second == profile.flops_per_second
+
+
+def test_a_device_reports_its_memory_with_every_round(
+    grid: InlineGrid, spec: ModelSpec
+) -> None:
+    grid.contexts[2].node_config["memory-bytes"] = 10**9
+    report, _, _ = ask(grid, spec, 2, order_of(1, [2, 5]))
+    assert report.memory_peak and report.memory_available
+    report, _, _ = ask(grid, spec, 1, order_of(1, [2, 5]))
+    assert report.memory_peak is None and report.memory_available is None
+
+
+def test_only_held_experts_are_ever_allocated(
+    grid: InlineGrid, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Expert] = []
+    original = Expert.__init__
+
+    def remembered(self: Expert, *args: Any, **options: Any) -> None:
+        built.append(self)
+        original(self, *args, **options)
+
+    monkeypatch.setattr(Expert, "__init__", remembered)
+    ask(grid, spec, 1, order_of(1, [2, 5], evaluate=True))
+    # ``ask`` itself builds the whole mixture to take the experts it sends from it.
+    assert len(built) == spec.num_experts + 2
 
 
 def test_only_ordered_experts_come_back(grid: InlineGrid, spec: ModelSpec) -> None:

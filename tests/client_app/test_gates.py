@@ -36,14 +36,41 @@ def test_the_newest_gate_before_the_round(store: GateStore) -> None:
 
 
 def test_a_replayed_round_starts_from_the_gate_it_started_from(
-    store: GateStore,
+    tmp_path: Path,
 ) -> None:
+    store = DirectoryGates(tmp_path, "run", "client-0", attempt=77)
     for server_round in (1, 2, 3):
         store.save(server_round, gate(server_round))
     # The server went back to round 2; what round 3 left must not come back later.
-    np.testing.assert_array_equal(store.load(before_round=2), gate(1))
-    store.save(2, gate(22))
-    np.testing.assert_array_equal(store.load(before_round=9), gate(22))
+    resumed = DirectoryGates(tmp_path, "run", "client-0", attempt=5)
+    np.testing.assert_array_equal(resumed.load(before_round=2), gate(1))
+    resumed.save(2, gate(22))
+    np.testing.assert_array_equal(resumed.load(before_round=9), gate(22))
+
+
+def test_a_dead_attempt_that_ends_late_changes_nothing(tmp_path: Path) -> None:
+    dead = DirectoryGates(tmp_path, "run", "client-0", attempt=77)
+    dead.save(1, gate(1))
+    dead.load(before_round=2)
+    resumed = DirectoryGates(tmp_path, "run", "client-0", attempt=5)
+    for server_round in (2, 3):
+        resumed.load(before_round=server_round)
+        resumed.save(server_round, gate(server_round))
+    dead.save(2, gate(99))
+    # Nor does one of its messages that had been waiting and is only begun now.
+    dead.load(before_round=3)
+    dead.save(4, gate(99))
+    np.testing.assert_array_equal(resumed.load(before_round=9), gate(3))
+    np.testing.assert_array_equal(resumed.load(before_round=3), gate(2))
+
+
+def test_a_late_message_of_the_same_attempt_leaves_newer_gates(
+    tmp_path: Path,
+) -> None:
+    store = DirectoryGates(tmp_path, "run", "client-0", attempt=5)
+    for server_round in (1, 3, 2):
+        store.save(server_round, gate(server_round))
+    np.testing.assert_array_equal(store.load(before_round=9), gate(3))
 
 
 def test_old_gates_are_dropped(store: GateStore) -> None:
