@@ -116,6 +116,21 @@ class Fleet:
         """Return k_c of a client as it last described itself."""
         return self._budget(client.tier, client.profile, client.link)
 
+    def facts(self) -> dict[str, Any]:
+        """Return what ``run.json`` says of the clients."""
+        profiles = [client.profile for client in self.clients]
+        return {
+            "partition_hash": sorted({p.partition_hash for p in profiles}),
+            "clients": {
+                client.name: {
+                    "budget": self.budget(client),
+                    **client.profile.model_dump(),
+                }
+                for client in self.clients
+            },
+            "refused": dict(self.refused),
+        }
+
     def refresh(
         self, grid: Grid, exchange: Exchange, server_round: int, timeout: float
     ) -> list[Client]:
@@ -238,6 +253,23 @@ class Fleet:
             self.clients.append(client)
             joined.append(client)
         self._set_tiers(joined, first)
+        for client in joined:
+            # Virtual clients have nothing to say of themselves, and may be thousands.
+            if client.profile.memory_available is not None:
+                self._introduce(client)
+
+    def _introduce(self, client: Client) -> None:
+        profile = client.profile
+        logger.info(
+            "%s joins: %d experts (tier %d, limits: %s), %d MiB of memory, %g cores%s",
+            client.name,
+            self.budget(client),
+            client.tier,
+            self._budget.limits(profile, client.link),
+            profile.memory_bytes >> 20,
+            profile.cores,
+            f", {profile.board}" if profile.board else "",
+        )
 
     def _refuse(self, name: str, reason: str) -> None:
         if self.refused.get(name) != reason:

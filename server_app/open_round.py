@@ -197,5 +197,6 @@ class OpenRound:
             notes=self.notes,
             rejected=self.rejected,
             late=late,
+            ended=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             clients=[self._stats[row] for row in sorted(self._stats)],
         )

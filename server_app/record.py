@@ -28,6 +28,17 @@ class ClientRound:
     seconds_until_reply: float = 0.0
     memory_peak: int | None = None
 
+    def line(self) -> str:
+        """Return what this device held and did, in a line of the log."""
+        held = f"{len(self.experts)} of {self.budget}"
+        if not self.replied:
+            return f"{self.client:<12} {held:>9}  no reply"
+        peak = "" if self.memory_peak is None else f"{self.memory_peak >> 20:6d} MiB"
+        return (
+            f"{self.client:<12} {held:>9} {self.bytes_down / 1e6:8.2f} MB down "
+            f"{self.bytes_up / 1e6:8.2f} MB up {self.seconds_until_reply:7.1f} s {peak}"
+        )
+
     def add_reply(self, report: TrainReport, bytes_up: int, elapsed: float) -> None:
         """Note what an accepted reply said, and how long after its order it came."""
         self.replied = True
@@ -49,6 +60,7 @@ class RoundRecord:
     ``cv_round`` and ``cv_cumulative`` are of assignment counts (clients that held an
     expert and replied), in this round and summed over all; ``cv_samples`` is of the
     samples routed in this round. Accuracies are shares; bytes are payload bytes.
+    ``ended`` is the time of day (UTC) at which it was done.
     ``merged`` is False for a round that was skipped for lack of replies; ``late``
     counts replies that came when nobody waited for them any more.
     """
@@ -66,6 +78,7 @@ class RoundRecord:
     notes: list[str]
     rejected: dict[str, str]
     late: int
+    ended: str
     clients: list[ClientRound]
 
     def mean(self, name: str) -> float | None:

@@ -71,7 +71,7 @@ class Rounds:
             strategy.spec.num_experts, dtype=np.int64
         )
         self._checkpoints: Checkpoints | None = None
-        self._told_fleet = 0
+        self._told_fleet: dict[str, Any] = {}
         self._open: OpenRound | None = None
 
     def attach(self, log: RunLog) -> None:
@@ -248,21 +248,11 @@ class Rounds:
 
     def _tell_fleet(self) -> None:
         """Write who takes part into ``run.json`` when that has changed."""
-        if self.log is None or self._told_fleet == len(self.fleet):
-            return
-        self._told_fleet = len(self.fleet)
-        profiles = [client.profile for client in self.fleet.clients]
-        self.log.write_facts(
-            partition_hash=sorted({p.partition_hash for p in profiles}),
-            clients={
-                client.name: {
-                    "budget": self.fleet.budget(client),
-                    **client.profile.model_dump(),
-                }
-                for client in self.fleet.clients
-            },
-            refused=self.fleet.refused,
-        )
+        facts = self.fleet.facts()
+        now = {"clients": list(facts["clients"]), "refused": facts["refused"]}
+        if self.log is not None and now != self._told_fleet:
+            self._told_fleet = now
+            self.log.write_facts(**facts)
 
     def _current(self) -> OpenRound:
         if self._open is None:

@@ -27,6 +27,8 @@ from server_app.record import RoundRecord
 
 logger = logging.getLogger("flwr.expertfleet")
 
+MOST_SHOWN = 16
+"""Devices that get a line of their own in the log of each round."""
 
 # Settings that may differ between a run and its continuation: they change where and
 # how long it runs, not what it computes.
@@ -139,6 +141,10 @@ class RunLog:
         if len(self._assignments) % 20 == 0:
             logger.info("%s", record.line(header=True))
         logger.info("%s", record.line())
+        # Of a small fleet one wants to see every device; virtual clients have no peak.
+        devices = [each for each in record.clients if each.memory_peak is not None]
+        for device in devices[:MOST_SHOWN]:
+            logger.info("      %s", device.line())
         for note in record.notes:
             logger.info("      %s", note)
         for client, reason in record.rejected.items():

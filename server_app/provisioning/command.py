@@ -9,6 +9,7 @@ from pathlib import Path
 from server_app.provisioning import ProvisioningError
 from server_app.provisioning.certificates import RENEWAL_DAYS, openssh_to_pem
 from server_app.provisioning.directory import LOOPBACK, FleetDirectory, Members
+from server_app.provisioning.status import run_folder, status, table
 from server_app.provisioning.superlink import ControlAPI, UnreachableError
 
 PORT = 8000
@@ -66,6 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     actions.add_parser("register", help="register what the SuperLink does not know yet")
     actions.add_parser("list", help="list the devices of this fleet")
+    seen = actions.add_parser("status", help="what the devices of a run hold and did")
+    seen.add_argument(
+        "run",
+        type=Path,
+        nargs="?",
+        metavar="RUN",
+        help="directory of the run (default: the newest in ./results)",
+    )
     remove = actions.add_parser("remove", help="shut devices out, delete their bundles")
     remove.add_argument("names", nargs="+", metavar="NAME")
 
@@ -76,6 +85,9 @@ def main(args: argparse.Namespace) -> int:
     try:
         if args.action == "list":
             print(listing(fleet))
+            return 0
+        if args.action == "status":
+            print(show_status(fleet, args.run))
             return 0
         if args.action != "init":
             fleet.members()  # do not create an empty directory only to lock it
@@ -199,36 +211,40 @@ def remove_devices(fleet: FleetDirectory, names: list[str]) -> None:
 def listing(fleet: FleetDirectory) -> str:
     """Return the table of devices, with the SuperLink's word if it answers."""
     members = fleet.members()
-    status: dict[bytes, str] = {}
-    note = ""
-    try:
-        with ControlAPI(members.control, fleet.authority_file) as api:
-            status = {node.public_key: node.status for node in api.nodes()}
-    except UnreachableError as error:
-        note = f"\n({error})"
-    return _table(members, status, known=not note) + note
-
-
-def _table(members: Members, status: dict[bytes, str], *, known: bool) -> str:
-    rows = [("device", "share", "cap", "added", "SuperLink")]
+    known, note = _superlink(fleet, members)
+    rows: list[tuple[str, ...]] = [("device", "share", "cap", "added", "SuperLink")]
     for name, device in members.devices.items():
-        missing = "not registered" if known else "unknown"
         rows.append(
             (
                 name,
                 f"{device.partition_id} of {members.size}",
                 str(device.expert_cap or "-"),
                 f"{device.added:%Y-%m-%d}",
-                status.get(openssh_to_pem(device.public_key), missing),
+                known.get(name, "unknown" if note else "not registered"),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:<{size}}" for cell, size in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
+    return table(rows) + note
+
+
+def show_status(fleet: FleetDirectory, run: Path | None) -> str:
+    """Return what a run's devices are and did, whether or not a fleet is kept here."""
+    folder = run_folder(run)
+    known: dict[str, str] = {}
+    note = ""
+    if fleet.exists():
+        known, note = _superlink(fleet, fleet.members())
+    return status(folder, known) + note
+
+
+def _superlink(fleet: FleetDirectory, members: Members) -> tuple[dict[str, str], str]:
+    """Return the state of every device at the SuperLink, or why there is none."""
+    try:
+        with ControlAPI(members.control, fleet.authority_file) as api:
+            states = {node.public_key: node.status for node in api.nodes()}
+    except UnreachableError as error:
+        return {}, f"\n({error})"
+    keys = {n: openssh_to_pem(d.public_key) for n, d in members.devices.items()}
+    return {n: states[key] for n, key in keys.items() if key in states}, ""
 
 
 def _all_names(hosts: tuple[str, ...]) -> tuple[str, ...]:

@@ -73,7 +73,11 @@ def test_query_says_who_and_what(grid: InlineGrid) -> None:
 
 
 def test_a_device_says_what_it_has(grid: InlineGrid, tmp_path: Path) -> None:
-    own = {"name": "pi0", "memory-bytes": 10**9, "state-dir": str(tmp_path)}
+    own: dict[str, bool | float | int | str] = {
+        "name": "pi0",
+        "memory-bytes": 10**9,
+        "state-dir": str(tmp_path),
+    }
     grid.contexts[2].node_config.update(own)
     query = Message(RecordDict(), 2, "query")
     [first] = grid.send_and_receive([query])

@@ -11,9 +11,20 @@ from common import wire
 from common.code_hash import code_hash
 from common.config import Settings
 from common.inline_grid import InlineGrid
+from common.moe import ModelSpec
 from common.wire import QueryReply, TrainReport
+from server_app.device_budget import DeviceBudget
 from server_app.fleet import Client, Fleet
 from server_app.mailbox import Mailbox
+
+SPEC = ModelSpec(
+    backbone="mlp",
+    input_shape=(1, 8, 8),
+    num_classes=10,
+    num_experts=8,
+    expert_hidden=32,
+    top_k=1,
+)
 
 
 def profile_of(client: str, **changes: Any) -> QueryReply:
@@ -53,7 +64,8 @@ def devices() -> Iterator[Devices]:
 
 
 def fleet_of(**config: Any) -> Fleet:
-    return Fleet(Settings.from_run_config(config), largest_budget=8)
+    settings = Settings.from_run_config(config)
+    return Fleet(settings, DeviceBudget(settings, SPEC, largest=8))
 
 
 def refresh(fleet: Fleet, grid: InlineGrid, server_round: int) -> list[str]:
@@ -175,6 +187,8 @@ def test_state_round_trip_keeps_everything_but_addresses(devices: Devices) -> No
     restored.load_state(fleet.state())
     assert [c.node_id for c in restored.clients] == [-1, -1]
     assert refresh(restored, grid, 2) == ["client-0", "client-1"]
+    for client in (*fleet.clients, *restored.clients):
+        client.link.latency = None  # by the clock
     assert restored.state() == fleet.state()
 
 
@@ -195,3 +209,19 @@ def test_abandoned_replies_are_counted_when_they_come(devices: Devices) -> None:
     landed = list(mailbox.exchange(grid, queries([3]), timeout=5))
     assert [m.metadata.src_node_id for m in landed] == [3]
     assert mailbox.late == 1
+
+
+def test_a_device_too_small_for_one_expert_waits_until_it_is_not(
+    devices: Devices,
+) -> None:
+    fleet, grid = fleet_of(), InlineGrid(devices.app, 2, {})
+    devices.changes = {"memory_available": 200 << 20, "process_bytes": 190 << 20}
+    assert refresh(fleet, grid, 1) == []
+    assert fleet.refused["client-0"] == (
+        "its 200 MiB of memory are too few to train one expert"
+    )
+    # It is asked again, since something else may have been in its memory.
+    devices.changes = {"memory_available": 1 << 30, "process_bytes": 190 << 20}
+    assert refresh(fleet, grid, 2) == ["client-0", "client-1"]
+    assert fleet.refused == {}
+    assert [fleet.budget(client) for client in fleet.clients] == [2, 2]

@@ -7,6 +7,7 @@ import pytest
 
 from common.config import Settings
 from common.moe import ModelSpec
+from common.sections import SettingsError
 from common.wire import QueryReply
 from server_app.strategies.base import Reply, View
 from server_app.strategies.system_level import SystemLevel, decay_stale, desirability
@@ -20,8 +21,6 @@ SPEC = ModelSpec(
     expert_hidden=4,
     top_k=1,
 )
-# Weights, gradients and momentum of one expert: (64*4 + 4 + 4*10 + 10) * 4 bytes * 3.
-EXPERT_BYTES = 310 * 4 * 3
 
 
 def strategy_of(options: str = "", **changes: Any) -> SystemLevel:
@@ -109,22 +108,10 @@ def test_stale_pairs_decay_and_assigned_ones_do_not() -> None:
     np.testing.assert_allclose(fitness, [[1.0, 0.98]])
 
 
-def test_memory_limits_the_budget_with_a_margin() -> None:
-    strategy = strategy_of("margin=0.1")
-    # 2.5 experts fit, 2.25 after the margin.
-    view = view_of([3], memory_bytes=int(2.5 * EXPERT_BYTES))
-    assert strategy.capacity(view).tolist() == [2]
-    assert strategy.capacity(view_of([3])).tolist() == [3]
-
-
-def test_uplink_limits_the_budget() -> None:
-    strategy = strategy_of("margin=0.0, upload-seconds=2.0")
-    view = view_of([3], uplink=310 * 4 * 0.6)
-    assert strategy.capacity(view).tolist() == [1]
-
-
 def test_server_estimate_comes_from_completion_times() -> None:
-    strategy = strategy_of('capacity="estimated", margin=0.0, round-seconds=7.0')
+    strategy = strategy_of(
+        'capacity="estimated"', **{"capacity-margin": 0.0, "train-seconds": 7.0}
+    )
     view = view_of([3, 3])
     strategy.plan(view)
     assert strategy.capacity(view).tolist() == [3, 3]
@@ -135,5 +122,11 @@ def test_server_estimate_comes_from_completion_times() -> None:
 
 def test_the_margin_guards_against_a_device_that_reports_too_much() -> None:
     view = view_of([3], expert_cap=3)
-    assert strategy_of("margin=0.3").capacity(view).tolist() == [2]
-    assert strategy_of("margin=0.0").capacity(view).tolist() == [3]
+    for margin, experts in ((0.3, 2), (0.0, 3)):
+        changes: dict[str, Any] = {"capacity-margin": margin}
+        assert strategy_of(**changes).capacity(view).tolist() == [experts]
+
+
+def test_the_estimate_needs_to_know_the_time_there_is() -> None:
+    with pytest.raises(SettingsError, match=r"train-seconds = 0\.0 is not allowed"):
+        strategy_of('capacity="estimated"')
