@@ -73,6 +73,12 @@ class Program:
         text, _ = process.communicate(timeout=PATIENCE)
         return text
 
+    def stop(self) -> None:
+        """Ask it to end, as a service manager does, and wait until it has."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(timeout=60)
+
     def kill(self) -> None:
         """SIGKILL it and everything it started."""
         processes = members(self.home)
@@ -158,37 +164,41 @@ class Fleet:
         self._stack = ExitStack()
         self._submitted = 0
         address = f"127.0.0.1:{free_port()}"
+        self.address = address
         self.keys = FleetDirectory(folder / "keys")
         names = [f"client-{number}" for number in range(devices)]
         self._provision("init", "--host", "127.0.0.1", "--superlink", address)
         self._provision("init", "--size", str(devices))
         self._provision("add", *names)
         trust = ["--root-certificates", str(self.keys.authority_file)]
-        self.link = self._program("superlink", self._link_command(address))
-        self.executor = self._program(
+        self.link = self.program("superlink", self._link_command(address))
+        self.executor = self.program(
             "superexec",
             ["flower-superexec", "--runtime-api-address", address, *trust],
         )
         self.devices = [
-            self._program(name, self._device_command(name, self.state_dir(number)))
+            self.program(name, self.device_command(self.keys, name, number))
             for number, name in enumerate(names)
         ]
-        self._flwr = self._program("flwr", ["flwr"])
+        self._flwr = self.program("flwr", ["flwr"])
         (self._flwr.home / "config.toml").write_text(
             f'[superlink.lab]\naddress = "{address}"\n'
             f'root-certificates = "{self.keys.authority_file}"\n'
         )
 
-    def _program(self, name: str, command: Sequence[str]) -> Program:
+    def program(self, name: str, command: Sequence[str]) -> Program:
+        """Prepare a program that ends with the fleet at the latest."""
         return Program(name, command, self._stack)
 
     def _provision(self, *arguments: str) -> None:
         assert main(["fleet", "--dir", str(self.keys.path), *arguments]) == 0
 
-    def _device_command(self, name: str, state_dir: Path) -> list[str]:
+    def device_command(self, keys: FleetDirectory, name: str, number: int) -> list[str]:
+        """Unpack a bundle; return what starts its device."""
         bundle = self.folder / name
-        with tarfile.open(self.keys.bundle_file(name)) as tar:
+        with tarfile.open(keys.bundle_file(name)) as tar:
             tar.extractall(bundle, filter="data")
+        state_dir = self.state_dir(number)
         command = [sys.executable, "-m", "client_app", "supernode"]
         command += ["--state-dir", str(state_dir), str(bundle)]
         return [*command, "--port", str(free_port())]

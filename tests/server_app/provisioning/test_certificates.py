@@ -57,7 +57,7 @@ def handshake(server: Party, client: Party, host: str) -> str:
         try:
             with context.wrap_socket(theirs, server_side=True) as connection:
                 names = dict(connection.getpeercert())["subjectAltName"]  # type: ignore[arg-type]
-                seen.append(names[0][1])
+                seen.append(str(names[0][1]))
                 connection.sendall(b"x")
         except OSError:
             theirs.close()
