@@ -89,7 +89,8 @@ def training_memory(
         + evaluated * TRANSIENT * widest
         + inputs * test_samples
     )
-    return RUNTIME + np.maximum(train, evaluate)
+    # Just above top_k held experts nothing is stacked any more: never less than before.
+    return RUNTIME + np.maximum.accumulate(np.maximum(train, evaluate))
 
 
 def training_work(spec: ModelSpec) -> Costs:

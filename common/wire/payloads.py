@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from common.moe.layer import Mixes
 from common.moe.model import EXTRACTOR, GATE, expert_part
 
-PROTOCOL: Literal[1] = 1
+PROTOCOL: Literal[2] = 2
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,7 +38,7 @@ class Payload(BaseModel):
         validate_by_name=True,
     )
 
-    protocol: Literal[1] = PROTOCOL
+    protocol: Literal[2] = PROTOCOL
 
     def to_record(self) -> ConfigRecord:
         """Return the fields as a ConfigRecord; None means left out."""

@@ -60,7 +60,7 @@ def test_flower_finds_one_array_record_and_one_weight() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("protocol", 2, "protocol"),
+        ("protocol", 1, "protocol"),
         ("server-round", -1, "server-round"),
         ("num-examples", -5, "num-examples"),
         ("num-examples", 2.5, "num-examples"),
