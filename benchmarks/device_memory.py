@@ -59,6 +59,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=1, metavar="N")
     parser.add_argument("--case", default="", help="only cases with this in their name")
+    parser.add_argument(
+        "--held", type=int, nargs="+", default=HELD, metavar="N", choices=range(1, 9)
+    )
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -70,11 +73,13 @@ def main() -> None:
         write_noise(Path(folder))
         for name, case in CASES.items():
             if args.case in name:
-                worst = max(worst, measure(name, case, Path(folder), args.repeat))
+                worst = max(worst, measure(name, case, Path(folder), args))
     print(f"largest error of the prediction: {worst:.1%}")
 
 
-def measure(name: str, case: Mapping[str, Any], folder: Path, repeat: int) -> float:
+def measure(
+    name: str, case: Mapping[str, Any], folder: Path, args: argparse.Namespace
+) -> float:
     """Print one case; return its largest relative error."""
     config = {
         "num-experts": max(HELD),
@@ -85,12 +90,12 @@ def measure(name: str, case: Mapping[str, Any], folder: Path, repeat: int) -> fl
     }
     settings = Settings.from_run_config(config)
     spec = model_spec(settings, dataset_of(settings))
-    told = [ask(folder, config, RecordDict(), "query") for _ in range(repeat)]
+    told = [ask(folder, config, RecordDict(), "query") for _ in range(args.repeat)]
     profile = wire.decode_query_reply(told[0][0].content)
     budget = DeviceBudget(settings, spec, max(HELD))
     predicted = budget.memory(profile) / 2**20
     worst = 0.0
-    for held in HELD:
+    for held in args.held:
         experts = list(range(held))
         order = wire.TrainOrder(
             run="bench",
@@ -103,7 +108,7 @@ def measure(name: str, case: Mapping[str, Any], folder: Path, repeat: int) -> fl
         vectors = spec.initial(SEED, ["extractor", *(f"expert.{e}" for e in experts)])
         arrays = {part: wire.pack_array(vector) for part, vector in vectors.items()}
         content = wire.encode_order(order, arrays)
-        peaks = [ask(folder, config, content, "train")[1] for _ in range(repeat)]
+        peaks = [ask(folder, config, content, "train")[1] for _ in range(args.repeat)]
         typical = statistics.median(peaks) / 2**20
         ratio = predicted[held - 1] / typical
         worst = max(worst, abs(ratio - 1))

@@ -42,8 +42,9 @@ EVALUATION_BATCH = 512
 TRANSIENT = 3
 """Largest activations alive at the same time: a layer's input, output and gradient."""
 
-RUNTIME = 24 * 2**20
-"""What torch itself allocates for its first forward and backward pass, measured."""
+RUNTIME = 48 * 2**20
+"""What torch, its allocator and Flower take on top: fitted to the measured cases of
+``benchmarks/device_memory.py``, between 10 and 170 MiB there."""
 
 FLOAT = 4
 Costs = NDArray[np.float64]
