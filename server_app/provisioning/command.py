@@ -186,7 +186,7 @@ def register(fleet: FleetDirectory) -> None:
         for name, device in members.devices.items():
             api.register(name, device.public_key)
             fleet.note_registered({name: True})
-    print(f"{len(members.devices)} devices registered at {members.control}")
+    print(f"registered at {members.control}: {', '.join(members.devices) or 'nobody'}")
 
 
 def remove_devices(fleet: FleetDirectory, names: list[str]) -> None:

@@ -1,0 +1,52 @@
+"""Costs of training for every kind of model; exact numbers are with the budget's."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from common.moe import ModelSpec
+from common.moe.backbones import BACKBONES
+from common.moe.cost import training_memory, training_work, upload
+
+SPEC = ModelSpec(
+    backbone="mlp",
+    input_shape=(3, 16, 16),
+    num_classes=10,
+    num_experts=6,
+    expert_hidden=2000,
+    top_k=3,
+)
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("top_k", [0, 1, 3])
+def test_more_experts_never_cost_less(backbone: str, top_k: int) -> None:
+    spec = replace(SPEC, backbone=backbone, top_k=top_k)
+    memory = training_memory(spec, batch=16, train_samples=50, test_samples=50)
+    for costs in (memory, training_work(spec), upload(spec)):
+        assert costs.shape == (6,)
+        assert (np.diff(costs) >= 0).all() and costs[0] > 0
+
+
+def test_a_convolution_keeps_its_activations_for_every_sample_of_a_batch() -> None:
+    # Wide images and hardly any weights: activations are what there is.
+    spec = replace(
+        SPEC, backbone="cnn", input_shape=(3, 64, 64), expert_hidden=1, num_experts=1
+    )
+    one, two = (
+        training_memory(spec, batch=batch, train_samples=0, test_samples=0)[0]
+        for batch in (100, 200)
+    )
+    # The first stage alone keeps four maps of 32 x 64 x 64 values: of convolution,
+    # norm and activation, and the indices of the pooling (a quarter, 8 bytes each).
+    assert two - one > 100 * 3.5 * 32 * 64 * 64 * 4
+
+
+def test_evaluation_can_take_more_than_training() -> None:
+    spec = replace(SPEC, expert_hidden=20_000)
+    train = training_memory(spec, batch=1, train_samples=0, test_samples=0)
+    both = training_memory(spec, batch=1, train_samples=0, test_samples=512)
+    # 512 samples, three activations of 20 000 values each, experts one after another.
+    assert both[-1] > train[0] and (both >= train).all()
+    assert both[3] >= 512 * 3 * 20_000 * 4
