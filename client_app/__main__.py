@@ -17,14 +17,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m client_app", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     mains: dict[str, Callable[[argparse.Namespace], int]] = {}
-    given = (argv if argv is not None else sys.argv[1:])[:1]
+    given = sys.argv[1:] if argv is None else argv
     for name, (module_name, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
-        if given == [name]:
+        if given[:1] == [name]:
             module = import_module(module_name)
             module.add_arguments(command)
             mains[name] = module.main
-    args = parser.parse_args(argv)
+    # Flags of another program may follow; argparse would look for its own in them.
+    end = given.index("--") if "--" in given else len(given)
+    args = parser.parse_args(given[:end])
+    args.flags = given[end + 1 :]
     try:
         return mains[args.command](args)
     except KeyboardInterrupt:

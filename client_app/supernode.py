@@ -1,7 +1,7 @@
 """``python -m client_app supernode``: start Flower's SuperNode from a device's bundle.
 
 The one place that knows which of Flower's flags a device needs; containers, the systemd
-unit and the tests all start from here. What follows the bundle goes to Flower as it is.
+unit and the tests all start from here. What follows ``--`` goes to Flower as it is.
 """
 
 import argparse
@@ -37,12 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "bundle", type=Path, help="directory the device's bundle was unpacked into"
     )
-    parser.add_argument(
-        "flags",
-        nargs=argparse.REMAINDER,
-        metavar="FLAG",
-        help="further flags of flower-supernode",
-    )
+    parser.epilog = "What follows -- goes to flower-supernode."
 
 
 def main(args: argparse.Namespace) -> int:

@@ -201,7 +201,7 @@ class Fleet:
         state_dir = self.state_dir(number)
         command = [sys.executable, "-m", "client_app", "supernode"]
         command += ["--state-dir", str(state_dir), str(bundle)]
-        return [*command, "--port", str(free_port())]
+        return [*command, "--", "--port", str(free_port())]
 
     def _link_command(self, address: str) -> list[str]:
         host, port = address.split(":")

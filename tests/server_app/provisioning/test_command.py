@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from client_app.__main__ import main as device
 from client_app.supernode import BundleError, supernode_command
 from server_app.__main__ import main
 from server_app.provisioning.directory import FleetDirectory
@@ -99,8 +100,9 @@ def test_private_keys_are_nowhere_but_in_their_bundle(
 
 
 def test_a_device_starts_from_its_bundle(
-    fleet: Command, folder: Path, tmp_path: Path
+    fleet: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started: list[list[str]] = []
     init(fleet)
     fleet("add", "pi0")
     bundle = tmp_path / "bundle"
@@ -117,6 +119,14 @@ def test_a_device_starts_from_its_bundle(
         "--node-config",
         'name="pi0" partition-id=0 num-partitions=10 state-dir="/var/lib/x" '
         "expert-cap=2",
+    ]
+    monkeypatch.setattr("os.execve", lambda program, argv, env: started.append(argv))
+    arguments = ["supernode", str(bundle), "--state-dir=/s", "--set=expert-cap=2"]
+    device([*arguments, "--", "--isolation=process", "--port", "9"])
+    assert started[0][-4:-1] == [
+        'name="pi0" partition-id=0 num-partitions=10 state-dir="/s" expert-cap=2',
+        "--isolation=process",
+        "--port",
     ]
     with pytest.raises(BundleError, match="state-dir"):
         supernode_command(bundle, {"state-dir": 'a"b'})
