@@ -22,12 +22,14 @@ from flwr.clientapp import ClientApp
 from client_app import profiler
 from client_app.gates import ContextGates, DirectoryGates, GateStore
 from client_app.session import Session
+from client_app.snapshot import save_snapshot
 from client_app.speed import training_speed
-from client_app.store import open_store, save_model
+from client_app.store import open_store
 from client_app.training import LocalResult, Objective, accuracy, train
 from client_app.transfer import PartsLackedError, Transfer
 from common import wire
 from common.code_hash import code_hash
+from common.inputs import Inputs
 from common.moe import EXTRACTOR, GATE, MoEModel, Vector, expert_part
 from common.seeding import stream
 from common.shape import ordered_spec
@@ -116,7 +118,14 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         )
         deltas = transfer.send(trained, rounding)
         if session.state_dir:
-            save_model(store, order, model.vectors(model.parts()))
+            save_snapshot(
+                store,
+                session.client,
+                run=order.run,
+                server_round=order.server_round,
+                model=model,
+                inputs=Inputs.of(session.dataset),
+            )
     report = wire.TrainReport(
         server_round=order.server_round,
         client=session.client,

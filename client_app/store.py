@@ -6,28 +6,20 @@ Below ``<state-dir>/<run>/<client>/``, every file written atomically::
     residual-<round>.safetensors   what quantised uploads left out (``residuals``)
     parts/<part>-<version>.npy     what the server sent, as it was sent (``cache``)
     model.safetensors              what the client ended its last round with: extractor,
-                                   experts and gate, one flat float32 vector per part,
-                                   and the order it carried out in the header
+                                   experts and gate (``snapshot``)
 
 Without a state directory the same names live in ``Context.state``, which Flower keeps
 per node and run and which is gone with the process that holds it; the model is then
 not kept. Nothing in here is ever part of a message.
 """
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from flwr.app import ConfigRecord, Context
-from safetensors import safe_open
-from safetensors.numpy import save
 
+from client_app.gates import client_folder
 from common.files import atomic_write
-from common.moe.model import Vector
-from common.wire import TrainOrder
-
-MODEL = "model.safetensors"
 
 
 class Store(Protocol):
@@ -122,38 +114,3 @@ def open_store(context: Context, state_dir: str, run: str, client: str) -> Store
     if state_dir:
         return DirectoryStore(state_dir, run, client)
     return ContextStore(context, run)
-
-
-def client_folder(state_dir: str | Path, run: str, client: str) -> Path:
-    """Return where a client keeps what it needs of a run; a name cannot leave it."""
-    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in client)
-    return Path(state_dir) / run / safe
-
-
-def save_model(store: Store, order: TrainOrder, vectors: Mapping[str, Vector]) -> None:
-    """Keep what a client ended a round with, its gate included."""
-    header = {"order": json.dumps(order.model_dump())}
-    store.write(MODEL, save(dict(vectors), metadata=header))
-
-
-def load_model(folder: Path) -> tuple[TrainOrder, dict[str, Vector]] | None:
-    """Return what a client last ended a round with; None if it has not yet.
-
-    Parameters
-    ----------
-    folder : Path
-        See :func:`client_folder`.
-
-    Raises
-    ------
-    ValueError
-        If the file is not one that :func:`save_model` wrote.
-    """
-    if not (folder / MODEL).is_file():
-        return None
-    try:
-        with safe_open(folder / MODEL, framework="numpy") as file:
-            order = TrainOrder(**json.loads(file.metadata()["order"]))
-            return order, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise ValueError(f"{folder / MODEL} is not a client's model: {error}") from None

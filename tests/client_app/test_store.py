@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
@@ -10,15 +9,8 @@ from client_app.store import (
     ContextStore,
     DirectoryStore,
     Store,
-    client_folder,
-    load_model,
     open_store,
-    save_model,
 )
-from common.wire import TrainOrder
-
-ORDER = TrainOrder(run="r", server_round=3, experts=[1], num_experts=4, top_k=1)
-
 
 def context() -> Context:
     return Context(
@@ -63,22 +55,3 @@ def test_what_was_being_written_when_the_power_went_is_no_name(tmp_path: Path) -
     store.write("gate-1", b"1")
     (store.folder / ".gate-2-x7f").write_bytes(b"ha")
     assert store.names("") == ["gate-1"]
-
-
-def test_the_model_a_round_ended_with(tmp_path: Path) -> None:
-    folder = client_folder(tmp_path, "run", "../c")
-    assert folder.parent == tmp_path / "run"
-    assert load_model(folder) is None
-    vectors = {"extractor": np.arange(3, dtype=np.float32), "gate": np.ones(2, "f4")}
-    store = DirectoryStore(tmp_path, "run", "../c")
-    save_model(store, ORDER, vectors)
-    loaded = load_model(folder)
-    assert loaded is not None
-    order, received = loaded
-    assert order == ORDER
-    assert received.keys() == vectors.keys()
-    np.testing.assert_array_equal(received["extractor"], [0, 1, 2])
-    whole = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(whole[:-3])
-    with pytest.raises(ValueError, match="not a client's model"):
-        load_model(folder)
