@@ -1,6 +1,7 @@
 """TLS on the loopback: who is answered and who is not."""
 
 import asyncio
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,35 @@ def test_only_callers_with_the_right_certificates_are_answered(
                     assert answer == unavailable
                 else:
                     np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+    asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def test_a_fleets_files_serve_its_devices(tmp_path: Path) -> None:
+    from server_app.__main__ import main
+
+    fleet = tmp_path / "fleet"
+    where = ["--dir", str(fleet)]
+    assert main(["fleet", *where, "init", "--host", "127.0.0.1", "--size", "1"]) == 0
+    assert main(["fleet", *where, "add", "pi0"]) == 0
+    bundle = tmp_path / "bundle"
+    with tarfile.open(fleet / "bundles" / "pi0.tar") as tar:
+        tar.extractall(bundle, filter="data")
+    credentials = Credentials.read(
+        fleet / "server.pem", fleet / "server.key", fleet / "ca.crt"
+    )
+    ca, key, certificate = (
+        (bundle / name).read_bytes() for name in ("ca.crt", "client.key", "client.crt")
+    )
+    servable = make_servable()
+
+    async def test() -> None:
+        async with serving(Shelf(servable), credentials=credentials) as server:
+            device = grpc.ssl_channel_credentials(ca, key, certificate)
+            answer = await ask(server.address, device)
+            np.testing.assert_allclose(answer, by_torch(servable, images(5)), atol=1e-5)
+            anybody = grpc.ssl_channel_credentials(ca)
+            assert await ask(server.address, anybody) == grpc.StatusCode.UNAVAILABLE
 
     asyncio.run(asyncio.wait_for(test(), 60))
 
