@@ -4,7 +4,8 @@
 micro-batching, in processes of their own over the loopback; asks for one sample per
 request at concurrency 1, 8 and 64 from this process; and times the same model's bare
 call on one sample here. Every number is the median over the repetitions, which go round
-robin. Server and client use one thread of torch and need a core each.
+robin. Server and client use one thread of torch and need a core each; on a machine that
+does other things as well, look at the server's CPU time for each request.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import psutil
 import torch
 
 from client_app.snapshot import DeviceSource, save_snapshot
@@ -52,17 +54,19 @@ class Case:
 
 @dataclass(frozen=True)
 class Timing:
-    """Requests a second, and seconds of the median and the slowest hundredth."""
+    """Requests a second, seconds of the median and the slowest hundredth, and CPU."""
 
     rate: float
     p50: float
     p99: float
+    cpu: float
 
     @classmethod
-    def of(cls, latencies: list[float], seconds: float) -> "Timing":
-        """Summarise the latencies seen in some seconds."""
+    def of(cls, latencies: list[float], seconds: float, cpu: float) -> "Timing":
+        """Summarise the latencies seen in some seconds that took ``cpu`` seconds."""
         p50, p99 = np.percentile(latencies, (50, 99))
-        return cls(len(latencies) / seconds, float(p50), float(p99))
+        count = len(latencies)
+        return cls(count / seconds, float(p50), float(p99), cpu / count)
 
     @classmethod
     def median(cls, timings: list["Timing"]) -> "Timing":
@@ -71,6 +75,7 @@ class Timing:
             statistics.median(t.rate for t in timings),
             statistics.median(t.p50 for t in timings),
             statistics.median(t.p99 for t in timings),
+            statistics.median(t.cpu for t in timings),
         )
 
 
@@ -112,8 +117,8 @@ def cases(folder: Path) -> list[Case]:
 
 
 @contextlib.contextmanager
-def served(case: Case, batch: int) -> Iterator[str]:
-    """Serve in a process of its own; give its address."""
+def served(case: Case, batch: int) -> Iterator[tuple[str, psutil.Process]]:
+    """Serve in a process of its own; give its address and the process."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", *case.command, "--listen", "127.0.0.1:0"),
@@ -125,7 +130,7 @@ def served(case: Case, batch: int) -> Iterator[str]:
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
-        yield line.rpartition(" on ")[2].split()[0]
+        yield line.rpartition(" on ")[2].split()[0], psutil.Process(process.pid)
     finally:
         process.terminate()
         process.communicate()
@@ -136,12 +141,13 @@ def bare(case: Case, seconds: float) -> Timing:
     x = torch.from_numpy(case.servable.inputs.prepare(sample(case)))
     predictor = case.servable.predictor
     latencies = []
+    cpu = time.process_time()
     with torch.inference_mode():
         end = time.perf_counter() + seconds
         while (begun := time.perf_counter()) < end:
             predictor(x)
             latencies.append(time.perf_counter() - begun)
-    return Timing.of(latencies, seconds)
+    return Timing.of(latencies, seconds, time.process_time() - cpu)
 
 
 def sample(case: Case) -> np.ndarray:
@@ -149,38 +155,54 @@ def sample(case: Case) -> np.ndarray:
     return samples_for(case.servable.inputs, 1).astype(np.uint8)
 
 
-async def load(address: str, case: Case, concurrency: int, seconds: float) -> Timing:
+async def load(
+    address: str,
+    server: psutil.Process,
+    case: Case,
+    concurrency: int,
+    seconds: float,
+) -> Timing:
     """Keep ``concurrency`` requests under way for some seconds."""
     asked = pb.PredictRequest(x=encode(sample(case)))
     latencies: list[float] = []
     async with grpc.aio.insecure_channel(address) as channel:
         predict = InferenceStub(channel).Predict
-        start = time.perf_counter() + 0.3  # what comes before warms up
-        end = start + seconds
 
-        async def caller() -> None:
+        async def caller(end: float) -> None:
             while (begun := time.perf_counter()) < end:
                 await predict(asked)
-                if begun >= start:
-                    latencies.append(time.perf_counter() - begun)
+                latencies.append(time.perf_counter() - begun)
 
-        await asyncio.gather(*(caller() for _ in range(concurrency)))
-    return Timing.of(latencies, seconds)
+        async def callers(seconds: float) -> float:
+            begun = time.perf_counter()
+            end = begun + seconds
+            await asyncio.gather(*(caller(end) for _ in range(concurrency)))
+            return time.perf_counter() - begun
+
+        await callers(0.3)  # to warm up
+        latencies.clear()
+        before = server.cpu_times()
+        spent = await callers(seconds)
+        after = server.cpu_times()
+    cpu = after.user + after.system - before.user - before.system
+    return Timing.of(latencies, spent, cpu)
 
 
 def measure(case: Case, repeats: int, seconds: float) -> dict[str, Timing]:
     """Return the medians by what was measured."""
     seen: defaultdict[str, list[Timing]] = defaultdict(list)
     with contextlib.ExitStack() as stack:
-        addresses = {
+        servers = {
             name: stack.enter_context(served(case, batch))
             for name, batch in BATCHES.items()
         }
         for _ in range(repeats):
             seen["bare torch call"].append(bare(case, seconds))
             for concurrency in CONCURRENCY:
-                for name, address in addresses.items():
-                    timing = asyncio.run(load(address, case, concurrency, seconds))
+                for name, (address, server) in servers.items():
+                    timing = asyncio.run(
+                        load(address, server, case, concurrency, seconds)
+                    )
                     seen[f"{name}, {concurrency:2d}"].append(timing)
     return {name: Timing.median(timings) for name, timings in seen.items()}
 
@@ -190,24 +212,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--only", default="", help="models whose name has this")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         for case in cases(Path(folder)):
+            if args.only not in case.name:
+                continue
             timings = measure(case, args.repeats, args.seconds)
-            base = timings["bare torch call"]
-            print(f"\n{case.name}\n{'':22}  requests/s    p50 ms    p99 ms  of bare")
+            print(f"\n{case.name}\n{'':22}  requests/s    p50 ms    p99 ms  CPU ms")
             for name, t in timings.items():
                 print(
                     f"{name:22}  {t.rate:10.0f}  {1000 * t.p50:8.2f}  "
-                    f"{1000 * t.p99:8.2f}  {t.rate / base.rate:7.2f}"
+                    f"{1000 * t.p99:8.2f}  {1000 * t.cpu:6.3f}"
                 )
             for concurrency in CONCURRENCY[1:]:
-                ratio = (
-                    timings[f"batched, {concurrency:2d}"].rate
-                    / timings[f"unbatched, {concurrency:2d}"].rate
+                batched = timings[f"batched, {concurrency:2d}"]
+                unbatched = timings[f"unbatched, {concurrency:2d}"]
+                print(
+                    f"batched / unbatched at {concurrency}: "
+                    f"{batched.rate / unbatched.rate:.2f} times the rate, "
+                    f"{unbatched.cpu / batched.cpu:.2f} times as many per CPU second"
                 )
-                print(f"batched / unbatched at {concurrency}: {ratio:.2f}")
 
 
 if __name__ == "__main__":
