@@ -12,6 +12,7 @@ from client_app.store import (
     open_store,
 )
 
+
 def context() -> Context:
     return Context(
         run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}
