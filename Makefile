@@ -17,7 +17,7 @@ SOURCES := $(foreach d,common server_app client_app benchmarks tests,$(if $(shel
 export RUN_CONFIG
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test check format lock clean distclean
+.PHONY: help install simulate test check format lock stubs clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,10 +46,14 @@ format: $(STAMP) ## Rewrite the sources in the house style
 	$(BIN)/ruff format .
 
 lock: $(BIN)/uv ## Pin the newest allowed versions in constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra export --universal --upgrade \
 	  --python-version 3.11 --fork-strategy fewest --quiet \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --output-file constraints.txt
+
+stubs: $(STAMP) ## Generate the gRPC stubs from their .proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
+	  --grpc_python_out=. common/serving/inference.proto
 
 clean: ## Remove caches and builds (results stay)
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -60,7 +64,7 @@ distclean: clean ## The same, and the environment .venv
 
 # ------------------------------------------------------------------ bootstrap
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,export]'
 	@touch $@
 
 $(BIN)/uv: | $(BIN)/python

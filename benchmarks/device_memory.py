@@ -106,7 +106,7 @@ def measure(
             evaluate=True,
         )
         vectors = spec.initial(SEED, ["extractor", *(f"expert.{e}" for e in experts)])
-        arrays = {part: wire.pack_array(vector) for part, vector in vectors.items()}
+        arrays = wire.pack(vectors)
         content = wire.encode_order(order, arrays)
         peaks = [ask(folder, config, content, "train")[1] for _ in range(args.repeat)]
         typical = statistics.median(peaks) / 2**20

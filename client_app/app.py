@@ -16,16 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Context, Message
+from flwr.app import Array, Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app import profiler
 from client_app.gates import ContextGates, DirectoryGates, GateStore
 from client_app.session import Session
+from client_app.snapshot import save_snapshot
 from client_app.speed import training_speed
+from client_app.store import open_store
 from client_app.training import LocalResult, Objective, accuracy, train
+from client_app.transfer import PartsLackedError, Transfer
 from common import wire
 from common.code_hash import code_hash
+from common.inputs import Inputs
 from common.moe import EXTRACTOR, GATE, MoEModel, Vector, expert_part
 from common.seeding import stream
 from common.shape import ordered_spec
@@ -71,12 +75,21 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
     if not wire.is_order(message.content):
         return _answer_flower(message, session, may_train=may_train)
     started = time.perf_counter()
-    order, vectors = wire.decode_order(message.content)
+    order = wire.decode_order(message.content)
     if order.train and may_train:
         session.suffer(order)
-    model = ordered_spec(session.spec, order).build(
-        order.experts, session.settings.run.seed
-    )
+    spec = ordered_spec(session.spec, order)
+    store = open_store(context, session.state_dir, order.run, session.client)
+    cached = session.settings.wire.expert_cache
+    transfer = Transfer(order, spec, store, cached=cached)
+    try:
+        vectors = transfer.receive(message.content)
+    except PartsLackedError as error:
+        lacks = wire.Lacks(
+            server_round=order.server_round, client=session.client, parts=error.parts
+        )
+        return Message(wire.encode_lacks(lacks), reply_to=message)
+    model = spec.build(order.experts, session.settings.run.seed)
     model.load(vectors)
     gates = _gate_store(context, session, order) if order.gate == "private" else None
     if gates is not None and (gate := gates.load(order.server_round)) is not None:
@@ -95,12 +108,24 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         seconds = time.perf_counter() - started
     if gates is not None and result is not None:
         gates.save(order.server_round, model.vectors([GATE])[GATE])
-    deltas = {}
+    deltas: dict[str, Array] = {}
     if result is not None:
         trained = model.vectors(order.returned_parts())
         for name, vector in trained.items():
             vector -= vectors[name]
-        deltas = trained
+        rounding = stream(
+            session.settings.run.seed, "upload", order.server_round, session.client
+        )
+        deltas = transfer.send(trained, rounding)
+        if session.state_dir:
+            save_snapshot(
+                store,
+                session.client,
+                run=order.run,
+                server_round=order.server_round,
+                model=model,
+                inputs=Inputs.of(session.dataset),
+            )
     report = wire.TrainReport(
         server_round=order.server_round,
         client=session.client,
@@ -111,6 +136,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         seconds_train=seconds,
         seconds_total=time.perf_counter() - started,
         expert_cap=session.reported_capacity,
+        holds=transfer.holds(),
         **(_memory_now(session) if session.owns_machine else {}),
     )
     return Message(wire.encode_report(report, deltas), reply_to=message)
@@ -192,7 +218,7 @@ def _accuracies(model: MoEModel, session: Session) -> dict[str, Any]:
 
 def _answer_flower(message: Message, session: Session, *, may_train: bool) -> Message:
     """Serve Flower's own strategies: the dense model, full weights both ways."""
-    received = wire.decode_arrays(message.content, from_flower=True)
+    received = wire.decode_flower_arrays(message.content)
     model = session.spec.dense().build([0], session.settings.run.seed)
     parts: Iterable[str] = (EXTRACTOR, expert_part(0))
     model.load(_only(received, parts))

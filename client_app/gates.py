@@ -22,6 +22,12 @@ KEPT = 4
 """Rounds kept per gate: enough to go back to an older checkpoint of the server."""
 
 
+def client_folder(state_dir: str | Path, run: str, client: str) -> Path:
+    """Return where a client keeps what it has of one run; a name cannot leave it."""
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in client)
+    return Path(state_dir) / run / safe
+
+
 class GateStore(Protocol):
     """Keeps the gate of one client in one run."""
 
@@ -82,8 +88,7 @@ class DirectoryGates:
     def __init__(
         self, state_dir: str | Path, run: str, client: str, attempt: int = 0
     ) -> None:
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in client)
-        self._folder = Path(state_dir) / run / safe
+        self._folder = client_folder(state_dir, run, client)
         self._attempt = str(attempt)
 
     def _rounds(self) -> dict[int, Path]:

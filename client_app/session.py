@@ -4,7 +4,7 @@ Built afresh for every message from the message's ``Context``, so that virtual c
 sharing a worker process share nothing but the read-only data set underneath.
 """
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -164,8 +164,22 @@ class Session:
 
     def test_tensors(self) -> Tensors:
         """Return the global test inputs and labels."""
-        return self._tensors(*test_samples(self.settings, self.dataset))
+        return _test_tensors(self.settings, self.dataset, self.device)
 
     def _tensors(self, x: NDArray[Any], y: NDArray[np.int64]) -> Tensors:
-        images = torch.from_numpy(self.dataset.normalise(x)).to(self.device)
-        return images, torch.from_numpy(y.copy()).to(self.device)
+        return _as_tensors(self.dataset, x, y, self.device)
+
+
+# Public, so all virtual clients of a process may share it; nothing private is kept.
+@lru_cache(maxsize=1)
+def _test_tensors(
+    settings: Settings, dataset: Dataset, device: torch.device
+) -> Tensors:
+    return _as_tensors(dataset, *test_samples(settings, dataset), device)
+
+
+def _as_tensors(
+    dataset: Dataset, x: NDArray[Any], y: NDArray[np.int64], device: torch.device
+) -> Tensors:
+    images = torch.from_numpy(dataset.normalise(x)).to(device)
+    return images, torch.from_numpy(y.copy()).to(device)

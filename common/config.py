@@ -24,6 +24,7 @@ from common.sections import (
     SettingsError,
     StressSettings,
     TrainingSettings,
+    WireSettings,
     nearest,
 )
 
@@ -39,6 +40,7 @@ class Settings(BaseModel):
     training: TrainingSettings = TrainingSettings()
     rounds: RoundSettings = RoundSettings()
     assignment: AssignmentSettings = AssignmentSettings()
+    wire: WireSettings = WireSettings()
     merge: MergeSettings = MergeSettings()
     stress: StressSettings = StressSettings()
 

@@ -179,11 +179,28 @@ class AssignmentSettings(Section):
     deficit_gain: float = Field(
         1.0, ge=0, description="alpha_adj, how strongly a deficit is repaid; 0 = never"
     )
+    switching_cost: float = Field(
+        0.0, ge=0, description="fitness an expert new to a client must gain, at least 0"
+    )
     solver: Literal["auto", "cp-sat", "flow"] = Field(
         "auto", description="assignment solver"
     )
     solver_time_limit: float = Field(
         10.0, gt=0, description="seconds one assignment may take, above 0"
+    )
+
+
+class WireSettings(Section):
+    """What travels, and in how many bytes; the gate is never quantised."""
+
+    download_dtype: Literal["float32", "float16", "int8"] = Field(
+        "float32", description="number format of the parts sent to clients"
+    )
+    upload_dtype: Literal["float32", "float16", "int8"] = Field(
+        "float32", description="number format of the deltas clients send back"
+    )
+    expert_cache: bool = Field(
+        False, description="clients keep what they were sent; it is not sent again"
     )
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from common.config import Settings
 from common.data import Dataset, load_dataset, reserved_split, stratified_subset
+from common.inputs import Inputs
 from common.moe import ModelSpec
 from common.seeding import stream
 from common.wire import TrainOrder
@@ -38,12 +39,12 @@ def reserved_samples(
     return dataset.x_train[rows], dataset.y_train[rows]
 
 
-def model_spec(settings: Settings, dataset: Dataset) -> ModelSpec:
-    """Return the full mixture's shape."""
+def model_spec(settings: Settings, data: Dataset | Inputs) -> ModelSpec:
+    """Return the full mixture's shape, for a data set or for what is known of one."""
     return ModelSpec(
         backbone=settings.model.backbone,
-        input_shape=dataset.input_shape,
-        num_classes=dataset.num_classes,
+        input_shape=data.input_shape,
+        num_classes=data.num_classes,
         num_experts=settings.model.num_experts,
         expert_hidden=settings.model.expert_hidden,
         top_k=settings.model.top_k,

@@ -10,13 +10,26 @@ far under float32's own.
 Missing parts are skipped, never counted as zero (METHODS 5).
 """
 
+import os
+from threading import Thread
+
 import numpy as np
 from numpy.typing import NDArray
 
 GRID = 2.0**32
 _LARGEST = 2.0**62
 _WEIGHT_GRID = 2**16
-_CHUNK = 1 << 15  # values handled at a time: temporaries stay in the cache
+_CHUNK = 1 << 16  # values handled at a time: temporaries stay in the cache
+
+_THREADS = min(4, os.cpu_count() or 1)
+
+# Above 2**52, the spacing of float64 is 1: adding 1.5 * 2**52 rounds |x| < 2**51 to the
+# nearest integer, ties to even as rint does, and leaves it in the low bits. Summing the
+# bits is one pass where rounding, converting and summing are three; what the constant
+# adds up to is taken off at the end, modulo 2**64.
+_ROUNDER = 1.5 * 2.0**52
+_ROUNDER_BITS = int(np.float64(_ROUNDER).view(np.int64))
+_ROUNDER_LIMIT = 2.0**51
 
 
 class ExactMean:
@@ -30,6 +43,7 @@ class ExactMean:
 
     def __init__(self, size: int) -> None:
         self._sum = np.zeros(size, dtype=np.int64)
+        self._rounded = 0  # vectors whose bits were summed with the rounder in them
         self._bound = 0.0
         self.weight = 0.0
 
@@ -50,28 +64,65 @@ class ExactMean:
         """
         if vector.shape != self._sum.shape:
             raise ValueError(f"shape {vector.shape}, expected {self._sum.shape}")
-        weight, self._bound = _checked(vector, weight, self._bound)
+        before = self._bound
+        weight, self._bound = _checked(vector, weight, before)
         if weight == 0:
             return
-        buffer = np.empty(min(_CHUNK, vector.size))
-        for start in range(0, vector.size, _CHUNK):
-            piece = vector[start : start + _CHUNK]
-            scaled = buffer[: piece.size]
-            np.multiply(piece, weight * GRID, out=scaled, dtype=np.float64)
-            np.rint(scaled, out=scaled)
-            self._sum[start : start + _CHUNK] += scaled.astype(np.int64)
+        quick = self._bound - before < _ROUNDER_LIMIT / 2
+        threads = max(1, min(_THREADS, vector.size // _CHUNK // 4))
+        others = [
+            Thread(target=self._add, args=(vector, weight, quick, first, threads))
+            for first in range(1, threads)
+        ]
+        for thread in others:
+            thread.start()
+        self._add(vector, weight, quick, 0, threads)
+        for thread in others:
+            thread.join()
+        self._rounded += quick
         self.weight += weight
 
+    def _add(
+        self,
+        vector: NDArray[np.float32],
+        weight: float,
+        quick: bool,
+        first: int,
+        step: int,
+    ) -> None:
+        """Add every ``step``-th chunk from the ``first``; NumPy lets go of the GIL."""
+        buffer = np.empty(min(_CHUNK, vector.size))
+        for start in range(first * _CHUNK, vector.size, step * _CHUNK):
+            piece = vector[start : start + _CHUNK]
+            total = self._sum[start : start + _CHUNK]
+            scaled = buffer[: piece.size]
+            scaled[:] = piece  # faster than a product of mixed types
+            np.multiply(scaled, weight * GRID, out=scaled)
+            if quick:
+                np.add(scaled, _ROUNDER, out=scaled)
+                np.add(total, scaled.view(np.int64), out=total)
+            else:
+                total += np.rint(scaled, out=scaled).astype(np.int64)
+
     def mean(self) -> NDArray[np.float32] | None:
-        """Return sum(w v) / sum(w), shape (size,); None if nothing had weight."""
+        """Return sum(w v) / sum(w), shape (size,); None if nothing had weight.
+
+        The sum is used up: its memory becomes the mean's, so that a model of any size
+        is finished without a third copy.
+        """
         if self.weight == 0:
             return None
-        result = np.empty(self._sum.size, dtype=np.float32)
-        divisor = GRID * self.weight
-        for start in range(0, result.size, _CHUNK):
-            stop = start + _CHUNK
-            result[start:stop] = self._sum[start:stop] / divisor
-        return result
+        total, self._sum, size = self._sum, self._sum[:0].copy(), self._sum.size
+        divisor, self.weight = GRID * self.weight, 0.0
+        rounders = np.uint64(self._rounded * _ROUNDER_BITS % 2**64).astype(np.int64)
+        result = total.view(np.float32)
+        for start in range(0, size, _CHUNK):
+            # A mean takes half the room of its sum: nothing unread is written over.
+            piece = total[start : start + _CHUNK] - rounders
+            result[start : start + piece.size] = piece / divisor
+        del result
+        total.resize((size + 1) // 2, refcheck=False)
+        return total.view(np.float32)[:size]
 
 
 class CoordinateMean:
@@ -153,7 +204,9 @@ class PartMeans:
     def add(self, part: str, vector: NDArray[np.float32], weight: float) -> None:
         """Add one client's vector of a part; see :meth:`ExactMean.add`."""
         if weight:
-            mean = self._means.setdefault(part, ExactMean(vector.size))
+            mean = self._means.get(part)
+            if mean is None:
+                mean = self._means[part] = ExactMean(vector.size)
             if not isinstance(mean, ExactMean):
                 raise TypeError(f"{part} is merged coordinate by coordinate")
             mean.add(vector, weight)
@@ -168,14 +221,22 @@ class PartMeans:
     ) -> None:
         """Add some coordinates of a part of ``size``; see :class:`CoordinateMean`."""
         if weight:
-            mean = self._means.setdefault(part, CoordinateMean(size))
+            mean = self._means.get(part)
+            if mean is None:
+                mean = self._means[part] = CoordinateMean(size)
             if not isinstance(mean, CoordinateMean):
                 raise TypeError(f"{part} is merged as a whole")
             mean.add(positions, vector, weight)
 
     def apply(self, model: dict[str, NDArray[np.float32]]) -> None:
-        """Add every mean delta to its part; parts nobody sent stay as they are."""
-        for part, mean in self._means.items():
-            delta = mean.mean()
+        """Add every mean delta to its part, and empty the sums.
+
+        Parts nobody sent stay as they are.
+        """
+        # Sums go as they are used up: they are twice as large as the model.
+        while self._means:
+            part, sums = self._means.popitem()
+            delta = sums.mean()
+            del sums
             if delta is not None:
-                model[part] = model[part] + delta
+                model[part] = np.add(model[part], delta, out=delta)

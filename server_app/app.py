@@ -7,6 +7,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import Settings
+from common.inputs import Inputs
 from common.shape import dataset_of, model_spec
 from server_app.evaluation import ServerEvaluation
 from server_app.runlog import RunLog
@@ -29,6 +30,7 @@ def main(grid: Grid, context: Context) -> None:
     )
     log = RunLog(settings)
     strategy.rounds.attach(log)
+    log.write_facts(inputs=Inputs.of(dataset).facts())
     strategy.start(
         grid,
         num_rounds=settings.rounds.num_rounds,

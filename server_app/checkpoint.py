@@ -81,6 +81,24 @@ class Checkpoints:
         return None
 
 
+def newest_intact(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """Read the newest intact checkpoint of a run that may still be going on.
+
+    Nothing is changed: the run itself decides about files that are damaged.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's directory.
+    """
+    for path in sorted((folder / "checkpoints").glob("round-*.ckpt"), reverse=True):
+        try:
+            return path, read(path)
+        except (CheckpointError, OSError) as error:
+            logger.warning("passing over %s: %s", path, error)
+    return None
+
+
 def read(path: Path) -> dict[str, Any]:
     """Read one checkpoint.
 

@@ -100,7 +100,9 @@ class DeviceBudget:
             memory=affordable(profile.memory_available, self.memory(profile), margin),
             time=affordable(operations or None, training_work(self._spec), margin),
             uplink=affordable(
-                uplink * rounds.upload_seconds or None, upload(self._spec), margin
+                uplink * rounds.upload_seconds or None,
+                upload(self._spec, self._settings.wire.upload_dtype),
+                margin,
             ),
         )
 

@@ -56,6 +56,10 @@ class Client:
         Rounds in a row it did not answer.
     rests_until : int
         First round in which it is asked again.
+    merged_round : int
+        The last round its reply was merged in, 0 if none was.
+    holds : list of str
+        Versions of parts in its cache, as it last said.
     """
 
     row: int
@@ -67,6 +71,8 @@ class Client:
     failures: int = 0
     rests_until: int = 0
     link: Link = field(default_factory=Link)
+    merged_round: int = 0
+    holds: list[str] = field(default_factory=list)
 
     def note(self, server_round: int, answered: bool) -> None:
         """Remember whether it answered, and how long to leave it alone if not."""
@@ -183,7 +189,8 @@ class Fleet:
         return rested if len(rested) >= needed else reachable
 
     def update(self, client: Client, report: TrainReport) -> None:
-        """Take over what a device says about its capacity while it trains."""
+        """Take over what a device says about its capacity and its cache."""
+        client.holds = report.holds
         client.profile = client.profile.model_copy(
             update={
                 "memory_bytes": report.memory_bytes,

@@ -47,7 +47,7 @@ class Mailbox:
         Parameters
         ----------
         messages : list of Message
-            A list: deployments answer a generator with HTTP 500.
+            What is appended while the replies come in is sent as well.
         timeout : float
             Seconds.
 
@@ -56,17 +56,20 @@ class Mailbox:
         WorkerLostError
             If the simulation has lost a worker process.
         """
-        if not messages:
-            return
-        taken = set(grid.push_messages(messages))
-        sent = {message.metadata.message_id: message for message in messages}
-        pending = taken & sent.keys()
+        sent: dict[str, Message] = {}
+        pending: set[str] = set()
         deadline = time.monotonic() + timeout
         try:
-            for message_id in sent.keys() - taken:
-                # The node has left meanwhile, or the message is too large for Flower.
-                yield Message(Error(0, "not sent"), reply_to=sent[message_id])
-            while pending:
+            while pending or len(sent) < len(messages):
+                if added := messages[len(sent) :]:
+                    # A list: deployments answer a generator with HTTP 500.
+                    taken = set(grid.push_messages(added))
+                    sent |= {message.metadata.message_id: message for message in added}
+                    pending |= taken
+                    for message in added:
+                        if message.metadata.message_id not in taken:
+                            # Its node has left, or it is too large for Flower.
+                            yield Message(Error(0, "not sent"), reply_to=message)
                 landed = False
                 for reply in self._pull(grid, pending):
                     landed = True

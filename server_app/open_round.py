@@ -4,18 +4,20 @@ Every check that decides whether a reply may be merged is made here or in the wi
 :func:`common.wire.check_report`; what fails is noted with its reason and never merged.
 """
 
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from flwr.app import Message, MetricRecord
+from flwr.app import Array, Message, MetricRecord
 from numpy.typing import NDArray
 
 from common import wire
 from common.code_hash import code_hash
 from common.metrics import coefficient_of_variation
-from common.moe import Vector
-from common.wire import TrainOrder, WireError
+from common.moe import Layout, Vector
+from common.wire import Packing, TrainOrder, WireError
 from server_app.fleet import Client, first_line
 from server_app.record import ClientRound, RoundRecord
 from server_app.strategies.contract import Plan, Reply
@@ -24,21 +26,67 @@ SLACK_BYTES = 64 * 1024
 """What a reply may weigh beyond its arrays: names, headers and scalars."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What one participant was sent."""
+    """What one participant is asked and sent.
 
-    def __init__(
-        self, client: Client, order: TrainOrder, parts: Mapping[str, Vector]
-    ) -> None:
-        self.client = client
-        self.order = order
-        self.sizes = {name: vector.size for name, vector in parts.items()}
-        self.sent = time.monotonic()
+    Attributes
+    ----------
+    layouts : mapping of str to layout
+        Of the parts its model is made of.
+    arrays : mapping of str to Array
+        The same parts, packed; those in its cache are not sent.
+    ttl : float
+        Seconds the order is worth answering.
+    budget : int
+        How many experts the client may hold.
+    sent : float
+        When it was asked, on the monotonic clock.
+    """
+
+    client: Client
+    order: TrainOrder
+    layouts: Mapping[str, Layout]
+    arrays: Mapping[str, Array]
+    ttl: float
+    budget: int
+    sent: float = field(default_factory=time.monotonic)
+
+    @property
+    def upload(self) -> Packing:
+        """How the reply's deltas are packed."""
+        return Packing(dtype=self.order.upload_dtype, layouts=self.layouts)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Values in each part."""
+        return {
+            name: sum(math.prod(shape) for _, shape in layout)
+            for name, layout in self.layouts.items()
+        }
+
+    def message(self) -> Message:
+        """Return the message to the client."""
+        left_out = self.order.cached_parts
+        sent = {k: v for k, v in self.arrays.items() if k not in left_out}
+        return Message(
+            wire.encode_order(self.order, sent),
+            self.client.node_id,
+            "train",
+            group_id=str(self.order.server_round),
+            ttl=self.ttl,
+        )
+
+    def in_full(self) -> "Asked":
+        """Return the same with nothing left to the client's cache."""
+        nothing: dict[str, list[str]] = {"cached_parts": [], "cached_versions": []}
+        order = self.order.model_copy(update=nothing)
+        return replace(self, order=order, sent=time.monotonic())
 
     def largest_reply(self) -> int:
         """Return the most bytes a correct reply can have."""
-        values = sum(self.sizes[name] for name in self.order.returned_parts())
-        return 4 * values + SLACK_BYTES
+        parts = self.order.returned_parts()
+        return sum(self.upload.nbytes(part) for part in parts) + SLACK_BYTES
 
 
 class OpenRound:
@@ -81,15 +129,43 @@ class OpenRound:
         self._waiting: dict[int, Asked] = {}
         self._stats: dict[int, ClientRound] = {}
 
-    def expect(self, asked: Asked, bytes_down: int, budget: int) -> None:
-        """Note that a client was sent its order, and how many experts it may hold."""
+    def ask(self, asked: Asked) -> Message:
+        """Expect an answer of a client from now on; return the message to it."""
+        message = asked.message()
         self._waiting[asked.client.node_id] = asked
-        self._stats[asked.client.row] = ClientRound(
-            client=asked.client.name,
-            experts=asked.order.experts,
-            budget=budget,
-            bytes_down=bytes_down,
+        stats = self._stats.setdefault(
+            asked.client.row,
+            ClientRound(
+                client=asked.client.name,
+                experts=asked.order.experts,
+                budget=asked.budget,
+            ),
         )
+        stats.bytes_down += wire.message_bytes(message)
+        return message
+
+    def ask_again(self, message: Message) -> Message | None:
+        """Return a message that sends everything to a client that has lost its cache.
+
+        None if this reply does not say so; a client can say so once a round.
+        """
+        asked = self._waiting.get(message.metadata.src_node_id)
+        if asked is None or message.has_error() or not asked.order.cached_parts:
+            return None
+        bytes_up = wire.message_bytes(message)
+        try:
+            lacks = wire.decode_lacks(message.content)
+        except WireError:
+            return None
+        if lacks is None or bytes_up > SLACK_BYTES:
+            return None
+        if (lacks.server_round, lacks.client) != (self.server_round, asked.client.name):
+            return None
+        asked.client.holds = []
+        self._stats[asked.client.row].bytes_up += bytes_up
+        missing = [part for part in asked.order.cached_parts if part in lacks.parts]
+        self.notes.append(f"{asked.client.name} lacked {', '.join(missing)}")
+        return self.ask(asked.in_full())
 
     def judge(self, message: Message) -> tuple[Client, Reply] | None:
         """Return who sent a reply and what it says; None if it does not count.
@@ -112,7 +188,10 @@ class OpenRound:
                 raise WireError(
                     f"reply of {bytes_up} bytes, at most {asked.largest_reply()}"
                 )
-            report, deltas = wire.decode_report(message.content)
+            if (lacks := wire.decode_lacks(message.content)) is not None:
+                asked.client.holds = []
+                raise WireError(f"lacks {', '.join(lacks.parts)}")
+            report, deltas = wire.decode_report(message.content, asked.upload)
             if report.code_hash != code_hash():
                 raise WireError(f"runs other code ({report.code_hash})")
             if report.client != name:
@@ -135,7 +214,8 @@ class OpenRound:
 
     def _check_size_of_change(self, deltas: Mapping[str, Vector]) -> None:
         for name, delta in deltas.items():
-            change = float(np.sqrt(np.mean(np.square(delta, dtype=np.float64))))
+            # Finite values whose square leaves float32's range are far too large too.
+            change = float(np.linalg.norm(delta)) / math.sqrt(max(1, delta.size))
             if change > self._max_update:
                 raise WireError(
                     f"{name} changed by {change:g} (RMS), max-update is "

@@ -17,8 +17,9 @@ from flwr.app import Array, Message
 from flwr.serverapp import Grid
 
 from common import wire
-from common.moe import Vector
+from common.moe import Layout, Vector
 from common.seeding import stream
+from common.shape import ordered_spec
 from common.wire import TrainOrder
 from server_app.fleet import Client, Fleet
 from server_app.mailbox import Mailbox
@@ -99,15 +100,7 @@ class RoundOpener:
         plan = self._strategy.plan(view)
         limit = self._settings.merge.max_update
         opened = OpenRound(server_round, plan, limit, wanted)
-        packed: dict[int, Array] = {}
-
-        def pack(vector: Vector) -> Array:
-            # Content-addressed by Flower: one object for all who get the same vector.
-            key = id(vector)
-            if key not in packed:
-                packed[key] = wire.pack_array(vector)
-            return packed[key]
-
+        packer = _Packer(self._settings.wire.download_dtype)
         messages = []
         for position, client in enumerate(clients):
             experts = np.flatnonzero(plan.assignment[position]).tolist()
@@ -118,21 +111,39 @@ class RoundOpener:
                 name: self._strategy.model[name]
                 for name in self._strategy.parts_for(experts)
             }
-            message = Message(
-                wire.encode_order(order, {k: pack(v) for k, v in parts.items()}),
-                client.node_id,
-                "train",
-                group_id=str(server_round),
+            spec = ordered_spec(self._strategy.spec, order)
+            layouts = {name: spec.layout(name) for name in parts}
+            arrays = packer.pack(parts, layouts)
+            if self._settings.wire.expert_cache:
+                order = self._without_cached(order, client, packer, arrays)
+            asked = Asked(
+                client=client,
+                order=order,
+                layouts=layouts,
+                arrays=arrays,
                 ttl=self._settings.rounds.round_deadline,
+                budget=int(view.budgets[position]),
             )
-            opened.expect(
-                Asked(client, order, parts),
-                wire.message_bytes(message),
-                int(view.budgets[position]),
-            )
+            messages.append(opened.ask(asked))
             self.held[client.row] = experts
-            messages.append(message)
         return opened, messages
+
+    def _without_cached(
+        self,
+        order: TrainOrder,
+        client: Client,
+        packer: _Packer,
+        arrays: Mapping[str, Array],
+    ) -> TrainOrder:
+        """Leave out what the client says it has, in the version of this round."""
+        versions = {name: packer.version(array) for name, array in arrays.items()}
+        cached = {k: v for k, v in versions.items() if v in client.holds}
+        return order.model_copy(
+            update={
+                "cached_parts": [*cached],
+                "cached_versions": [*cached.values()],
+            }
+        )
 
     def _sample(
         self, server_round: int, ready: list[Client]
@@ -184,6 +195,44 @@ class RoundOpener:
             "top_k": spec.top_k,
             "mixes": spec.mixes,
             "gate": self._strategy.gate,
+            "download_dtype": self._settings.wire.download_dtype,
+            "upload_dtype": self._settings.wire.upload_dtype,
+            "merged_round": client.merged_round,
         }
         special = plan.client_order.get(client.row, {})
         return TrainOrder(**{**fields, **common, **plan.order, **special})
+
+
+class _Packer:
+    """Packs every vector of a round once.
+
+    Flower addresses payloads by content: one object for all who get the same vector.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float16", "int8"}
+    """
+
+    def __init__(self, dtype: wire.Dtype) -> None:
+        self._dtype = dtype
+        self._packed: dict[int, Array] = {}
+        self._versions: dict[int, str] = {}
+
+    def pack(
+        self, parts: Mapping[str, Vector], layouts: Mapping[str, Layout]
+    ) -> dict[str, Array]:
+        """Return the packed parts of one client."""
+        packing = wire.Packing(dtype=self._dtype, layouts=layouts)
+        arrays = {}
+        for name, vector in parts.items():
+            key = id(vector)
+            if key not in self._packed:
+                self._packed[key] = wire.pack({name: vector}, packing)[name]
+            arrays[name] = self._packed[key]
+        return arrays
+
+    def version(self, array: Array) -> str:
+        """Return a packed array's version, hashed once."""
+        if id(array) not in self._versions:
+            self._versions[id(array)] = wire.version(array)
+        return self._versions[id(array)]

@@ -16,7 +16,7 @@ class ClientRound:
     client: str
     experts: list[int]
     budget: int
-    bytes_down: int
+    bytes_down: int = 0
     bytes_up: int = 0
     replied: bool = False
     num_examples: int = 0
@@ -42,7 +42,7 @@ class ClientRound:
     def add_reply(self, report: TrainReport, bytes_up: int, elapsed: float) -> None:
         """Note what an accepted reply said, and how long after its order it came."""
         self.replied = True
-        self.bytes_up = bytes_up
+        self.bytes_up += bytes_up
         self.num_examples = report.num_examples
         self.expert_samples = report.expert_samples
         self.train_loss = report.train_loss

@@ -151,6 +151,9 @@ class Rounds:
             self._current().rejected.update(rejected)
             replies = self.mailbox.exchange(grid, messages, timeout)
             for reply in replies:
+                if (again := self._current().ask_again(reply)) is not None:
+                    messages.append(again)
+                    continue
                 self.accept(reply)
                 if self._current().has_enough():
                     break
@@ -213,6 +216,8 @@ class Rounds:
             return
         self._note_answers()
         current.count()
+        for reply in current.replies:
+            self.fleet.clients[reply.client].merged_round = current.server_round
         self.load_total += current.load
         self.strategy.usage = self.strategy.usage + current.samples
         self.strategy.finish()

@@ -22,6 +22,8 @@ from common.moe import (
     pack,
     unpack_into,
 )
+from common.moe.ensemble import Answer
+from common.moe.static import StaticMixture
 from common.seeding import derive
 
 COMPACT = (EXTRACTOR, expert_part(0))
@@ -111,6 +113,47 @@ class ServerMoE(nn.Module):
                 share = weights[rows, slots, None] * expert(x[rows]).logits.softmax(1)
                 answer = answer.index_add(0, rows, share)
         return answer
+
+    def answer(self, x: torch.Tensor) -> Answer:
+        """Name the expert with the largest weight; 0 is main, k + 1 is routed k."""
+        return Answer(self(x), self._experts(self.gate(x).softmax(1)))
+
+    def static(self) -> nn.Module:
+        """Return the same with every expert run on every sample, others masked."""
+        return _StaticMoE(self)
+
+    def _experts(self, gates: torch.Tensor) -> torch.Tensor:
+        top = gates.topk(self.top_l, dim=1)
+        routed = self.alpha * top.values.softmax(1)
+        heaviest, slot = routed.max(1)
+        chosen = 1 + top.indices.gather(1, slot[:, None])[:, 0]
+        return torch.where(heaviest > 1 - self.alpha, chosen, 0)
+
+
+class _StaticMoE(nn.Module):
+    """A :class:`ServerMoE` whose shapes do not depend on the data, for export."""
+
+    def __init__(self, moe: ServerMoE) -> None:
+        super().__init__()
+        self.moe = moe
+
+    def forward(self, x: torch.Tensor) -> Answer:
+        """Map inputs (B, *input_shape) to probabilities and experts."""
+        moe = self.moe
+        gates = moe.gate(x).softmax(1)
+        top = gates.topk(moe.top_l, dim=1)
+        weights = torch.zeros_like(gates).scatter(1, top.indices, top.values.softmax(1))
+        routed = torch.stack([_probabilities(expert, x) for expert in moe.routed], 1)
+        mixed = (weights[:, :, None] * routed).sum(1)
+        answer = (1 - moe.alpha) * _probabilities(moe.main, x) + moe.alpha * mixed
+        return Answer(answer, moe._experts(gates))
+
+
+def _probabilities(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return what a compact model says: its one expert, weighted by a gate of one."""
+    assert isinstance(model, MoEModel)
+    probabilities, _ = StaticMixture(model)(x)
+    return probabilities
 
 
 def join(vectors: Iterable[Vector]) -> Vector:

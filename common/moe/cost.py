@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.moe.model import EXTRACTOR, GATE, ModelSpec
+from common.wire.codec import Dtype, encoded_size
 
 COPIES = 5
 """Message, received vectors, weights, gradients, momentum."""
@@ -102,10 +103,13 @@ def training_work(spec: ModelSpec) -> Costs:
     return BACKWARD * (always + routed * spec.flops("expert.0"))
 
 
-def upload(spec: ModelSpec) -> Costs:
-    """Return the bytes that a reply carries, shape (E,)."""
+def upload(spec: ModelSpec, dtype: Dtype = "float32") -> Costs:
+    """Return the bytes that a reply with deltas so encoded carries, shape (E,)."""
     k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
-    return spec.nbytes(EXTRACTOR) + k * spec.nbytes("expert.0")
+    extractor, expert = (
+        encoded_size(spec.layout(part), dtype) for part in (EXTRACTOR, "expert.0")
+    )
+    return extractor + k * expert
 
 
 class _Activations:

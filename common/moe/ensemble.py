@@ -1,14 +1,83 @@
-"""The server's own predictor: all experts, averaged by how much clients used them.
+"""Predictors: whole mixtures that answer with class probabilities.
 
-Private gates stay on the clients, so the server has nothing to route with; what it can
-do is average the members' predictions (``server_global`` of METHODS 1).
+Private gates stay on the clients, so the server often has nothing to route with; what
+it can do then is average the members' predictions (``server_global`` of METHODS 1).
+
+A predictor maps inputs to probabilities when called. One that can also say which expert
+answered, and compute the same with shapes that do not depend on the data (what an
+exported graph needs), is :class:`Explaining`; :func:`explaining` makes one of
+any.
 """
+
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
 from common.moe.model import MoEModel
+from common.moe.static import StaticMixture
+
+NO_EXPERT = -1
+"""Given for the expert by a predictor that has none to name."""
+
+
+class Answer(NamedTuple):
+    """What a predictor says.
+
+    Attributes
+    ----------
+    probabilities : Tensor, shape (B, C)
+    experts : Tensor of int64, shape (B,)
+        Global id of the expert with the largest part in each answer.
+    """
+
+    probabilities: torch.Tensor
+    experts: torch.Tensor
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A predictor that names the expert behind an answer and can be exported."""
+
+    def answer(self, x: torch.Tensor) -> Answer:
+        """Map inputs (B, *input_shape) to probabilities and experts."""
+
+    def static(self) -> nn.Module:
+        """Return a module whose forward is :meth:`answer` with static shapes."""
+
+
+def explaining(predictor: nn.Module) -> Explaining:
+    """Return the predictor, or one around it that names no expert."""
+    return predictor if isinstance(predictor, Explaining) else Unexplained(predictor)
+
+
+class Unexplained(nn.Module):
+    """A predictor that only gives probabilities, with -1 for every expert.
+
+    Parameters
+    ----------
+    predictor : nn.Module
+        Inputs (B, *input_shape) to class probabilities (B, C).
+    """
+
+    def __init__(self, predictor: nn.Module) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, x: torch.Tensor) -> Answer:
+        """Map inputs (B, *input_shape) to probabilities and -1."""
+        probabilities: torch.Tensor = self.predictor(x)
+        nobody = torch.full_like(probabilities[:, 0], NO_EXPERT, dtype=torch.int64)
+        return Answer(probabilities, nobody)
+
+    def answer(self, x: torch.Tensor) -> Answer:
+        """Return the same."""
+        return self(x)
+
+    def static(self) -> nn.Module:
+        """Return itself: whether its shapes depend on the data only it knows."""
+        return self
 
 
 class UsageMixture(nn.Module):
@@ -34,18 +103,33 @@ class UsageMixture(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map inputs (B, *input_shape) to class probabilities (B, C)."""
+        return torch.einsum("hbc,h->bc", self._members(x), self.weights)
+
+    def answer(self, x: torch.Tensor) -> Answer:
+        """Name the expert that gives the likeliest class most of its probability."""
+        members_HBC = self._members(x)
+        mixed_BC = torch.einsum("hbc,h->bc", members_HBC, self.weights)
+        chosen = mixed_BC.argmax(1).expand(len(self.weights), 1, -1).mT
+        shares_HB = self.weights[:, None] * members_HBC.gather(2, chosen)[:, :, 0]
+        return Answer(mixed_BC, self.model.moe.held_ids[shares_HB.argmax(0)])
+
+    def static(self) -> nn.Module:
+        """Return the same mean: all experts run anyway."""
+        return _Answers(self)
+
+    def _members(self, x: torch.Tensor) -> torch.Tensor:
         features = self.model.extractor(x)
         members = [f(features).softmax(1) for f in self.model.moe.experts.values()]
-        return torch.einsum("hbc,h->bc", torch.stack(members), self.weights)
+        return torch.stack(members)
 
 
 class GatedMixture(nn.Module):
-    """The mixture with its gate, where the gate is the server's to use.
+    """The mixture with its gate: a device's own, or a gate that is the server's to use.
 
     Parameters
     ----------
     model : MoEModel
-        Holding all experts, gate loaded.
+        Gate loaded; holds all experts that may answer.
     """
 
     def __init__(self, model: MoEModel) -> None:
@@ -55,3 +139,25 @@ class GatedMixture(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map inputs (B, *input_shape) to class probabilities (B, C)."""
         return self.model(x).logits.softmax(1)
+
+    def answer(self, x: torch.Tensor) -> Answer:
+        """Name the expert the gate trusts most."""
+        routed = self.model(x)
+        held_ids = self.model.moe.held_ids
+        return Answer(routed.logits.softmax(1), held_ids[routed.held_probs.argmax(1)])
+
+    def static(self) -> nn.Module:
+        """Return the mixture with every expert computed and the others masked."""
+        return StaticMixture(self.model)
+
+
+class _Answers(nn.Module):
+    """A mixture whose answer has static shapes already, called by it."""
+
+    def __init__(self, mixture: UsageMixture) -> None:
+        super().__init__()
+        self.mixture = mixture
+
+    def forward(self, x: torch.Tensor) -> Answer:
+        """Map inputs (B, *input_shape) to probabilities and experts."""
+        return self.mixture.answer(x)

@@ -136,7 +136,8 @@ class MoELayer(nn.Module):
         self, x_BD: torch.Tensor, gate_input: torch.Tensor | None = None
     ) -> Routed:
         """Route features (B, D); the gate may look at other features than experts."""
-        x_BD = self.scale * x_BD
+        if self.scale != 1:
+            x_BD = self.scale * x_BD
         gate_BE = self.gate(x_BD if gate_input is None else gate_input)
         # Selecting the held columns equals masking the others with -inf before the
         # softmax, without computing the masked ones.

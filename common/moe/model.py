@@ -130,7 +130,8 @@ def unpack_into(module: nn.Module, vector: Vector, name: str = "part") -> None:
     size = sum(value.numel() for _, value in tensors)
     if vector.shape != (size,):
         raise ValueError(f"{name} has shape {vector.shape}, expected ({size},)")
-    source = torch.from_numpy(np.ascontiguousarray(vector, dtype=np.float32))
+    # A copy: what came in a message is read-only, and torch would warn.
+    source = torch.from_numpy(np.array(vector, dtype=np.float32))
     start = 0
     for _, value in tensors:
         stop = start + value.numel()

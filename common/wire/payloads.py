@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from flwr.app import ConfigRecord
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.moe.layer import Mixes
 from common.moe.model import EXTRACTOR, GATE, expert_part
+from common.wire.codec import Dtype
 
 PROTOCOL: Literal[2] = 2
 
@@ -20,6 +21,9 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Loss = Annotated[float, Field(ge=0, lt=float("inf"))]
 Seconds = Annotated[float, Field(ge=0, lt=float("inf"))]
+PartName = Annotated[str, Field(pattern=r"^[\w.]{1,100}$")]
+Version = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""Which values a part has: a hash of it as it travels, so equal means equal bits."""
 
 
 class WireError(ValueError):
@@ -96,6 +100,14 @@ class TrainOrder(Payload):
         Extra terms of the local objective: mu/2 ||w - w_t||^2 (FedProx), the weight of
         the gate's entropy (FedMix; negative rewards a spread gate), and the weight of
         -log of the gate's mass on the experts sent (anchors of FedJETs).
+    download_dtype, upload_dtype : {"float32", "float16", "int8"}
+        How the parts sent are encoded, and how the deltas shall be
+        (:mod:`common.wire.codec`).
+    merged_round : int
+        Round of the client's last upload that was merged, 0 if none was: what that
+        one left out by quantising belongs to this one.
+    cached_parts, cached_versions : list of str
+        Parts that are not sent because the client said it holds that version.
     """
 
     run: Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")]
@@ -115,6 +127,17 @@ class TrainOrder(Payload):
     proximal: Annotated[float, Field(ge=0)] = 0.0
     gate_entropy: float = 0.0
     gate_supervision: Annotated[float, Field(ge=0)] = 0.0
+    download_dtype: Dtype = "float32"
+    upload_dtype: Dtype = "float32"
+    merged_round: Count = 0
+    cached_parts: list[str] = []
+    cached_versions: list[Version] = []
+
+    @model_validator(mode="after")
+    def _versions_match(self) -> Self:
+        if len(self.cached_parts) != len(self.cached_versions):
+            raise ValueError("cached-versions must have one entry per cached part")
+        return self
 
     def returned_parts(self) -> list[str]:
         """Names of the parts a correct reply to this order carries."""
@@ -158,6 +181,8 @@ class TrainReport(Payload):
         What the device can hold now, as in :class:`QueryReply`.
     memory_peak : int or None
         Most memory the device's process has had; None for a virtual client.
+    holds : list of str
+        Versions of the parts in the device's cache; empty without ``expert-cache``.
     """
 
     server_round: Count
@@ -180,6 +205,23 @@ class TrainReport(Payload):
     memory_available: Count | None = None
     memory_peak: Count | None = None
     expert_cap: Count = 0
+    holds: list[Version] = []
+
+
+class Lacks(Payload):
+    """A client's answer when it has lost a part it was to take from its cache.
+
+    It trained nothing; the server sends it everything.
+
+    Attributes
+    ----------
+    parts : list of str
+        What was not there, or not in the version ordered.
+    """
+
+    server_round: Count
+    client: Annotated[str, Field(min_length=1, max_length=200)]
+    parts: Annotated[list[PartName], Field(min_length=1)]
 
 
 class QueryReply(Payload):

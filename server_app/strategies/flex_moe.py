@@ -92,7 +92,12 @@ class FlexMoE(FitnessStrategy):
         )
         solution = self._solve(
             AssignmentProblem(
-                self.fitness_of(view), view.budgets, bounds.lower, bounds.upper
+                self.fitness_of(view),
+                view.budgets,
+                bounds.lower,
+                bounds.upper,
+                previous=view.previous,
+                switching_cost=rules.switching_cost,
             )
         )
         notes = list(solution.relaxed)
@@ -120,6 +125,8 @@ class FlexMoE(FitnessStrategy):
                 lower,
                 upper,
                 load_weights=view.availability,
+                previous=view.previous,
+                switching_cost=rules.switching_cost,
             )
         )
         return Plan(

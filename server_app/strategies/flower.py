@@ -136,7 +136,7 @@ class FlowerStrategy(ExpertStrategy):
         orders: dict[int, Mapping[str, Any]] = {}
         for row, message in self._sent.items():
             if not any(r is arrays for r in message.content.array_records.values()):
-                content[row] = wire.decode_arrays(message.content, from_flower=True)
+                content[row] = wire.decode_flower_arrays(message.content)
             orders[row] = {"proximal": wire.flower_config(message.content)[1]}
         return Plan(
             assignment=np.isin(view.clients, list(self._sent))[:, None],
@@ -147,7 +147,7 @@ class FlowerStrategy(ExpertStrategy):
     def merge(self, reply: Reply) -> None:
         """Keep the reply in the form Flower's strategies expect: weights, metrics."""
         message = self._sent[reply.client]
-        sent = wire.decode_arrays(message.content, from_flower=True)
+        sent = wire.decode_flower_arrays(message.content)
         weights = {part: sent[part] + delta for part, delta in reply.deltas.items()}
         content = wire.encode_flower_reply(
             weights,

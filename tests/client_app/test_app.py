@@ -48,9 +48,7 @@ def ask(
 ) -> tuple[wire.TrainReport, dict[str, Vector], Message]:
     parts = ["extractor", *(f"expert.{e}" for e in order.experts)]
     vectors = spec.initial(3, parts)
-    content = wire.encode_order(
-        order, {name: wire.pack_array(vector) for name, vector in vectors.items()}
-    )
+    content = wire.encode_order(order, wire.pack(vectors))
     [reply] = grid.send_and_receive([Message(content, node, "train")])
     assert not reply.has_error(), reply.error.reason
     return (*wire.decode_report(reply.content), reply)
@@ -206,7 +204,7 @@ def test_flowers_own_strategies_get_the_dense_model(
     content["config"] = ConfigRecord({"server-round": 1})
     [reply] = grid.send_and_receive([Message(content, 1, "train")])
     assert not reply.has_error(), reply.error.reason
-    received = wire.decode_arrays(reply.content)
+    received = wire.decode_flower_arrays(reply.content)
     assert set(received) == {"extractor", "expert.0"}
     assert not np.array_equal(received["expert.0"], vectors["expert.0"])
     [metrics] = reply.content.metric_records.values()

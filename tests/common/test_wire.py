@@ -7,7 +7,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from common import wire
-from common.wire import TrainOrder, TrainReport, WireError
+from common.moe import Layout
+from common.wire import Lacks, TrainOrder, TrainReport, WireError
 
 ORDER = TrainOrder(
     run="r", server_round=3, experts=[1, 4], num_experts=8, top_k=1, evaluate=True
@@ -34,16 +35,14 @@ def deltas() -> dict[str, Any]:
 
 def test_an_order_survives_the_wire() -> None:
     vectors = {"extractor": np.arange(4, dtype=np.float32)}
-    content = wire.encode_order(
-        ORDER, {name: wire.pack_array(vector) for name, vector in vectors.items()}
-    )
-    order, received = wire.decode_order(content)
-    assert order == ORDER
+    content = wire.encode_order(ORDER, wire.pack(vectors))
+    assert wire.decode_order(content) == ORDER
+    received = wire.unpack(wire.arrays_of(content))
     np.testing.assert_array_equal(received["extractor"], [0, 1, 2, 3])
 
 
 def test_a_report_survives_the_wire() -> None:
-    content = wire.encode_report(report(client_local=0.25), deltas())
+    content = wire.encode_report(report(client_local=0.25), wire.pack(deltas()))
     received, vectors = wire.decode_report(content)
     assert received == report(client_local=0.25)
     assert received.client_global is None
@@ -52,7 +51,7 @@ def test_a_report_survives_the_wire() -> None:
 
 
 def test_flower_finds_one_array_record_and_one_weight() -> None:
-    content = wire.encode_report(report(), deltas())
+    content = wire.encode_report(report(), wire.pack(deltas()))
     assert len(content.array_records) == 1
     assert [dict(r) for r in content.metric_records.values()] == [{"num-examples": 10}]
 
@@ -76,7 +75,7 @@ def test_flower_finds_one_array_record_and_one_weight() -> None:
 def test_a_malformed_report_is_refused_by_name(
     key: str, value: object, said: str
 ) -> None:
-    content = wire.encode_report(report(), deltas())
+    content = wire.encode_report(report(), wire.pack(deltas()))
     content.config_records[wire.REPORT][key] = value  # type: ignore[assignment]
     with pytest.raises(WireError, match=said) as caught:
         wire.decode_report(content)
@@ -135,7 +134,7 @@ def test_message_bytes_count_arrays_and_scalars(task_identity: None) -> None:
     from flwr.app import Message
 
     content = wire.encode_order(
-        ORDER, {"extractor": wire.pack_array(np.zeros(1000, np.float32))}
+        ORDER, wire.pack({"extractor": np.zeros(1000, np.float32)})
     )
     message = Message(content, 1, "train")
     # 4000 bytes of values, 128 of the .npy header, and an order of a few hundred.
@@ -164,7 +163,63 @@ def test_only_a_message_of_flowers_own_strategies_may_be_float64() -> None:
     values = np.array([1.0, 1e-3])
     content = RecordDict({"arrays": ArrayRecord({"extractor": Array(values)})})
     with pytest.raises(WireError, match="float64"):
-        wire.decode_arrays(content)
-    [vector] = wire.decode_arrays(content, from_flower=True).values()
+        wire.unpack(wire.arrays_of(content))
+    [vector] = wire.decode_flower_arrays(content).values()
     assert vector.dtype == np.float32
     np.testing.assert_array_equal(vector, values.astype(np.float32))
+
+
+def test_a_client_says_what_its_cache_lacks() -> None:
+    lacks = Lacks(server_round=3, client="client-0", parts=["extractor", "expert.4"])
+    content = wire.encode_lacks(lacks)
+    assert wire.decode_lacks(content) == lacks
+    assert wire.decode_lacks(wire.encode_report(report(), {})) is None
+    for key, value in (("parts", []), ("parts", ["a\nb"]), ("server-round", -1)):
+        content = wire.encode_lacks(lacks)
+        content.config_records["lacks"][key] = value
+        with pytest.raises(WireError, match=key):
+            wire.decode_lacks(content)
+
+
+def test_an_order_names_a_version_for_every_part_it_leaves_out() -> None:
+    with pytest.raises(ValueError, match="one entry per cached part"):
+        TrainOrder(**{**ORDER.model_dump(), "cached_parts": ["extractor"]})
+    with pytest.raises(ValueError, match=r"cached.versions"):
+        TrainOrder(
+            **{
+                **ORDER.model_dump(),
+                "cached_parts": ["extractor"],
+                "cached_versions": ["../../../etc/psw"],
+            }
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_an_encoded_report_is_read_by_the_packing_of_its_order(
+    dtype: wire.Dtype,
+) -> None:
+    layouts: dict[str, Layout] = {
+        "extractor": (("weight", (2, 1)), ("bias", (2,))),
+        "expert.1": (("weight", (2, 1)),),
+        "expert.4": (("weight", (2, 1)),),
+    }
+    packing = wire.Packing(dtype=dtype, layouts=layouts)
+    values = {name: np.arange(size, dtype=np.float32) for name, size in SIZES.items()}
+    content = wire.encode_report(report(), wire.pack(values, packing))
+    received, vectors = wire.decode_report(content, packing)
+    wire.check_report(ORDER, received, vectors, SIZES)
+    for name, value in values.items():
+        np.testing.assert_allclose(vectors[name], value, atol=1e-3)
+    with pytest.raises(WireError, match="expected a flat float32"):
+        wire.decode_report(content)
+    with pytest.raises(WireError, match="expected a flat uint8"):
+        wire.decode_report(wire.encode_report(report(), wire.pack(values)), packing)
+    wrong = wire.Packing(dtype=dtype, layouts={**layouts, "expert.4": (("w", (9, 9)),)})
+    with pytest.raises(WireError, match=r"expert\.4.*bytes, expected"):
+        wire.decode_report(content, wrong)
+
+
+def test_equal_versions_are_equal_bits() -> None:
+    first, second = np.zeros(4, np.float32), np.array([0, 0, 0, 1e-45], np.float32)
+    versions = [wire.version(wire.pack({"a": v})["a"]) for v in (first, first, second)]
+    assert versions[0] == versions[1] != versions[2]

@@ -79,7 +79,7 @@ def chaos_app(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        order, _ = wire.decode_order(message.content)
+        order = wire.decode_order(message.content)
         client = f"client-{context.node_config['partition-id']}"
         rng = stream(seed, "chaos", order.server_round, order.attempt, client)
         if rng.random() >= chance:

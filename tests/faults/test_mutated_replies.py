@@ -13,12 +13,18 @@ import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from common import wire
+from common.moe import Layout
 from common.wire import TrainOrder, TrainReport, WireError
 
 MUTATIONS = 10_000
 ORDER = TrainOrder(
     run="r", server_round=5, experts=[1, 4], num_experts=6, top_k=1, report_gate=True
 )
+LAYOUTS: dict[str, Layout] = {
+    "extractor": (("weight", (2, 5)), ("bias", (2,))),
+    "expert.1": (("weight", (2, 2)), ("bias", (2,))),
+    "expert.4": (("weight", (2, 2)), ("bias", (2,))),
+}
 SIZES = {"extractor": 12, "expert.1": 6, "expert.4": 6}
 REPORT = TrainReport(
     server_round=5,
@@ -65,7 +71,11 @@ def mutated_array(rng: random.Random, array: Array) -> Array:
     elif kind == 4:
         return Array(array.numpy().reshape(rng.choice([(-1, 1), (1, -1), (2, -1)])))
     else:
-        return Array(vector(rng, rng.choice([0, 1, array.shape[0], 13]) or 1))
+        size = rng.choice([0, 1, array.shape[0], 13]) or 1
+        if array.dtype == "uint8" and rng.random() < 0.8:
+            # Any bytes of the right length: scales and exact values are floats.
+            return Array(np.frombuffer(rng.randbytes(array.shape[0]), np.uint8))
+        return Array(vector(rng, size))
     shape = array.shape if rng.random() < 0.7 else (rng.randrange(20),)
     stype = array.stype if rng.random() < 0.9 else "other"
     return Array(array.dtype, shape, stype, bytes(data))
@@ -136,17 +146,21 @@ def breach(report: TrainReport, deltas: dict[str, Any]) -> str | None:
     return None
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("seed", range(4))
-def test_no_mutated_reply_that_breaks_the_contract_is_accepted(seed: int) -> None:
+def test_no_mutated_reply_that_breaks_the_contract_is_accepted(
+    seed: int, dtype: wire.Dtype
+) -> None:
     rng = random.Random(seed)
+    packing = wire.Packing(dtype=dtype, layouts=LAYOUTS)
     accepted = rejected = 0
     for _ in range(MUTATIONS // 4):
         deltas = {name: np.zeros(size, np.float32) for name, size in SIZES.items()}
-        content = wire.encode_report(REPORT, deltas)
+        content = wire.encode_report(REPORT, wire.pack(deltas, packing))
         for _ in range(rng.choice([1, 1, 2, 3])):
             mutate(rng, content)
         try:
-            report, received = wire.decode_report(content)
+            report, received = wire.decode_report(content, packing)
             wire.check_report(ORDER, report, received, SIZES)
         except WireError as error:
             assert "\n" not in str(error)

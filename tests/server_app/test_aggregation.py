@@ -52,8 +52,8 @@ def test_any_order_gives_the_same_bits_and_the_true_mean(
 
 def test_vectors_longer_than_a_chunk() -> None:
     rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(3, 100_001)).astype(np.float32)
-    mean = ExactMean(100_001)
+    vectors = rng.normal(size=(3, 600_001)).astype(np.float32)
+    mean = ExactMean(600_001)  # several threads, where there are cores
     for vector, weight in zip(vectors, (1, 2, 5), strict=True):
         mean.add(vector, weight)
     expected = np.average(vectors.astype(np.float64), axis=0, weights=[1, 2, 5])
@@ -92,8 +92,28 @@ def test_fractional_weights_are_order_free_too() -> None:
         forward.add(vector, weight)
     for vector, weight in zip(vectors[::-1], weights[::-1], strict=True):
         backward.add(vector, weight)
-    assert forward.mean() == backward.mean()
-    assert forward.mean() == pytest.approx(np.average(range(5), weights=weights), 1e-4)
+    mean = forward.mean()
+    assert mean is not None
+    np.testing.assert_array_equal(mean, backward.mean())
+    assert mean == pytest.approx(np.average(range(5), weights=weights), 1e-4)
+    assert forward.mean() is None  # used up
+
+
+def test_rounding_by_bits_and_by_rint_agree() -> None:
+    # A weighted value of 2**18 and more leaves the quick path; both are in one sum.
+    rng = np.random.default_rng(3)
+    small = rng.normal(scale=0.01, size=501).astype(np.float32)
+    half = np.array([0.5, 1.5, -0.5, -2.5] * 125 + [0], np.float32)
+    half *= np.float32(2**-32)
+    large = rng.normal(scale=1e5, size=501).astype(np.float32)
+    mean = ExactMean(501)
+    total = np.zeros(501, dtype=object)
+    for vector, weight in ((small, 37), (half, 1), (large, 11), (-small, 3)):
+        mean.add(vector, weight)
+        grid = np.rint(vector.astype(np.float64) * weight * 2.0**32)
+        total += [int(value) for value in grid]
+    expected = [value / (2.0**32 * 52) for value in total]
+    np.testing.assert_array_equal(mean.mean(), np.array(expected, np.float32))
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Array, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from safetensors.numpy import load_file
 
@@ -151,7 +151,7 @@ def test_a_bad_reply_is_rejected_with_its_reason_and_not_merged(
         content.config_records[wire.REPORT][key] = value
         # Would show in the merged model if it were used.
         for name, array in content.array_records[wire.ARRAYS].items():
-            content.array_records[wire.ARRAYS][name] = wire.pack_array(
+            content.array_records[wire.ARRAYS][name] = Array(
                 np.full(array.shape, 1e3, np.float32)
             )
 

@@ -12,11 +12,12 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 5
 
-# Strategies that ship different things: experts, a shared gate, own mixtures, windows.
+# Strategies that ship different things (experts, a shared gate, own mixtures, windows),
+# in different encodings.
 CONFIGS = {
-    "flex-moe": "",
+    "flex-moe": 'upload-dtype="int8" download-dtype="int8" expert-cache=true',
     "fed-moe": "reserved-samples=100",
-    "fedjets": "",
+    "fedjets": 'upload-dtype="float16" expert-cache=true',
     "fedrolex": "",
 }
 

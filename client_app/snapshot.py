@@ -1,0 +1,124 @@
+"""What a device ends up with, on its disk: the model it trained last, gate included.
+
+``<state-dir>/<run>/<client>/model.safetensors``, replaced after every training round in
+one piece: extractor, experts and gate of one moment, with all that is needed to predict
+with them (shape, input, run, round). It never leaves the device.
+
+Not here: gates a round starts from (``client_app.gates``).
+"""
+
+import json
+from collections.abc import Hashable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from client_app.store import Store
+from common.inputs import Inputs
+from common.moe import ModelSpec, MoEModel
+from common.moe.ensemble import GatedMixture
+from common.serving.servable import Servable, SourceError
+
+FILE = "model.safetensors"
+FORMAT = "expertfleet-device-1"
+
+
+def save_snapshot(
+    store: Store,
+    client: str,
+    *,
+    run: str,
+    server_round: int,
+    model: MoEModel,
+    inputs: Inputs,
+) -> None:
+    """Keep what this round ended with."""
+    facts = {
+        "run": run,
+        "client": client,
+        "round": server_round,
+        "spec": asdict(model.spec),
+        "inputs": inputs.facts(),
+        "experts": [int(key) for key in model.moe.experts],
+    }
+    metadata = {"format": FORMAT, "facts": json.dumps(facts)}
+    store.write(FILE, save(model.vectors(model.parts()), metadata=metadata))
+
+
+class DeviceSource:
+    """The newest model below a device's state directory.
+
+    Parameters
+    ----------
+    state_dir : Path
+    run, client : str or None
+        Only of this run or client; whichever was trained last if left out.
+    """
+
+    def __init__(
+        self, state_dir: Path, run: str | None = None, client: str | None = None
+    ) -> None:
+        self._state_dir, self._run, self._client = state_dir, run, client
+
+    def version(self) -> Hashable:
+        """Return which file it is and when it was written; SourceError if none."""
+        return self._newest()
+
+    def load(self) -> Servable:
+        """Build the model with its own gate.
+
+        Raises
+        ------
+        SourceError
+            If there is none, or its file is damaged.
+        """
+        path, *_ = self._newest()
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise ValueError(f"it is not of format {FORMAT!r}")
+                facts: dict[str, Any] = json.loads(metadata["facts"])
+                inputs = Inputs.from_facts(facts["inputs"])
+                shape = inputs.input_shape
+                spec = ModelSpec(**{**facts["spec"], "input_shape": shape})
+                model = spec.build(facts["experts"])
+                # Part by part: a second copy of them all might not fit.
+                for part in model.parts():
+                    model.load({part: file.get_tensor(part)})
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise SourceError(f"{path} cannot be used: {error}") from None
+        return Servable(
+            predictor=GatedMixture(model),
+            inputs=inputs,
+            run=facts["run"],
+            server_round=facts["round"],
+            experts=tuple(facts["experts"]),
+        )
+
+    def _newest(self) -> tuple[Path, int, int]:
+        run, client = self._run or "*", self._client or "*"
+        found = []
+        for path in self._state_dir.glob(f"{run}/{client}/{FILE}"):
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            found.append((path, stat.st_mtime_ns, stat.st_ino))
+        if not found:
+            wanted = f"{self._state_dir}/{run}/{client}/{FILE}"
+            raise SourceError(
+                f"no trained model at {wanted}: a device keeps one when it trains with "
+                "state-dir set"
+            )
+        clients = sorted({path.parent.name for path, *_ in found})
+        if len(clients) > 1:
+            raise SourceError(
+                f"{self._state_dir} has models of {len(clients)} clients: choose one "
+                f"with --client ({', '.join(clients[:5])}"
+                f"{', ...' if len(clients) > 5 else ''})"
+            )
+        return max(found, key=lambda item: item[1])

@@ -1,0 +1,110 @@
+"""From a message to the vectors a client trains, and from deltas to its reply.
+
+Encodings, the cache and error feedback meet here; each is in a module of its own.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from flwr.app import Array, RecordDict
+
+from client_app.cache import PartCache
+from client_app.residuals import KEPT, Residuals, pack_with_feedback
+from client_app.store import DirectoryStore, Store
+from common import wire
+from common.moe import Layout, ModelSpec, Vector
+from common.wire import Packing, TrainOrder
+
+
+class PartsLackedError(LookupError):
+    """The cache does not hold what the order left to it.
+
+    Attributes
+    ----------
+    parts : list of str
+        What is missing.
+    """
+
+    def __init__(self, parts: list[str]) -> None:
+        super().__init__(f"not in the cache: {', '.join(parts)}")
+        self.parts = parts
+
+
+class Transfer:
+    """What one client receives and sends in one round.
+
+    Parameters
+    ----------
+    order : TrainOrder
+    spec : ModelSpec
+        Shape of the model the order asks for.
+    store : Store
+    cached : bool
+        Whether the client keeps what it is sent.
+    """
+
+    def __init__(
+        self, order: TrainOrder, spec: ModelSpec, store: Store, *, cached: bool
+    ) -> None:
+        self._order = order
+        self._store = store
+        self._cache = PartCache(store) if cached else None
+        self._parts = set(spec.part_names())
+        self._spec = spec
+
+    def _layouts(self, names: Mapping[str, object]) -> dict[str, Layout]:
+        return {name: self._spec.layout(name) for name in names if name in self._parts}
+
+    def receive(self, content: RecordDict) -> dict[str, Vector]:
+        """Return the parts of the model: those sent, and those ordered from the cache.
+
+        Raises
+        ------
+        PartsLackedError
+            If the cache does not hold what it should.
+        WireError
+            If an array is not what the order says, or a part is none of the model's.
+        """
+        order = self._order
+        sent = wire.arrays_of(content)
+        if strangers := sorted(sent.keys() - self._parts):
+            raise wire.WireError(f"parts that are not of the model: {strangers}")
+        recalled = self._cache.recall(order) if self._cache is not None else {}
+        if lacking := [name for name in order.cached_parts if name not in recalled]:
+            raise PartsLackedError(lacking)
+        arrays = recalled | sent
+        layouts = self._layouts(arrays)
+        vectors = wire.unpack(
+            arrays, Packing(dtype=order.download_dtype, layouts=layouts)
+        )
+        if self._cache is not None:
+            self._cache.keep(order, sent)
+        return vectors
+
+    def holds(self) -> list[str]:
+        """Return the versions in the cache, for the report."""
+        return [] if self._cache is None else self._cache.versions()
+
+    def send(
+        self, deltas: Mapping[str, Vector], rng: np.random.Generator
+    ) -> dict[str, Array]:
+        """Return the packed deltas, encoded as the order asks.
+
+        Parameters
+        ----------
+        rng : Generator
+            Of the stochastic rounding.
+        """
+        order = self._order
+        if order.upload_dtype == "float32":
+            return wire.pack(deltas)
+        # In memory, only the last round can be repeated.
+        kept = KEPT if isinstance(self._store, DirectoryStore) else 2
+        return pack_with_feedback(
+            deltas,
+            Packing(dtype=order.upload_dtype, layouts=self._layouts(deltas)),
+            residuals=Residuals(self._store, kept=kept),
+            server_round=order.server_round,
+            merged_round=order.merged_round,
+            rng=rng,
+        )

@@ -1,0 +1,157 @@
+"""Exported files answer as torch does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from common.data import Normaliser
+from common.inputs import Inputs
+from common.moe import ModelSpec
+from common.moe.backbones import BACKBONES
+from common.moe.ensemble import GatedMixture, UsageMixture
+from common.serving.export import (
+    OPSET,
+    ExportError,
+    Run,
+    executorch_runner,
+    export_executorch,
+    export_onnx,
+    onnx_runner,
+)
+from common.serving.servable import Servable
+from tests.common.serving.support import images, make_servable
+
+pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
+import onnx
+
+SHAPES = {"mlp": (1, 8, 8)}
+
+
+def servable_of(backbone: str, *, gated: bool, **changes: object) -> Servable:
+    shape = SHAPES.get(backbone, (3, 16, 16))
+    fields = {"num_experts": 5, "expert_hidden": 8, "top_k": 2, **changes}
+    spec = ModelSpec(backbone=backbone, input_shape=shape, num_classes=7, **fields)  # type: ignore[arg-type]
+    held = (1, 3, 4)
+    model = spec.build(held, seed=1)
+    mean, std = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)) if shape[0] == 3 else ((0.1,), (2,))
+    return Servable(
+        predictor=GatedMixture(model) if gated else UsageMixture(model, [1, 2, 3]),
+        inputs=Inputs(
+            input_shape=shape,
+            num_classes=7,
+            normaliser=Normaliser(scale=255.0, mean=mean, std=std),
+        ),
+        run="r",
+        server_round=3,
+        experts=held,
+    )
+
+
+def check(servable: Servable, run: Run) -> None:
+    """Run the file on other samples, in other numbers than it was exported with."""
+    rng = np.random.default_rng(5)
+    for count in (1, 9):
+        x = rng.integers(0, 256, (count, *servable.inputs.input_shape))
+        probabilities, experts = run(x.astype(np.float32))
+        prepared = servable.inputs.prepare(x.astype(np.uint8))
+        with torch.inference_mode():
+            expected = servable.predictor(torch.from_numpy(prepared)).numpy()
+        np.testing.assert_allclose(probabilities, expected, atol=1e-4)
+        assert experts.tolist() == servable.predict(x.astype(np.uint8)).experts.tolist()
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_onnx_equals_torch_on_every_backbone(backbone: str, tmp_path: Path) -> None:
+    servable = servable_of(backbone, gated=True)
+    path = tmp_path / "deep" / "model.onnx"
+    written = export_onnx(servable, path)
+    assert written.difference <= 1e-4
+    assert written.nbytes == path.stat().st_size
+    check(servable, onnx_runner(path))
+
+
+@pytest.mark.parametrize("changes", [{"mixes": "probabilities"}, {"common_gate": True}])
+def test_onnx_equals_torch_on_other_mixtures(
+    changes: dict[str, object], tmp_path: Path
+) -> None:
+    servable = servable_of("mlp", gated=True, **changes)
+    export_onnx(servable, tmp_path / "m.onnx")
+    check(servable, onnx_runner(tmp_path / "m.onnx"))
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_executorch_equals_torch_on_every_backbone(
+    backbone: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("executorch", reason="the package executorch is not installed")
+    servable = servable_of(backbone, gated=True)
+    written = export_executorch(servable, tmp_path / "m.pte")
+    assert written.difference <= 1e-4
+    check(servable, executorch_runner(written.path))
+
+
+def test_the_servers_mixture_and_batch_norm(tmp_path: Path) -> None:
+    servable = servable_of("resnet8", gated=False, norm="batch")
+    export_onnx(servable, tmp_path / "m.onnx")
+    check(servable, onnx_runner(tmp_path / "m.onnx"))
+
+
+def test_the_file_says_what_it_is_and_nothing_of_where_it_was_made(
+    tmp_path: Path,
+) -> None:
+    export_onnx(servable_of("mlp", gated=True), tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    onnx.checker.check_model(model)
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
+    assert {p.key: p.value for p in model.metadata_props} == {
+        "run": "r",
+        "round": "3",
+        "held-experts": "1,3,4",
+    }
+    [x] = model.graph.input
+    dims = [d.dim_param or d.dim_value for d in x.type.tensor_type.shape.dim]
+    assert (x.name, dims) == ("x", ["batch", 1, 8, 8])
+    assert [o.name for o in model.graph.output] == ["probabilities", "experts"]
+    assert str(Path(__file__).parents[3]).encode() not in model.SerializeToString()
+
+
+def test_int8_is_smaller_and_nearly_the_same(tmp_path: Path) -> None:
+    servable = servable_of("cnn", gated=True)
+    x = np.random.default_rng(0).integers(0, 256, (48, 16, 16, 3)).astype(np.uint8)
+    plain = export_onnx(servable, tmp_path / "m.onnx")
+    small = export_onnx(servable, tmp_path / "m8.onnx", x)
+    assert small.nbytes < 0.45 * plain.nbytes
+    assert small.samples == 48
+    assert small.difference < 0.05
+    assert small.agreement > 0.8
+    # The gate decides who answers: it stays in float.
+    names = {i.name: i.data_type for i in onnx.load(small.path).graph.initializer}
+    assert names["mixture.model.moe.gate.weight"] == onnx.TensorProto.FLOAT
+
+
+def test_a_model_that_depends_on_its_data_is_refused_in_one_line(
+    tmp_path: Path,
+) -> None:
+    class Moody(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            wide = torch.ones(len(x), 10) if x.sum() > 3 else torch.zeros(len(x), 10)
+            return wide.softmax(1)
+
+    servable = make_servable(predictor=Moody())
+    with pytest.raises(ExportError, match="Moody of run a-run cannot be exported"):
+        export_onnx(servable, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_file_that_answers_differently_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servable = make_servable()
+    assert servable.predict(images(2)).probabilities.shape == (2, 10)
+    monkeypatch.setattr("common.serving.export.TOLERANCE", -1.0)
+    with pytest.raises(ExportError, match="differs from torch by"):
+        export_onnx(servable, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,25 @@
+"""The README's client, run as it stands against a server."""
+
+import asyncio
+import re
+from contextlib import redirect_stdout
+from io import StringIO
+
+from tests.common.serving.support import Shelf, make_servable, serving
+from tests.conftest import REPOSITORY
+
+
+def test_the_client_in_the_readme_is_answered() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    [code] = re.findall(r"```python\n(import grpc.*?)```", readme, re.DOTALL)
+    assert "127.0.0.1:50051" in code
+    printed = StringIO()
+
+    async def test() -> None:
+        async with serving(Shelf(make_servable())) as server:
+            here = code.replace("127.0.0.1:50051", server.address)
+            with redirect_stdout(printed):
+                await asyncio.to_thread(exec, here, {})
+
+    asyncio.run(asyncio.wait_for(test(), 30))
+    assert re.match(r"\[\d\] \[[023]\] \[\[0\.", printed.getvalue())
