@@ -72,6 +72,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         return _answer_flower(message, session, may_train=may_train)
     started = time.perf_counter()
     order, vectors = wire.decode_order(message.content)
+    session.server_round = order.server_round
     if order.train and may_train:
         session.suffer(order)
     model = ordered_spec(session.spec, order).build(
@@ -197,9 +198,10 @@ def _answer_flower(message: Message, session: Session, *, may_train: bool) -> Me
     parts: Iterable[str] = (EXTRACTOR, expert_part(0))
     model.load(_only(received, parts))
     model.to(session.device)
+    server_round, proximal = wire.flower_config(message.content)
+    session.server_round = server_round
     metrics: dict[str, int | float] = {wire.NUM_EXAMPLES: session.num_examples}
     if may_train:
-        server_round, proximal = wire.flower_config(message.content)
         objective = Objective(proximal=proximal)
         result = _train(model, session, server_round, objective)
         metrics[wire.TRAIN_LOSS] = result.train_loss

@@ -20,6 +20,7 @@ from common.data import (
     load_client_data,
     parse_partition,
     partition_hash,
+    share_moved,
 )
 from common.moe import ModelSpec
 from common.seeding import stream
@@ -39,9 +40,16 @@ class Session:
         ``name``, ``expert-cap``, ``memory-bytes``, ``flops-per-second``,
         ``uplink-bytes-per-second``, ``data-dir`` and ``state-dir`` of this device,
         which win over the run's settings and over what is measured.
+
+    Attributes
+    ----------
+    server_round : int
+        Of the message being handled, set as soon as it is known: drifting data depend
+        on it. 0 outside a round.
     """
 
     def __init__(self, context: Context) -> None:
+        self.server_round = 0
         node = context.node_config
         self.settings = Settings.from_run_config(context.run_config)
         if "data-dir" in node:
@@ -132,6 +140,7 @@ class Session:
             held_out=data.held_out,
             reserved=data.reserved_samples,
             train_samples=data.train_samples,
+            moved=share_moved(self.settings.stress.drift, self.server_round),
         )
 
     @property

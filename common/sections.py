@@ -75,7 +75,7 @@ class DataSettings(Section):
 class ModelSettings(Section):
     """The mixture: its backbone, its experts and how samples are routed."""
 
-    backbone: str = Field("mlp", description="mlp, cnn, resnet8 or resnet18")
+    backbone: str = Field("mlp", description="mlp, cnn-small, cnn, resnet8 or resnet18")
     num_experts: int = Field(8, ge=1, le=4096, description="experts in all, 1 to 4096")
     expert_hidden: int = Field(
         32, ge=1, description="hidden units of one expert, at least 1"
@@ -215,6 +215,9 @@ class StressSettings(Section):
     )
     capacity_error: float = Field(
         0.0, ge=0, lt=1, description="relative error of reported capacities, 0 to <1"
+    )
+    drift: float = Field(
+        0.0, ge=0, le=1, description="share of its data a client hands on per round"
     )
 
 
