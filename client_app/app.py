@@ -102,13 +102,16 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         for name, vector in trained.items():
             vector -= vectors[name]
         deltas = trained
+        if order.keep_share is not None:
+            share = np.float32(order.keep_share)
+            model.load({name: vectors[name] + share * deltas[name] for name in deltas})
     report = wire.TrainReport(
         server_round=order.server_round,
         client=session.client,
         code_hash=code_hash(),
         num_examples=session.num_examples,
         **_statistics(result, order),
-        **(_accuracies(model, session) if order.evaluate else {}),
+        **(_accuracies(model, session, order.label_prior) if order.evaluate else {}),
         seconds_train=seconds,
         seconds_total=time.perf_counter() - started,
         expert_cap=session.reported_capacity,
@@ -184,9 +187,13 @@ def _statistics(result: LocalResult | None, order: wire.TrainOrder) -> dict[str,
     return statistics
 
 
-def _accuracies(model: MoEModel, session: Session) -> dict[str, Any]:
+def _accuracies(
+    model: MoEModel, session: Session, label_prior: float | None = None
+) -> dict[str, Any]:
+    # The global test set has another label mix: the client's own must not enter there.
+    shift = session.log_label_frequencies() * label_prior if label_prior else None
     return {
-        "client_local": accuracy(model, *session.held_out_tensors()),
+        "client_local": accuracy(model, *session.held_out_tensors(), shift),
         "client_global": accuracy(model, *session.test_tensors()),
     }
 

@@ -163,6 +163,16 @@ class Session:
             )
         )
 
+    def log_label_frequencies(self) -> torch.Tensor:
+        """Return the log of the local training labels' frequencies, shape (C,).
+
+        Half a sample is added to every class (Krichevsky and Trofimov, 1981): one that
+        is not here is unlikely, not impossible.
+        """
+        counts = np.bincount(self.data.y_train, minlength=self.data.num_classes) + 0.5
+        frequencies = np.log(counts / counts.sum()).astype(np.float32)
+        return torch.from_numpy(frequencies).to(self.device)
+
     def train_tensors(self) -> Tensors:
         """Return local training inputs (n, *input_shape) and labels (n,)."""
         return self._tensors(self.data.x_train, self.data.y_train)

@@ -203,12 +203,26 @@ def train(
 
 
 @torch.inference_mode()
-def accuracy(model: MoEModel, x: torch.Tensor, y: torch.Tensor) -> float:
-    """Return the share of samples the mixture classifies correctly."""
+def accuracy(
+    model: MoEModel,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    shift: torch.Tensor | None = None,
+) -> float:
+    """Return the share of samples the mixture classifies correctly.
+
+    Parameters
+    ----------
+    shift : Tensor, shape (C,), optional
+        Added to the logits of every sample.
+    """
     model.eval()
     correct = 0
     for images, labels in zip(
         x.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True
     ):
-        correct += int((model(images).logits.argmax(1) == labels).sum())
+        logits = model(images).logits
+        if shift is not None:
+            logits = logits + shift
+        correct += int((logits.argmax(1) == labels).sum())
     return correct / len(y)

@@ -75,7 +75,7 @@ class DataSettings(Section):
 class ModelSettings(Section):
     """The mixture: its backbone, its experts and how samples are routed."""
 
-    backbone: str = Field("mlp", description="mlp, cnn-small, cnn, resnet8 or resnet18")
+    backbone: str = Field("mlp", description="mlp, cnn, resnet8 or resnet18")
     num_experts: int = Field(8, ge=1, le=4096, description="experts in all, 1 to 4096")
     expert_hidden: int = Field(
         32, ge=1, description="hidden units of one expert, at least 1"
@@ -240,6 +240,9 @@ class RunSettings(Section):
     )
     keep_checkpoints: int = Field(
         3, ge=1, description="checkpoints kept of a run, at least 1"
+    )
+    sinks: str = Field(
+        "", description="where scalars go as well: tensorboard, mlflow, wandb"
     )
 
     def parsed_strategy_options(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``python -m server_app``: run in this process, run under Flower, keep a fleet."""
+"""``python -m server_app``: run here or under Flower, keep a fleet, report."""
 
 import argparse
 import sys
@@ -8,6 +8,7 @@ from importlib import import_module
 # Modules with add_arguments(parser) and main(args); loaded only when asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("server_app.simulate", "run in this process, without Ray"),
+    "report": ("server_app.report.command", "write a run's report, or compare runs"),
     "strategies": ("server_app.list_strategies", "list the strategies there are"),
     "flwr-run": ("server_app.launcher.run", "run `flwr run` on a SuperLink of its own"),
     "fleet": ("server_app.provisioning.command", "keys and certificates of devices"),

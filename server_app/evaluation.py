@@ -1,10 +1,19 @@
-"""What the server can measure by itself: its own predictor on the global test set."""
+"""What the server can measure by itself, on the global test set.
 
+Its own predictor, and what each expert alone recognises. The experts are those of the
+global model, without any gate.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, MetricRecord
+from numpy.typing import NDArray
 
 from common.config import Settings
 from common.data import Dataset
+from common.moe import GATE, MoEModel
 from common.shape import test_samples
 from server_app.strategies.base import ExpertStrategy
 
@@ -21,13 +30,20 @@ class ServerEvaluation:
     dataset : Dataset
     settings : Settings
         ``test-samples`` limits the global test set.
+    learned : callable, optional
+        Is given what each expert recognises, shape (E, K), see :func:`expert_recall`.
     """
 
     def __init__(
-        self, strategy: ExpertStrategy, dataset: Dataset, settings: Settings
+        self,
+        strategy: ExpertStrategy,
+        dataset: Dataset,
+        settings: Settings,
+        learned: Callable[[NDArray[np.float64]], None] | None = None,
     ) -> None:
         x, y = test_samples(settings, dataset)
         self._strategy = strategy
+        self._learned = learned
         self._x = torch.from_numpy(dataset.normalise(x))
         self._y = torch.from_numpy(y.copy())
 
@@ -38,4 +54,37 @@ class ServerEvaluation:
         correct = 0
         for x, y in zip(self._x.split(BATCH), self._y.split(BATCH), strict=True):
             correct += int((model(x).argmax(1) == y).sum())
+        if self._learned is not None:
+            experts = self._strategy.full_model().eval()
+            # A strategy may keep its experts in another form (Fed-MoE).
+            if experts.parts().keys() - {GATE} <= self._strategy.model.keys():
+                self._learned(expert_recall(experts, self._x, self._y))
         return MetricRecord({"server_global": correct / len(self._y)})
+
+
+def expert_recall(
+    model: MoEModel, x: torch.Tensor, y: torch.Tensor
+) -> NDArray[np.float64]:
+    """Return the share of every class that each expert alone gets right.
+
+    Parameters
+    ----------
+    model : MoEModel
+        Holding the experts to measure.
+    x : Tensor, shape (n, *input_shape)
+    y : Tensor of int, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (E, K)
+        NaN for a class without samples.
+    """
+    experts, classes = list(model.moe.experts.values()), model.spec.num_classes
+    right = torch.zeros(len(experts), classes, dtype=torch.float64)
+    for inputs, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        features = model.moe.scale * model.extractor(inputs)
+        for row, expert in zip(right, experts, strict=True):
+            hits = labels[expert(features).argmax(1) == labels]
+            row += torch.bincount(hits, minlength=classes)
+    # 0 / 0 is NaN: nothing is known about a class that was not tested.
+    return (right / torch.bincount(y, minlength=classes)).numpy()

@@ -68,30 +68,6 @@ class CNN(nn.Module):
         return self.stages(x).mean(dim=(2, 3))
 
 
-class SmallCNN(nn.Module):
-    """Three 3x3 convolutions of stride 2: a tenth of the CNN's work.
-
-    For studies of many runs on a few processor cores.
-    """
-
-    def __init__(self, input_shape: tuple[int, ...], width: float, norm: Norm) -> None:
-        super().__init__()
-        channels = [scaled(c, width) for c in (16, 32, 64)]
-        self.out_features = channels[-1]
-        stages: list[nn.Module] = []
-        for before, after in zip([input_shape[0], *channels], channels, strict=False):
-            stages += [
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                norm(after),
-                nn.ReLU(),
-            ]
-        self.stages = nn.Sequential(*stages)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (B, C, H, W) to (B, D)."""
-        return self.stages(x).mean(dim=(2, 3))
-
-
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut (He et al., CVPR 2016).
 
@@ -160,7 +136,6 @@ class ResNet(nn.Module):
 BACKBONES: dict[str, Callable[[tuple[int, ...], float, Norm], nn.Module]] = {
     "mlp": MLP,
     "cnn": CNN,
-    "cnn-small": SmallCNN,
     "resnet8": partial(ResNet, stages=((16, 1), (32, 1), (64, 1))),
     "resnet18": partial(ResNet, stages=((64, 2), (128, 2), (256, 2), (512, 2))),
 }

@@ -96,6 +96,12 @@ class TrainOrder(Payload):
         Extra terms of the local objective: mu/2 ||w - w_t||^2 (FedProx), the weight of
         the gate's entropy (FedMix; negative rewards a spread gate), and the weight of
         -log of the gate's mass on the experts sent (anchors of FedJETs).
+    keep_share : float or None
+        Share of its local change the client keeps in the model it uses itself; None
+        keeps all of it. What it returns is the whole change.
+    label_prior : float or None
+        Weight of the log of the client's own label frequencies in what it predicts for
+        its own samples; None adds nothing.
     """
 
     run: Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")]
@@ -115,6 +121,8 @@ class TrainOrder(Payload):
     proximal: Annotated[float, Field(ge=0)] = 0.0
     gate_entropy: float = 0.0
     gate_supervision: Annotated[float, Field(ge=0)] = 0.0
+    keep_share: Share | None = None
+    label_prior: Annotated[float, Field(ge=0)] | None = None
 
     def returned_parts(self) -> list[str]:
         """Names of the parts a correct reply to this order carries."""

@@ -14,7 +14,7 @@ CLIENTS = 5
 
 # Strategies that ship different things: experts, a shared gate, own mixtures, windows.
 CONFIGS = {
-    "flex-moe": "",
+    "flex-moe": "drift=0.3",
     "fed-moe": "reserved-samples=100",
     "fedjets": "",
     "fedrolex": "",
