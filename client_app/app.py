@@ -91,6 +91,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
             gate_entropy=order.gate_entropy,
             gate_supervision=order.gate_supervision,
             proximal=order.proximal,
+            shift=_label_shift(session, order.calibration),
         )
         result = _train(model, session, order.server_round, objective)
         seconds = time.perf_counter() - started
@@ -187,11 +188,15 @@ def _statistics(result: LocalResult | None, order: wire.TrainOrder) -> dict[str,
     return statistics
 
 
+def _label_shift(session: Session, weight: float | None) -> torch.Tensor | None:
+    return session.log_label_frequencies() * weight if weight else None
+
+
 def _accuracies(
     model: MoEModel, session: Session, label_prior: float | None = None
 ) -> dict[str, Any]:
     # The global test set has another label mix: the client's own must not enter there.
-    shift = session.log_label_frequencies() * label_prior if label_prior else None
+    shift = _label_shift(session, label_prior)
     return {
         "client_local": accuracy(model, *session.held_out_tensors(), shift),
         "client_global": accuracy(model, *session.test_tensors()),

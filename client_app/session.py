@@ -24,7 +24,7 @@ from common.data import (
 )
 from common.moe import ModelSpec
 from common.seeding import stream
-from common.shape import dataset_of, model_spec, test_samples
+from common.shape import dataset_of, device_of, model_spec, test_samples
 from common.wire import TrainOrder
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
@@ -63,7 +63,7 @@ class Session:
         self.node = dict(node)
         self.state_dir = str(node.get("state-dir", self.settings.run.state_dir))
         self.memory_cap = int(node.get("memory-bytes", 0))
-        self.device = torch.device("cpu")
+        self.device = device_of(self.settings)
 
     @property
     def owns_machine(self) -> bool:

@@ -114,6 +114,9 @@ class TrainingSettings(Section):
     threads: int = Field(
         1, ge=1, le=256, description="torch threads of one client, 1 to 256"
     )
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="where to compute; auto means a GPU if there is one"
+    )
 
 
 class RoundSettings(Section):

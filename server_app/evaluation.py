@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from common.config import Settings
 from common.data import Dataset
 from common.moe import GATE, MoEModel
-from common.shape import test_samples
+from common.shape import device_of, test_samples
 from server_app.strategies.base import ExpertStrategy
 
 BATCH = 512
@@ -44,18 +44,19 @@ class ServerEvaluation:
         x, y = test_samples(settings, dataset)
         self._strategy = strategy
         self._learned = learned
-        self._x = torch.from_numpy(dataset.normalise(x))
-        self._y = torch.from_numpy(y.copy())
+        self._device = device_of(settings)
+        self._x = torch.from_numpy(dataset.normalise(x)).to(self._device)
+        self._y = torch.from_numpy(y.copy()).to(self._device)
 
     @torch.inference_mode()
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Return the accuracy of the server's predictor after a round."""
-        model = self._strategy.global_model().eval()
+        model = self._strategy.global_model().to(self._device).eval()
         correct = 0
         for x, y in zip(self._x.split(BATCH), self._y.split(BATCH), strict=True):
             correct += int((model(x).argmax(1) == y).sum())
         if self._learned is not None:
-            experts = self._strategy.full_model().eval()
+            experts = self._strategy.full_model().to(self._device).eval()
             # A strategy may keep its experts in another form (Fed-MoE).
             if experts.parts().keys() - {GATE} <= self._strategy.model.keys():
                 self._learned(expert_recall(experts, self._x, self._y))
@@ -80,11 +81,11 @@ def expert_recall(
         NaN for a class without samples.
     """
     experts, classes = list(model.moe.experts.values()), model.spec.num_classes
-    right = torch.zeros(len(experts), classes, dtype=torch.float64)
+    right = torch.zeros(len(experts), classes, dtype=torch.float64, device=y.device)
     for inputs, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
         features = model.moe.scale * model.extractor(inputs)
         for row, expert in zip(right, experts, strict=True):
             hits = labels[expert(features).argmax(1) == labels]
             row += torch.bincount(hits, minlength=classes)
     # 0 / 0 is NaN: nothing is known about a class that was not tested.
-    return (right / torch.bincount(y, minlength=classes)).numpy()
+    return (right / torch.bincount(y, minlength=classes)).cpu().numpy()

@@ -99,6 +99,9 @@ class TrainOrder(Payload):
     keep_share : float or None
         Share of its local change the client keeps in the model it uses itself; None
         keeps all of it. What it returns is the whole change.
+    calibration : float or None
+        Weight of the log of the client's own label frequencies in the training loss,
+        so that the logits need not carry them; None adds nothing.
     label_prior : float or None
         Weight of the log of the client's own label frequencies in what it predicts for
         its own samples; None adds nothing.
@@ -122,6 +125,7 @@ class TrainOrder(Payload):
     gate_entropy: float = 0.0
     gate_supervision: Annotated[float, Field(ge=0)] = 0.0
     keep_share: Share | None = None
+    calibration: Annotated[float, Field(ge=0)] | None = None
     label_prior: Annotated[float, Field(ge=0)] | None = None
 
     def returned_parts(self) -> list[str]:

@@ -74,6 +74,9 @@ class FlexMoEPlus(FlexMoE):
         prior: float = Field(
             1.0, ge=0, description="weight of a client's own label frequencies"
         )
+        calibration: float = Field(
+            0.5, ge=0, description="weight of its label frequencies in its loss"
+        )
         average: float = Field(
             0.8, ge=0, lt=1, description="memory of the server's average, 0 to <1"
         )
@@ -106,6 +109,8 @@ class FlexMoEPlus(FlexMoE):
             order["top_k"] = 0
         if self.options.keep < 1:
             order["keep_share"] = self.options.keep
+        if self.options.calibration:
+            order["calibration"] = self.options.calibration
         if self.options.prior:
             order["label_prior"] = self.options.prior
         return Plan(
