@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from common.config import Settings
 from common.data import Dataset
-from common.moe import GATE, MoEModel
+from common.moe import COMMON, GATE, MoEModel
 from common.shape import device_of, test_samples
 from server_app.strategies.base import ExpertStrategy
 
@@ -55,12 +55,23 @@ class ServerEvaluation:
         correct = 0
         for x, y in zip(self._x.split(BATCH), self._y.split(BATCH), strict=True):
             correct += int((model(x).argmax(1) == y).sum())
-        if self._learned is not None:
-            experts = self._strategy.full_model().to(self._device).eval()
-            # A strategy may keep its experts in another form (Fed-MoE).
-            if experts.parts().keys() - {GATE} <= self._strategy.model.keys():
-                self._learned(expert_recall(experts, self._x, self._y))
+        if self._learned is not None and (experts := bare_experts(self._strategy)):
+            self._learned(expert_recall(experts.to(self._device), self._x, self._y))
         return MetricRecord({"server_global": correct / len(self._y)})
+
+
+def bare_experts(strategy: ExpertStrategy) -> MoEModel | None:
+    """Return extractor and experts of the global model, its gate not loaded.
+
+    None for a strategy that keeps its experts in another form (Fed-MoE).
+    """
+    spec, published = strategy.spec, strategy.published()
+    names = [name for name in spec.part_names() if name not in (COMMON, GATE)]
+    if any(name not in published for name in names):
+        return None
+    model = spec.build(range(spec.num_experts))
+    model.load({name: published[name] for name in names})
+    return model.eval()
 
 
 def expert_recall(

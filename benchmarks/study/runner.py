@@ -42,9 +42,15 @@ def run_all(
     with context.Pool(min(jobs, len(tasks)), initializer=_quiet) as pool:
         for ended in pool.imap_unordered(_run, tasks):
             if ended[1] is not None:
-                with out.open("a") as file:
-                    file.write(json.dumps(ended[1]) + "\n")
+                _append(out, json.dumps(ended[1]))
             yield ended
+
+
+def _append(path: Path, line: str) -> None:
+    """Add a line, on a line of its own even after one that was cut off."""
+    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
+    with path.open("a") as file:
+        file.write(f"{'' if whole else chr(10)}{line}\n")
 
 
 def _quiet() -> None:

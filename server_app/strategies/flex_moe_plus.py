@@ -94,7 +94,8 @@ class FlexMoEPlus(FlexMoE):
         self.tried = np.pad(self.tried, ((0, max(0, joined)), (0, 0)))
         tried = self.tried[view.clients]
         if view.server_round <= self.options.rotation * self._num_rounds():
-            return fitness - tried
+            # Never below 0: a pair that costs something would leave budgets unused.
+            return fitness + (self.tried.max(initial=0) - tried)
         bonus = np.sqrt(np.log1p(view.server_round) / (1 + tried))
         return fitness + self.options.exploration * bonus
 

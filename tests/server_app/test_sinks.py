@@ -3,13 +3,15 @@
 import json
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from common.config import Settings, SettingsError
+from common.config import Settings
+from common.sections import SettingsError
 from server_app import sinks
 from server_app.simulate import simulate
 from server_app.sinks import SINKS, Sinks, sink_names
@@ -100,7 +102,7 @@ def test_a_sink_that_cannot_be_opened_ends_the_run_at_once(
 
 def two_legs(name: str, folder: Path) -> None:
     """Log rounds 1 to 3, then resume after round 2 and log 3 and 4."""
-    config = {"lr": 0.1, "strategy": "random"}
+    config: dict[str, str | float] = {"lr": 0.1, "strategy": "random"}
     for resumed, rounds in ((0, (1, 2, 3)), (2, (3, 4))):
         sink = SINKS[name][0](folder, folder.name, config, resumed)
         for server_round in rounds:
@@ -110,12 +112,10 @@ def two_legs(name: str, folder: Path) -> None:
 
 @needs("tensorboard")
 def test_tensorboard_gets_every_round_once(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-not-found, unused-ignore]
-        EventAccumulator,
-    )
-
     two_legs("tensorboard", tmp_path)
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    accumulator = "tensorboard.backend.event_processing.event_accumulator"
+    events = import_module(accumulator).EventAccumulator(str(tmp_path / "tensorboard"))
+
     events.Reload()
     found = [(e.step, e.value) for e in events.Scalars("server_global")]
     expected = [(1, 0.1), (2, 0.2), (3, 3 / 12), (4, 4 / 12)]
@@ -128,12 +128,13 @@ def test_mlflow_goes_on_with_the_same_run(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    from mlflow import MlflowClient  # type: ignore[import-not-found, unused-ignore]
 
     folder = tmp_path / "run-a"
     folder.mkdir()
     two_legs("mlflow", folder)
-    client = MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
+    client = import_module("mlflow").MlflowClient(
+        tracking_uri=(tmp_path / "mlruns").as_uri()
+    )
     experiment = client.get_experiment_by_name("expertfleet")
     [run] = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"

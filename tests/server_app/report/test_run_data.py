@@ -54,5 +54,5 @@ def test_a_run_without_matrices_can_be_read(run_folder: Path) -> None:
     for name in ("assignments", "fitness", "expert_classes"):
         (run_folder / f"{name}.npz").unlink()
     run = read_run(run_folder)
-    assert run.assignments is run.fitness is run.learned is None
+    assert (run.assignments, run.fitness, run.learned) == (None, None, None)
     assert run.churn() == []

@@ -97,7 +97,9 @@ def inks(chart: str) -> list[float]:
 
 
 def test_ink_follows_the_value_and_nothing_known_stays_empty() -> None:
-    chart = heatmap([[0, 1, 2], [4, np.nan, 4]], x_label="x", y_label="y")
+    chart = heatmap(
+        [[0.0, 1.0, 2.0], [4.0, float("nan"), 4.0]], x_label="x", y_label="y"
+    )
     assert sorted(inks(chart)) == [0.25, 0.5, 1, 1]
 
 
