@@ -1,7 +1,7 @@
 """What is studied: the grids of the presets, table by table.
 
 ``quick`` is the papers' grid at a size two cores finish in about twenty minutes: 4 000
-training samples, a small model, 30 rounds. ``paper`` is their full setting (C = 20,
+training samples, a small model, 44 rounds. ``paper`` is their full setting (C = 20,
 E = 8, ResNet, 100 rounds): days on a processor, so that ``--only`` picks from it and a
 GPU is used where there is one.
 """
@@ -26,8 +26,8 @@ QUICK: dict[str, Scalar] = {
     "backbone": "mlp",
     "train-samples": 4000,
     "test-samples": 400,
-    "num-rounds": 30,
-    "eval-every": 10,
+    "num-rounds": 44,
+    "eval-every": 11,
     "batch-size": 32,
     "lr": 0.05,
 }

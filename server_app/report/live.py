@@ -1,12 +1,15 @@
 """Rewriting the report while the run goes on, at a bounded cost."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from common.files import atomic_write
 from server_app.report.pages import run_page
-from server_app.report.run_data import read_run
+from server_app.report.run_data import ReportError, read_run
+
+logger = logging.getLogger("flwr.expertfleet")
 
 FILE = "report.html"
 SHARE = 0.02
@@ -41,10 +44,13 @@ class LiveReport:
             self.write()
 
     def write(self) -> None:
-        """Rewrite the page now."""
+        """Rewrite the page now; a page that cannot be written ends no training."""
         started = self._clock()
-        html = run_page(read_run(self._folder))
-        with atomic_write(self._folder / FILE) as file:
-            file.write(html.encode())
+        try:
+            html = run_page(read_run(self._folder))
+            with atomic_write(self._folder / FILE) as file:
+                file.write(html.encode())
+        except (ReportError, OSError) as error:
+            logger.warning("%s is not up to date: %s", FILE, error)
         ended = self._clock()
         self._next = ended + (ended - started) / SHARE

@@ -37,3 +37,9 @@ def test_the_last_page_is_written_whatever_the_clock_says(run_folder: Path) -> N
     live.write()
     assert page.exists()
     assert list(run_folder.glob(".report*")) == []
+
+
+def test_a_page_that_cannot_be_written_ends_nothing(run_folder: Path) -> None:
+    (run_folder / "metrics.jsonl").write_text("")
+    LiveReport(run_folder, Clock()).write()
+    assert not (run_folder / FILE).exists()
