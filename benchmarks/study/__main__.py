@@ -1,8 +1,9 @@
 """Run a study and print its tables.
 
 ``python -m benchmarks.study --preset quick --data-dir DIR`` runs what is missing in
-``results/study-quick/runs.jsonl``, so that it can be stopped and continued, and writes
-``table.csv``, ``tables.md`` and figures beside it. ``--only cifar10,classes:2`` keeps
+``results/study-quick/runs.jsonl``, so that it can be stopped and continued (with other
+code, name another ``--out``), and writes ``table.csv``, ``tables.md`` and figures
+beside it. ``--only cifar10,classes:2`` keeps
 the runs that have all of these among their table, data set, partition and strategy.
 """
 
@@ -94,9 +95,13 @@ def main() -> int:
         print(f"error: no run of {args.preset} has all of {args.only!r}")
         return 2
     folder = args.out or Path("results") / f"study-{args.preset}"
-    lines, failures = run_missing(
-        cells, folder / "runs.jsonl", args.jobs, args.data_dir
-    )
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / "runs.jsonl"
+    try:
+        lines, failures = run_missing(cells, out, args.jobs, args.data_dir)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on with what {out} lacks")
+        return 130
     write_csv(folder / "table.csv", cells, lines)
     text = markdown(cells, lines)
     (folder / "tables.md").write_text(text)
