@@ -76,6 +76,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         return _answer_flower(message, session, may_train=may_train)
     started = time.perf_counter()
     order = wire.decode_order(message.content)
+    session.server_round = order.server_round
     if order.train and may_train:
         session.suffer(order)
     spec = ordered_spec(session.spec, order)
@@ -103,6 +104,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
             gate_entropy=order.gate_entropy,
             gate_supervision=order.gate_supervision,
             proximal=order.proximal,
+            shift=_label_shift(session, order.calibration),
         )
         result = _train(model, session, order.server_round, objective)
         seconds = time.perf_counter() - started
@@ -113,6 +115,11 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         trained = model.vectors(order.returned_parts())
         for name, vector in trained.items():
             vector -= vectors[name]
+        if order.keep_share is not None:
+            share = np.float32(order.keep_share)
+            model.load(
+                {name: vectors[name] + share * trained[name] for name in trained}
+            )
         rounding = stream(
             session.settings.run.seed, "upload", order.server_round, session.client
         )
@@ -132,7 +139,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         code_hash=code_hash(),
         num_examples=session.num_examples,
         **_statistics(result, order),
-        **(_accuracies(model, session) if order.evaluate else {}),
+        **(_accuracies(model, session, order.label_prior) if order.evaluate else {}),
         seconds_train=seconds,
         seconds_total=time.perf_counter() - started,
         expert_cap=session.reported_capacity,
@@ -209,9 +216,17 @@ def _statistics(result: LocalResult | None, order: wire.TrainOrder) -> dict[str,
     return statistics
 
 
-def _accuracies(model: MoEModel, session: Session) -> dict[str, Any]:
+def _label_shift(session: Session, weight: float | None) -> torch.Tensor | None:
+    return session.log_label_frequencies() * weight if weight else None
+
+
+def _accuracies(
+    model: MoEModel, session: Session, label_prior: float | None = None
+) -> dict[str, Any]:
+    # The global test set has another label mix: the client's own must not enter there.
+    shift = _label_shift(session, label_prior)
     return {
-        "client_local": accuracy(model, *session.held_out_tensors()),
+        "client_local": accuracy(model, *session.held_out_tensors(), shift),
         "client_global": accuracy(model, *session.test_tensors()),
     }
 
@@ -223,9 +238,10 @@ def _answer_flower(message: Message, session: Session, *, may_train: bool) -> Me
     parts: Iterable[str] = (EXTRACTOR, expert_part(0))
     model.load(_only(received, parts))
     model.to(session.device)
+    server_round, proximal = wire.flower_config(message.content)
+    session.server_round = server_round
     metrics: dict[str, int | float] = {wire.NUM_EXAMPLES: session.num_examples}
     if may_train:
-        server_round, proximal = wire.flower_config(message.content)
         objective = Objective(proximal=proximal)
         result = _train(model, session, server_round, objective)
         metrics[wire.TRAIN_LOSS] = result.train_loss

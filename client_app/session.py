@@ -20,10 +20,11 @@ from common.data import (
     load_client_data,
     parse_partition,
     partition_hash,
+    share_moved,
 )
 from common.moe import ModelSpec
 from common.seeding import stream
-from common.shape import dataset_of, model_spec, test_samples
+from common.shape import dataset_of, device_of, model_spec, test_samples
 from common.wire import TrainOrder
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
@@ -39,9 +40,16 @@ class Session:
         ``name``, ``expert-cap``, ``memory-bytes``, ``flops-per-second``,
         ``uplink-bytes-per-second``, ``data-dir`` and ``state-dir`` of this device,
         which win over the run's settings and over what is measured.
+
+    Attributes
+    ----------
+    server_round : int
+        Of the message being handled, set as soon as it is known: drifting data depend
+        on it. 0 outside a round.
     """
 
     def __init__(self, context: Context) -> None:
+        self.server_round = 0
         node = context.node_config
         self.settings = Settings.from_run_config(context.run_config)
         if "data-dir" in node:
@@ -55,7 +63,7 @@ class Session:
         self.node = dict(node)
         self.state_dir = str(node.get("state-dir", self.settings.run.state_dir))
         self.memory_cap = int(node.get("memory-bytes", 0))
-        self.device = torch.device("cpu")
+        self.device = device_of(self.settings)
 
     @property
     def owns_machine(self) -> bool:
@@ -132,6 +140,7 @@ class Session:
             held_out=data.held_out,
             reserved=data.reserved_samples,
             train_samples=data.train_samples,
+            moved=share_moved(self.settings.stress.drift, self.server_round),
         )
 
     @property
@@ -153,6 +162,16 @@ class Session:
                 train_samples=data.train_samples,
             )
         )
+
+    def log_label_frequencies(self) -> torch.Tensor:
+        """Return the log of the local training labels' frequencies, shape (C,).
+
+        Half a sample is added to every class (Krichevsky and Trofimov, 1981): one that
+        is not here is unlikely, not impossible.
+        """
+        counts = np.bincount(self.data.y_train, minlength=self.data.num_classes) + 0.5
+        frequencies = np.log(counts / counts.sum()).astype(np.float32)
+        return torch.from_numpy(frequencies).to(self.device)
 
     def train_tensors(self) -> Tensors:
         """Return local training inputs (n, *input_shape) and labels (n,)."""

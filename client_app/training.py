@@ -32,12 +32,17 @@ class Objective:
         one expert held, the cross-entropy that names it (anchors of FedJETs).
     proximal : float
         mu of mu/2 ||w - w_t||^2 against the weights received (FedProx, Eq. 2).
+    shift : Tensor, shape (C,), or None
+        Added to the logits in the cross-entropy (logit adjustment, Menon et al., ICLR
+        2021): with the log of the label frequencies there, the logits themselves learn
+        what tells classes apart and not which are frequent here.
     """
 
     gate_balance: float = 0.0
     gate_entropy: float = 0.0
     gate_supervision: float = 0.0
     proximal: float = 0.0
+    shift: torch.Tensor | None = None
 
     def loss(
         self,
@@ -47,7 +52,8 @@ class Objective:
         anchor: list[torch.Tensor],
     ) -> torch.Tensor:
         """Return the scalar training loss of one batch."""
-        loss = F.cross_entropy(routed.logits, y)
+        shifted = routed.logits if self.shift is None else routed.logits + self.shift
+        loss = F.cross_entropy(shifted, y)
         if self.gate_balance and len(model.moe.experts) > 1:
             loss = loss + self.gate_balance * routed.balance_loss()
         if self.gate_entropy:
@@ -203,12 +209,26 @@ def train(
 
 
 @torch.inference_mode()
-def accuracy(model: MoEModel, x: torch.Tensor, y: torch.Tensor) -> float:
-    """Return the share of samples the mixture classifies correctly."""
+def accuracy(
+    model: MoEModel,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    shift: torch.Tensor | None = None,
+) -> float:
+    """Return the share of samples the mixture classifies correctly.
+
+    Parameters
+    ----------
+    shift : Tensor, shape (C,), optional
+        Added to the logits of every sample.
+    """
     model.eval()
     correct = 0
     for images, labels in zip(
         x.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True
     ):
-        correct += int((model(images).logits.argmax(1) == labels).sum())
+        logits = model(images).logits
+        if shift is not None:
+            logits = logits + shift
+        correct += int((logits.argmax(1) == labels).sum())
     return correct / len(y)

@@ -114,6 +114,9 @@ class TrainingSettings(Section):
     threads: int = Field(
         1, ge=1, le=256, description="torch threads of one client, 1 to 256"
     )
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="where to compute; auto means a GPU if there is one"
+    )
 
 
 class RoundSettings(Section):
@@ -233,6 +236,9 @@ class StressSettings(Section):
     capacity_error: float = Field(
         0.0, ge=0, lt=1, description="relative error of reported capacities, 0 to <1"
     )
+    drift: float = Field(
+        0.0, ge=0, le=1, description="share of its data a client hands on per round"
+    )
 
 
 class RunSettings(Section):
@@ -254,6 +260,9 @@ class RunSettings(Section):
     )
     keep_checkpoints: int = Field(
         3, ge=1, description="checkpoints kept of a run, at least 1"
+    )
+    sinks: str = Field(
+        "", description="where scalars go as well: tensorboard, mlflow, wandb"
     )
 
     def parsed_strategy_options(self) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from common.config import Settings
 from common.data import Dataset, load_dataset, reserved_split, stratified_subset
 from common.inputs import Inputs
 from common.moe import ModelSpec
+from common.sections import SettingsError
 from common.seeding import stream
 from common.wire import TrainOrder
 
@@ -37,6 +39,20 @@ def reserved_samples(
     """Return the server's own samples D^r, which no client has (METHODS 3)."""
     rows, _ = reserved_split(dataset, settings.data.reserved_samples, settings.run.seed)
     return dataset.x_train[rows], dataset.y_train[rows]
+
+
+def device_of(settings: Settings) -> torch.device:
+    """Return where to compute; ``auto`` is a GPU if there is one.
+
+    Raises
+    ------
+    SettingsError
+        If a GPU is asked for and there is none.
+    """
+    wanted, there = settings.training.device, torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise SettingsError('device = "cuda" is not allowed here: torch sees no GPU')
+    return torch.device("cpu" if wanted == "cpu" or not there else "cuda")
 
 
 def model_spec(settings: Settings, data: Dataset | Inputs) -> ModelSpec:

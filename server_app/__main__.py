@@ -1,4 +1,4 @@
-"""``python -m server_app``: run, keep a fleet, and use what a run produced."""
+"""``python -m server_app``: run, keep a fleet, look at a run and use its model."""
 
 import sys
 
@@ -7,6 +7,7 @@ from common.commands import run_command
 # Modules with add_arguments(parser) and main(args); loaded only when asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("server_app.simulate", "run in this process, without Ray"),
+    "report": ("server_app.report.command", "write a run's report, or compare runs"),
     "strategies": ("server_app.list_strategies", "list the strategies there are"),
     "flwr-run": ("server_app.launcher.run", "run `flwr run` on a SuperLink of its own"),
     "fleet": ("server_app.provisioning.command", "keys and certificates of devices"),

@@ -31,11 +31,14 @@ def main(grid: Grid, context: Context) -> None:
     log = RunLog(settings)
     strategy.rounds.attach(log)
     log.write_facts(inputs=Inputs.of(dataset).facts())
-    strategy.start(
-        grid,
-        num_rounds=settings.rounds.num_rounds,
-        timeout=settings.rounds.round_deadline,
-        evaluate_fn=ServerEvaluation(strategy, dataset, settings),
-    )
-    log.save_model(strategy.model, strategy.layout)
+    try:
+        strategy.start(
+            grid,
+            num_rounds=settings.rounds.num_rounds,
+            timeout=settings.rounds.round_deadline,
+            evaluate_fn=ServerEvaluation(strategy, dataset, settings, log.learned),
+        )
+        log.save_model(strategy.published(), strategy.layout)
+    finally:
+        log.close()
     logger.info("results: %s", log.folder)

@@ -1,11 +1,20 @@
-"""What the server can measure by itself: its own predictor on the global test set."""
+"""What the server can measure by itself, on the global test set.
 
+Its own predictor, and what each expert alone recognises. The experts are those of the
+global model, without any gate.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from flwr.app import ArrayRecord, MetricRecord
+from numpy.typing import NDArray
 
 from common.config import Settings
 from common.data import Dataset
-from common.shape import test_samples
+from common.moe import COMMON, GATE, MoEModel
+from common.shape import device_of, test_samples
 from server_app.strategies.base import ExpertStrategy
 
 BATCH = 512
@@ -21,21 +30,73 @@ class ServerEvaluation:
     dataset : Dataset
     settings : Settings
         ``test-samples`` limits the global test set.
+    learned : callable, optional
+        Is given what each expert recognises, shape (E, K), see :func:`expert_recall`.
     """
 
     def __init__(
-        self, strategy: ExpertStrategy, dataset: Dataset, settings: Settings
+        self,
+        strategy: ExpertStrategy,
+        dataset: Dataset,
+        settings: Settings,
+        learned: Callable[[NDArray[np.float64]], None] | None = None,
     ) -> None:
         x, y = test_samples(settings, dataset)
         self._strategy = strategy
-        self._x = torch.from_numpy(dataset.normalise(x))
-        self._y = torch.from_numpy(y.copy())
+        self._learned = learned
+        self._device = device_of(settings)
+        self._x = torch.from_numpy(dataset.normalise(x)).to(self._device)
+        self._y = torch.from_numpy(y.copy()).to(self._device)
 
     @torch.inference_mode()
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Return the accuracy of the server's predictor after a round."""
-        model = self._strategy.global_model().eval()
+        model = self._strategy.global_model().to(self._device).eval()
         correct = 0
         for x, y in zip(self._x.split(BATCH), self._y.split(BATCH), strict=True):
             correct += int((model(x).argmax(1) == y).sum())
+        if self._learned is not None and (experts := bare_experts(self._strategy)):
+            self._learned(expert_recall(experts.to(self._device), self._x, self._y))
         return MetricRecord({"server_global": correct / len(self._y)})
+
+
+def bare_experts(strategy: ExpertStrategy) -> MoEModel | None:
+    """Return extractor and experts of the global model, its gate not loaded.
+
+    None for a strategy that keeps its experts in another form (Fed-MoE).
+    """
+    spec, published = strategy.spec, strategy.published()
+    names = [name for name in spec.part_names() if name not in (COMMON, GATE)]
+    if any(name not in published for name in names):
+        return None
+    model = spec.build(range(spec.num_experts))
+    model.load({name: published[name] for name in names})
+    return model.eval()
+
+
+def expert_recall(
+    model: MoEModel, x: torch.Tensor, y: torch.Tensor
+) -> NDArray[np.float64]:
+    """Return the share of every class that each expert alone gets right.
+
+    Parameters
+    ----------
+    model : MoEModel
+        Holding the experts to measure.
+    x : Tensor, shape (n, *input_shape)
+    y : Tensor of int, shape (n,)
+
+    Returns
+    -------
+    ndarray, shape (E, K)
+        NaN for a class without samples.
+    """
+    experts, classes = list(model.moe.experts.values()), model.spec.num_classes
+    right = torch.zeros(len(experts), classes, dtype=torch.float64, device=y.device)
+    for inputs, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        features = model.moe.scale * model.extractor(inputs)
+        for row, expert in zip(right, experts, strict=True):
+            hits = labels[expert(features).argmax(1) == labels]
+            row += torch.bincount(hits, minlength=classes)
+    # 0 / 0 is NaN: nothing is known about a class that was not tested.
+    return (right / torch.bincount(y, minlength=classes)).cpu().numpy()

@@ -108,15 +108,17 @@ class RoundRecord:
         }
         return {**asdict(self), **summary}
 
+    def scalars(self) -> dict[str, int | float]:
+        """Return what is one number per round."""
+        return {
+            key: value
+            for key, value in self.to_json().items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+
     def to_metrics(self) -> MetricRecord:
         """Return the scalars as a Flower MetricRecord."""
-        return MetricRecord(
-            {
-                key: value
-                for key, value in self.to_json().items()
-                if isinstance(value, int | float) and not isinstance(value, bool)
-            }
-        )
+        return MetricRecord({**self.scalars()})
 
     def line(self, header: bool = False) -> str:
         """Return the table line of this round, or the header above it."""

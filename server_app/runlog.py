@@ -2,7 +2,9 @@
 
 ``<output-dir>/<run>/`` holds ``run.json`` (settings, versions, partition hash),
 ``metrics.jsonl`` (one object a round, appended), ``assignments.npz`` (round x client x
-expert), ``fitness.npz`` (the matrix after every round) and ``model.safetensors``.
+expert), ``fitness.npz`` (the matrix after every round), ``expert_classes.npz`` (what
+each expert recognises), ``report.html`` and ``model.safetensors``. The scalars of every
+round also go to the sinks the user asked for.
 """
 
 import json
@@ -24,6 +26,8 @@ from common.files import atomic_write
 from common.moe import Layout, Vector, unflatten
 from common.sections import SettingsError
 from server_app.record import RoundRecord
+from server_app.report import LiveReport
+from server_app.sinks import Sinks, sink_names
 
 logger = logging.getLogger("flwr.expertfleet")
 
@@ -40,6 +44,7 @@ FREE_TO_CHANGE = frozenset(
         "output-dir",
         "resume-from",
         "round-deadline",
+        "sinks",
         "solver-time-limit",
         "state-dir",
     }
@@ -75,17 +80,21 @@ class RunLog:
         self._fitness: list[NDArray[np.float32]] = []
         self._clients: list[str] = []
         self._facts: dict[str, Any] = {}
+        self._sink_names = sink_names(settings.run.sinks)
+        self._sinks: Sinks | None = None
         self.resumed = bool(settings.run.resume_from)
         if self.resumed:
             self.folder = Path(settings.run.resume_from).absolute()
             self._facts = _facts_of(self.folder, settings)
             self.name = self._facts["run"]
+            self._report = LiveReport(self.folder)
             return
         run = settings.run
         strategy = "".join(c if c.isalnum() else "-" for c in run.strategy)
         stamp = time.strftime("%Y%m%d-%H%M%S")
         base = f"{stamp}-{strategy}-{settings.data.dataset}-s{run.seed}"
         self.name, self.folder = _fresh_folder(Path(run.output_dir).absolute(), base)
+        self._report = LiveReport(self.folder)
 
     def open(self, completed: int) -> None:
         """Write ``run.json`` and drop what was logged after the round to go on from."""
@@ -99,6 +108,13 @@ class RunLog:
                 for name in ("flwr", "torch", "numpy", "ortools", "pydantic")
             }
             | {"python": platform.python_version()},
+        )
+        self._sinks = Sinks(
+            self._sink_names,
+            self.folder,
+            self.name,
+            self._settings.to_run_config(),
+            completed,
         )
 
     def write_facts(self, **facts: Any) -> None:
@@ -152,6 +168,27 @@ class RunLog:
         if record.late:
             logger.info("      %d late replies discarded", record.late)
         self._remember(record, fitness)
+        if self._sinks is not None:
+            self._sinks.log(record.round, record.scalars())
+        self._report.refresh()
+
+    def learned(self, recall: NDArray[np.float64]) -> None:
+        """Keep what each expert recognises now.
+
+        Parameters
+        ----------
+        recall : ndarray, shape (E, K)
+            Share of each class's test samples that the expert alone gets right.
+        """
+        with atomic_write(self.folder / "expert_classes.npz") as file:
+            np.savez_compressed(file, recall=recall)
+
+    def close(self) -> None:
+        """Write the last report and let go of the sinks; the run is over."""
+        if (self.folder / "metrics.jsonl").exists():
+            self._report.write()
+        if self._sinks is not None:
+            self._sinks.close()
 
     def _remember(
         self, record: RoundRecord, fitness: NDArray[np.float64] | None

@@ -8,6 +8,7 @@ from common.data.clients import (
 )
 from common.data.dataset import Dataset, Normaliser
 from common.data.datasets import DATASETS, Source, load_dataset
+from common.data.drift import share_moved
 from common.data.errors import DataError
 from common.data.partition import (
     PartitionSpec,
@@ -35,5 +36,6 @@ __all__ = [
     "partition",
     "partition_hash",
     "reserved_split",
+    "share_moved",
     "stratified_subset",
 ]

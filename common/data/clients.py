@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.dataset import Dataset, Labels, Normaliser, Samples
+from common.data.drift import handed_on, neighbour_before
 from common.data.partition import PartitionSpec, partition
 from common.data.splits import (
     Indices,
@@ -68,6 +69,7 @@ def load_client_data(
     held_out: float = 0.2,
     reserved: int = 0,
     train_samples: int = 0,
+    moved: float = 0.0,
 ) -> ClientData:
     """Return the training and held-out samples of one client.
 
@@ -87,6 +89,8 @@ def load_client_data(
         Samples the server keeps; see :func:`reserved_split`.
     train_samples : int
         Training samples shared by all clients; 0 means all there are.
+    moved : float
+        Share of its samples every client has handed on by now; see ``drift``.
 
     Raises
     ------
@@ -97,23 +101,35 @@ def load_client_data(
         raise ValueError(
             f"partition-id {partition_id}: expected 0 to {num_partitions - 1}"
         )
-    rows = client_partition(
+    parts = client_partition(
         dataset,
         spec,
         num_partitions,
         seed,
         reserved=reserved,
         train_samples=train_samples,
-    )[partition_id]
-    labels = dataset.y_train[rows]
-    groups = None if dataset.group_train is None else dataset.group_train[rows]
-    rng = stream(seed, "data", "held-out", partition_id)
-    train, held = held_out_split(labels, held_out, rng, groups)
+    )
+
+    def cut(client: int) -> tuple[Indices, Indices]:
+        rows = parts[client]
+        groups = None if dataset.group_train is None else dataset.group_train[rows]
+        rng = stream(seed, "data", "held-out", client)
+        train, held = held_out_split(dataset.y_train[rows], held_out, rng, groups)
+        return rows[train], rows[held]
+
+    train, held = cut(partition_id)
+    if moved:
+        giver = neighbour_before(partition_id, num_partitions, seed)
+        ends = (moved, seed, partition_id, giver)
+        train, held = (
+            handed_on(own, neighbours, *ends)
+            for own, neighbours in zip((train, held), cut(giver), strict=True)
+        )
     return ClientData(
-        x_train=dataset.x_train[rows[train]],
-        y_train=labels[train],
-        x_held_out=dataset.x_train[rows[held]],
-        y_held_out=labels[held],
+        x_train=dataset.x_train[train],
+        y_train=dataset.y_train[train],
+        x_held_out=dataset.x_train[held],
+        y_held_out=dataset.y_train[held],
         num_classes=dataset.num_classes,
         input_shape=dataset.input_shape,
         normaliser=dataset.normaliser,

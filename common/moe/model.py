@@ -192,7 +192,9 @@ class ModelSpec:
         with torch.random.fork_rng(devices=[]):
             model = MoEModel(self, tuple(sorted(held)))
             for name, module in model.parts().items():
-                torch.manual_seed(derive(seed, "init", name))
+                # Not torch.manual_seed: where there is no GPU it formats and keeps
+                # stack traces at every call.
+                torch.default_generator.manual_seed(derive(seed, "init", name))
                 _initialise(module)
         return model
 

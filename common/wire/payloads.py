@@ -108,6 +108,15 @@ class TrainOrder(Payload):
         one left out by quantising belongs to this one.
     cached_parts, cached_versions : list of str
         Parts that are not sent because the client said it holds that version.
+    keep_share : float or None
+        Share of its local change the client keeps in the model it uses itself; None
+        keeps all of it. What it returns is the whole change.
+    calibration : float or None
+        Weight of the log of the client's own label frequencies in the training loss,
+        so that the logits need not carry them; None adds nothing.
+    label_prior : float or None
+        Weight of the log of the client's own label frequencies in what it predicts for
+        its own samples; None adds nothing.
     """
 
     run: Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")]
@@ -138,6 +147,10 @@ class TrainOrder(Payload):
         if len(self.cached_parts) != len(self.cached_versions):
             raise ValueError("cached-versions must have one entry per cached part")
         return self
+
+    keep_share: Share | None = None
+    calibration: Annotated[float, Field(ge=0)] | None = None
+    label_prior: Annotated[float, Field(ge=0)] | None = None
 
     def returned_parts(self) -> list[str]:
         """Names of the parts a correct reply to this order carries."""

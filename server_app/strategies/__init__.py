@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from common.config import Settings
 from common.sections import SettingsError, nearest
 from common.shape import dataset_of
+from server_app.sinks import sink_names
 from server_app.strategies.base import (
     ExpertStrategy,
     Plan,
@@ -47,6 +48,7 @@ STRATEGIES: dict[str, str] = {
     "fedprox": "server_app.strategies.dense:FedProx",
     "fedrolex": "server_app.strategies.fedrolex:FedRolex",
     "flex-moe": "server_app.strategies.flex_moe:FlexMoE",
+    "flex-moe-plus": "server_app.strategies.flex_moe_plus:FlexMoEPlus",
     "greedy": "server_app.strategies.baselines:Greedy",
     "hfedmoe": "server_app.strategies.hfedmoe:HFedMoE",
     "random": "server_app.strategies.baselines:Random",
@@ -69,6 +71,7 @@ def check_run_config(run_config: Mapping[str, Any]) -> None:
     """
     settings = Settings.from_run_config(run_config)
     find_strategy(settings.run.strategy).parse_options(settings)
+    sink_names(settings.run.sinks)
     dataset_of(settings)
 
 

@@ -167,10 +167,14 @@ class ExpertStrategy(Strategy):
         """
         return UsageMixture(self.full_model(), self.usage)
 
+    def published(self) -> dict[str, Vector]:
+        """Return the parts that are measured and saved: the newest global model."""
+        return self.model
+
     def full_model(self) -> MoEModel:
-        """Return the global model as a module that holds every expert."""
+        """Return what is published as a module that holds every expert."""
         model = self.spec.build(range(self.spec.num_experts))
-        model.load({k: v for k, v in self.model.items() if k in model.parts()})
+        model.load({k: v for k, v in self.published().items() if k in model.parts()})
         return model
 
     # --- what follows from the class attributes -------------------------------------

@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from client_app.app import app
+from client_app.session import Session
 from common import wire
 from common.code_hash import code_hash
 from common.config import Settings
@@ -214,3 +215,32 @@ def test_flowers_own_strategies_get_the_dense_model(
         "client-local",
         "client-global",
     }
+
+
+def test_a_client_that_keeps_nothing_uses_what_it_received(
+    grid: InlineGrid, spec: ModelSpec
+) -> None:
+    # One expert: whatever its gate has learned, there is nothing to choose from.
+    plain, deltas, _ = ask(grid, spec, 1, order_of(1, [2], evaluate=True))
+    kept, again, _ = ask(grid, spec, 1, order_of(1, [2], evaluate=True, keep_share=0.0))
+    untrained, _, _ = ask(grid, spec, 1, order_of(1, [2], evaluate=True, train=False))
+    assert kept.client_global == untrained.client_global != plain.client_global
+    assert kept.client_local == untrained.client_local
+    for name, delta in deltas.items():
+        np.testing.assert_array_equal(again[name], delta)
+    all_of_it = order_of(1, [2], evaluate=True, keep_share=1.0)
+    whole, _, _ = ask(grid, spec, 1, all_of_it)
+    assert whole.client_local == pytest.approx(plain.client_local, abs=0.01)
+
+
+def test_label_frequencies_help_on_own_samples_only(
+    grid: InlineGrid, spec: ModelSpec
+) -> None:
+    plain, _, _ = ask(grid, spec, 1, order_of(1, [0], evaluate=True))
+    sure, _, _ = ask(grid, spec, 1, order_of(1, [0], evaluate=True, label_prior=1000.0))
+    assert sure.client_global == plain.client_global
+    # With that weight it always answers with the label it has seen most.
+    context = grid.contexts[1]
+    data = Session(context).data
+    favourite = np.bincount(data.y_train).argmax()
+    assert sure.client_local == pytest.approx(np.mean(data.y_held_out == favourite))

@@ -117,3 +117,26 @@ def test_proximal_term_pulls_towards_the_weights_received() -> None:
         return float(sum((a - b).pow(2).sum() for a, b in pairs))
 
     assert distance(Objective(proximal=1.0)) < 0.5 * distance(Objective())
+
+
+def test_calibrated_loss_does_not_learn_which_labels_are_frequent() -> None:
+    # Nothing in the input tells the labels apart; three of four are class 0. The plain
+    # loss learns the odds 3 : 1, the calibrated one has them already.
+    x, y = torch.zeros(400, 1, 8, 8), torch.tensor([0, 0, 0, 1] * 100)
+    shift = torch.tensor([0.75, 0.25, 1e-6]).log()
+    odds = []
+    for objective in (Objective(), Objective(shift=shift)):
+        model = SPEC.build([2], seed=0)
+        settings = TrainingSettings(local_epochs=40, lr=0.05, batch_size=100)
+        train(model, x, y, settings=settings, objective=objective, rng=stream(0, "t"))
+        first, second, _ = model(x[:1]).logits[0].tolist()
+        odds.append(first - second)
+    assert odds[0] == pytest.approx(np.log(3), abs=0.05)
+    assert odds[1] == pytest.approx(0, abs=0.05)
+
+
+def test_a_shift_changes_answers() -> None:
+    model, _ = trained(ONE_BATCH, Objective())
+    x, y = data()
+    only_one = torch.tensor([0.0, 1e6, 0.0])
+    assert accuracy(model, x, y, only_one) == pytest.approx(1 / 3)

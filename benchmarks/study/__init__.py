@@ -1,0 +1,1 @@
+"""The study: data sets x partitions x strategies x seeds, as tables and figures."""

@@ -1,0 +1,194 @@
+"""What is studied: the grids of the presets, table by table.
+
+``quick`` is the papers' grid at a size two cores finish in about twenty minutes: 4 000
+training samples, a small model, 44 rounds. ``paper`` is their full setting (C = 20,
+E = 8, ResNet, 100 rounds): days on a processor, so that ``--only`` picks from it and a
+GPU is used where there is one.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from benchmarks.study.cells import Cell, Scalar
+
+CLIENTS = 20
+SEEDS = (0, 1, 2)
+DATASETS = ("emnist", "cifar10", "gtsrb")
+PARTITIONS = (
+    "iid",
+    "dirichlet:0.8",
+    "dirichlet:0.3",
+    "classes:4",
+    "classes:2",
+    "classes:1",
+)
+
+QUICK: dict[str, Scalar] = {
+    "backbone": "mlp",
+    "train-samples": 4000,
+    "test-samples": 400,
+    "num-rounds": 44,
+    "eval-every": 11,
+    "batch-size": 32,
+    "lr": 0.05,
+}
+PAPER: dict[str, Scalar] = {
+    "backbone": "resnet18",
+    "num-rounds": 100,
+    "eval-every": 10,
+    "batch-size": 64,
+    "lr": 0.01,
+    "device": "auto",
+}
+
+Variants = dict[str, dict[str, Scalar]]
+
+STRATEGIES: Variants = {
+    "random": {"strategy": "random"},
+    "greedy": {"strategy": "greedy"},
+    "flex-moe": {"strategy": "flex-moe"},
+    "flex-moe-plus": {"strategy": "flex-moe-plus"},
+}
+MORE_STRATEGIES: Variants = {
+    "greedy, loss": {"strategy": "greedy", "fitness": "loss"},
+    "flex-moe, loss": {"strategy": "flex-moe", "fitness": "loss"},
+    "flex-moe, alpha_adj=0": {"strategy": "flex-moe", "deficit-gain": 0.0},
+    "round-robin": {"strategy": "round-robin"},
+    "system-level": {"strategy": "system-level"},
+}
+# k = 2 is in the main table.
+BUDGETS: Variants = {
+    f"{name}, k={budget}": {"strategy": name, "expert-capacity": budget}
+    for budget in ("1", "4", "1:0.5,2:0.3,4:0.2")
+    for name in ("random", "flex-moe", "flex-moe-plus")
+}
+FLEX_ABLATION: Variants = {
+    "flex-moe": {"strategy": "flex-moe"},
+    "loss fitness": {"strategy": "flex-moe", "fitness": "loss"},
+    "alpha_adj=0": {"strategy": "flex-moe", "deficit-gain": 0.0},
+    "beta=0.1": {"strategy": "flex-moe", "fitness-rate": 0.1},
+    "beta=0.9": {"strategy": "flex-moe", "fitness-rate": 0.9},
+    "delta=0": {"strategy": "flex-moe", "load-tolerance": 0.0},
+    "delta=0.5": {"strategy": "flex-moe", "load-tolerance": 0.5},
+    "weighted by n": {"strategy": "flex-moe", "expert-weighting": "samples"},
+}
+NONE = "rotation=0.0, exploration=0.0, soft=false, keep=1.0, prior=0.0, "
+NONE += "calibration=0.0, average=0.0"
+
+
+def plus(options: str) -> dict[str, Scalar]:
+    """Return the settings of flex-moe-plus with some options."""
+    return {"strategy": "flex-moe-plus", "strategy-options": options}
+
+
+PLUS_ABLATION: Variants = {
+    "flex-moe-plus": plus(""),
+    "without rotation": plus("rotation=0.0, exploration=0.0"),
+    "half the rounds rotating": plus("rotation=0.5"),
+    "exploration bonus only": plus("rotation=0.0"),
+    "each sample to one expert": plus("soft=false"),
+    "keeps all of its change": plus("keep=1.0"),
+    "without label prior": plus("prior=0.0"),
+    "loss not calibrated": plus("calibration=0.0"),
+    "no average over rounds": plus("average=0.0"),
+    "nothing added (flex-moe)": plus(NONE),
+    "nothing but rotation": plus(NONE.replace("rotation=0.0", "rotation=1.0")),
+}
+STRESS: dict[str, dict[str, Scalar]] = {
+    "20 % drop-out": {"drop-out": 0.2},
+    "30 % capacity error": {"capacity-error": 0.3},
+    "concept drift": {"drift": 0.025},
+}
+STRESSED: Variants = {
+    f"{name}, {stress}": {"strategy": name, **settings}
+    for stress, settings in STRESS.items()
+    for name in ("random", "greedy", "flex-moe", "system-level", "flex-moe-plus")
+}
+# What Tables 4 (synchronisation) and 8 (main experts) vary is no option here.
+FED_MOE: Variants = {
+    **{
+        f"table 3: {k} routed experts": {
+            "strategy": "fed-moe",
+            "strategy-options": f"experts={k}",
+        }
+        for k in (1, 3, 5, 7)
+    },
+    **{
+        f"table 4, 5: entropy weight {weight}": {
+            "strategy": "fed-moe",
+            "strategy-options": f"entropy-weight={weight}",
+        }
+        for weight in (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
+    },
+    **{
+        f"table 6: top {top}": {
+            "strategy": "fed-moe",
+            "strategy-options": f"top-l={top}",
+        }
+        for top in (1, 3, 5)
+    },
+    **{
+        f"table 7: {name}": {"strategy": name}
+        for name in ("cent-moe", "avg-moe", "fedavg", "fedprox")
+    },
+}
+
+
+def cells(
+    table: str,
+    datasets: Iterable[str],
+    partitions: Iterable[str],
+    variants: Variants,
+    base: dict[str, Scalar],
+    seeds: Iterable[int] = SEEDS,
+    clients: int = CLIENTS,
+) -> Iterator[Cell]:
+    """Yield the whole product, seeds outermost: an early stop leaves whole tables."""
+    grid = [(d, p, v) for d in datasets for p in partitions for v in variants.items()]
+    for seed in seeds:
+        for dataset, partition, (label, settings) in grid:
+            yield Cell(
+                table=table,
+                dataset=dataset,
+                partition=partition,
+                label=label,
+                config={**base, **settings},
+                seed=seed,
+                clients=clients,
+            )
+
+
+def quick() -> list[Cell]:
+    """Return the grid for about twenty minutes on two cores."""
+    few = ("iid", "dirichlet:0.3", "classes:2")
+    return [
+        *cells("main", DATASETS, few, STRATEGIES, QUICK),
+        *cells(
+            "plus", ("emnist", "cifar10"), ("classes:2",), PLUS_ABLATION, QUICK, (0,)
+        ),
+        *cells("flex", ("emnist",), ("dirichlet:0.3",), FLEX_ABLATION, QUICK, (0,)),
+        *cells("budgets", ("emnist",), ("dirichlet:0.3",), BUDGETS, QUICK, (0,)),
+        *cells("stress", ("emnist",), ("dirichlet:0.3",), STRESSED, QUICK, (0,)),
+    ]
+
+
+def paper() -> list[Cell]:
+    """Return the papers' full setting."""
+    fed_moe: dict[str, Scalar] = {
+        **PAPER,
+        "clients-per-round": 5,
+        "reserved-samples": 1000,
+        "num-experts": 5,
+    }
+    return [
+        *cells("main", DATASETS, PARTITIONS, {**STRATEGIES, **MORE_STRATEGIES}, PAPER),
+        *cells("plus", DATASETS, PARTITIONS[1:], PLUS_ABLATION, PAPER),
+        *cells("flex", DATASETS, ("dirichlet:0.8", "classes:2"), FLEX_ABLATION, PAPER),
+        *cells("budgets", DATASETS, ("dirichlet:0.3", "classes:2"), BUDGETS, PAPER),
+        *cells("stress", ("cifar10",), ("dirichlet:0.3",), STRESSED, PAPER),
+        *cells(
+            "fed-moe", ("cifar10",), ("dirichlet:1.0",), FED_MOE, fed_moe, clients=10
+        ),
+    ]
+
+
+PRESETS = {"quick": quick, "paper": paper}

@@ -1,0 +1,76 @@
+"""A study as a tidy CSV file and as Markdown tables with confidence intervals."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks.study.cells import MEASURES, Cell
+
+IDENTITY = ("table", "dataset", "partition", "strategy", "seed", "clients", "rounds")
+
+# Student's t for a two-sided 95 % interval, by degrees of freedom (n - 1).
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+Lines = Mapping[str, Mapping[str, Any]]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean and half the width of its 95 % confidence interval.
+
+    None instead of a width for a single value.
+    """
+    if len(values) < 2:
+        return mean(values), None
+    degrees = len(values) - 1
+    t = T_95[degrees - 1] if degrees <= len(T_95) else 1.96
+    return mean(values), t * stdev(values) / len(values) ** 0.5
+
+
+def cell_text(values: Iterable[float | None]) -> str:
+    """Return ``mean ± half interval``, or a dash if nothing was measured."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    middle, half = interval(known)
+    digits = 1 if abs(middle) >= 10 else 3
+    return f"{middle:.{digits}f}" + (
+        f" ± {half:.{digits}f}" if half is not None else ""
+    )
+
+
+def write_csv(path: Path, cells: Sequence[Cell], lines: Lines) -> None:
+    """Write one row per run, one column per measure."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow([*IDENTITY, *MEASURES])
+        for cell in cells:
+            if (line := lines.get(cell.key)) is not None:
+                names = {**line, "table": cell.table, "strategy": cell.label}
+                rows.writerow([names[key] for key in (*IDENTITY, *MEASURES)])
+
+
+def markdown(cells: Sequence[Cell], lines: Lines) -> str:
+    """Return every table of a study: one row per variant, mean and 95 % interval."""
+    parts = []
+    for table, dataset, partition in dict.fromkeys(
+        (c.table, c.dataset, c.partition) for c in cells
+    ):
+        mine = [
+            c
+            for c in cells
+            if (c.table, c.dataset, c.partition) == (table, dataset, partition)
+            and c.key in lines
+        ]
+        if not mine:
+            continue
+        parts.append(f"**{table}: {dataset}, {partition}**\n")
+        parts.append("| strategy | seeds | " + " | ".join(MEASURES) + " |")
+        parts.append("|---" * (len(MEASURES) + 2) + "|")
+        for label in dict.fromkeys(c.label for c in mine):
+            found = [lines[c.key] for c in mine if c.label == label]
+            texts = [cell_text(line[name] for line in found) for name in MEASURES]
+            parts.append(f"| {label} | {len(found)} | " + " | ".join(texts) + " |")
+        parts.append("")
+    return "\n".join(parts)

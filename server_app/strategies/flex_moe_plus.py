@@ -1,0 +1,149 @@
+"""FLEX-MoE+: FLEX-MoE with what it was found to lack; METHODS 1 and 5, ours.
+
+What limits FLEX-MoE on unlike clients, each part an option that can be turned off:
+
+- *Frozen pairs.* The fitness of a pair nobody tried never moves, so an expert keeps the
+  same few clients and sees their classes only. For a share ``rotation`` of the rounds
+  the least-tried pairs come first (fitness breaks ties); after that fitness decides,
+  plus a bonus for what is little known (UCB1, Auer et al. 2002)::
+
+      Q(c,e) + exploration sqrt(ln(1 + t) / (1 + n(c,e)))
+
+  Bounds, deficits and budgets are FLEX-MoE's, so balance and bytes are as well.
+- *Idle experts.* A client trains every expert it was sent on all its samples, mixed by
+  its gate (``soft``), instead of each on the samples routed to it.
+- *Forgetting.* A client that trained two epochs on two classes has unlearned the
+  others. For its own use it keeps only a share ``keep`` of its change (interpolated
+  weights, Wortsman et al., CVPR 2022); the whole change is what it uploads. For its own
+  samples it adds the log of its label frequencies to the logits, scaled by ``prior``
+  (Menon et al., ICLR 2021); the frequencies never leave it.
+- *Swings.* The server predicts with a running average of the global model over rounds
+  (``average``); clients go on from the newest one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from common.config import Settings
+from common.moe import ModelSpec, Vector
+from server_app.strategies.base import Plan, Reply, StrategyOptions, View
+from server_app.strategies.flex_moe import FlexMoE
+
+
+class FlexMoEPlus(FlexMoE):
+    """FLEX-MoE that rotates, keeps what clients know, and averages over rounds.
+
+    Attributes
+    ----------
+    tried : ndarray, shape (C, E)
+        Rounds in which each client trained each expert.
+    averaged : dict of str to ndarray of float32
+        Running average of the global model; empty before the first round.
+    rounds_averaged : int
+        Rounds in it.
+    """
+
+    name = "flex-moe-plus"
+    source = "FLEX-MoE with rotation, soft routing, kept shares and averaging (ours)"
+    remembers: ClassVar[tuple[str, ...]] = (
+        *FlexMoE.remembers,
+        "tried",
+        "averaged",
+        "rounds_averaged",
+    )
+
+    class Options(StrategyOptions):
+        """What is added to FLEX-MoE; all zero and false is FLEX-MoE itself."""
+
+        rotation: float = Field(
+            1.0, ge=0, le=1, description="share of the rounds that rotate, 0 to 1"
+        )
+        exploration: float = Field(
+            0.3, ge=0, description="weight of the bonus after that, at least 0"
+        )
+        soft: bool = Field(
+            True, description="whether a client trains all its experts on all samples"
+        )
+        keep: float = Field(
+            0.25, ge=0, le=1, description="share of its change a client keeps; 1 = all"
+        )
+        prior: float = Field(
+            1.0, ge=0, description="weight of a client's own label frequencies"
+        )
+        calibration: float = Field(
+            0.5, ge=0, description="weight of its label frequencies in its loss"
+        )
+        average: float = Field(
+            0.8, ge=0, lt=1, description="memory of the server's average, 0 to <1"
+        )
+
+    def __init__(self, settings: Settings, spec: ModelSpec) -> None:
+        super().__init__(settings, spec)
+        self.tried = np.zeros((0, self.spec.num_experts))
+        self.averaged: dict[str, Vector] = {}
+        self.rounds_averaged = 0
+
+    def fitness_of(self, view: View) -> NDArray[np.float64]:
+        """Return what the assignment maximises, shape (P, E)."""
+        fitness = super().fitness_of(view)
+        joined = view.num_clients - len(self.tried)
+        self.tried = np.pad(self.tried, ((0, max(0, joined)), (0, 0)))
+        tried = self.tried[view.clients]
+        if view.server_round <= self.options.rotation * self._num_rounds():
+            # Never below 0: a pair that costs something would leave budgets unused.
+            return fitness + (self.tried.max(initial=0) - tried)
+        bonus = np.sqrt(np.log1p(view.server_round) / (1 + tried))
+        return fitness + self.options.exploration * bonus
+
+    def _num_rounds(self) -> int:
+        return self.settings.rounds.num_rounds
+
+    def plan(self, view: View) -> Plan:
+        """Solve FLEX-MoE's assignment for the adjusted fitness."""
+        plan = super().plan(view)
+        order: dict[str, Any] = {}
+        if self.options.soft:
+            order["top_k"] = 0
+        if self.options.keep < 1:
+            order["keep_share"] = self.options.keep
+        if self.options.calibration:
+            order["calibration"] = self.options.calibration
+        if self.options.prior:
+            order["label_prior"] = self.options.prior
+        return Plan(
+            assignment=plan.assignment,
+            solution=plan.solution,
+            order=order,
+            notes=plan.notes,
+        )
+
+    def learn(self, replies: Sequence[Reply]) -> None:
+        """Update fitness and deficits, and count who trained what."""
+        super().learn(replies)
+        for reply in replies:
+            self.tried[reply.client, reply.experts] += 1
+
+    def finish(self) -> None:
+        """Apply the merged sums, and add the result to the running average."""
+        super().finish()
+        # A plain mean until it is as old as the memory is long: no bias to the start.
+        memory = min(
+            self.options.average, self.rounds_averaged / (self.rounds_averaged + 1)
+        )
+        self.averaged = {
+            part: _mixed(self.averaged.get(part, vector), vector, memory)
+            for part, vector in self.model.items()
+        }
+        self.rounds_averaged += 1
+
+    def published(self) -> dict[str, Vector]:
+        """Return the running average."""
+        return self.averaged or self.model
+
+
+def _mixed(old: Vector, new: Vector, memory: float) -> Vector:
+    return np.float32(memory) * old + np.float32(1 - memory) * new

@@ -1,0 +1,114 @@
+"""The study's harness: what is kept of a run, intervals by hand, resuming."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.study.__main__ import chosen, run_missing
+from benchmarks.study.cells import Cell, read_lines, summary
+from benchmarks.study.presets import PRESETS
+from benchmarks.study.tables import cell_text, interval, markdown, write_csv
+from common.config import Settings
+from server_app.strategies import find_strategy
+
+
+def cell_of(label: str = "random", seed: int = 0, **config: Any) -> Cell:
+    return Cell(
+        table="main",
+        dataset="digits",
+        partition="iid",
+        label=label,
+        seed=seed,
+        clients=3,
+        config={"strategy": label, **config},
+    )
+
+
+def record(number: int, server: float | None, local: list[float]) -> dict[str, Any]:
+    return {
+        "round": number,
+        "server_global": server,
+        "client_global": server,
+        "client_local": server,
+        "cv_cumulative": 1 / number,
+        "bytes_down": 600_000,
+        "bytes_up": 400_000,
+        "seconds": 0.5,
+        "clients": [{"client_local": value} for value in local],
+    }
+
+
+def test_a_run_is_summed_up_by_its_last_two_evaluations() -> None:
+    rounds = [
+        record(1, 0.1, [0.9, 0.9]),
+        record(2, 0.4, [0.2, 0.8]),
+        record(3, None, []),
+        record(4, 0.6, [0.4, 0.9]),
+    ]
+    found = summary(rounds)
+    assert found["server_global"] == pytest.approx(0.5)
+    assert found["worst_tenth"] == pytest.approx(0.3)
+    assert found["cv_cumulative"] == 0.25
+    assert found["MB"] == pytest.approx(4)
+    assert found["seconds"] == 2
+    assert [point[:3] for point in found["curve"]] == [
+        [1, 1, 0.1],
+        [2, 2, 0.4],
+        [4, 4, 0.6],
+    ]
+
+
+def test_intervals_are_students() -> None:
+    # Mean 2, standard deviation 1, t(2) = 4.303: half width 4.303 / sqrt(3) = 2.484.
+    middle, half = interval([1.0, 2.0, 3.0])
+    assert middle == 2
+    assert half == pytest.approx(2.484, abs=1e-3)
+    assert interval([5.0]) == (5.0, None)
+    assert cell_text([1.0, 2.0, 3.0]) == "2.000 ± 2.484"
+    assert cell_text([None]) == "-"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_run_of_a_preset_is_one_the_product_accepts(preset: str) -> None:
+    for cell in {c.key: c for c in PRESETS[preset]()}.values():
+        settings = Settings.from_run_config(cell.run_config)
+        find_strategy(settings.run.strategy).parse_options(settings)
+
+
+def test_a_cell_in_two_tables_is_run_once() -> None:
+    keys = [c.key for c in PRESETS["quick"]()]
+    assert len(set(keys)) < len(keys)
+
+
+def test_only_keeps_what_has_every_word() -> None:
+    cells = PRESETS["quick"]()
+    some = chosen(cells, "main, cifar10, classes:2, seed=1")
+    assert {c.label for c in some} == {"random", "greedy", "flex-moe", "flex-moe-plus"}
+    assert len(some) == 4
+    assert chosen(cells, "nothing-like-it") == []
+
+
+@pytest.mark.slow
+def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    small: dict[str, Any] = {"num-rounds": 1, "train-samples": 200, "local-epochs": 1}
+    good = [cell_of(seed=seed, **small) for seed in (0, 1)]
+    bad = cell_of("random", 2, **{**small, "strategy-options": "no-such-option=1"})
+    out = tmp_path / "study" / "runs.jsonl"
+    _, failures = run_missing(good[:1], out, 1, "")
+    assert failures == 0
+    first = out.read_text()
+    with out.open("a") as file:
+        file.write('{"key": "cut off')  # the machine stopped in the middle of a line
+    lines, failures = run_missing([*good, bad], out, 2, "")
+    assert failures == 1
+    assert set(lines) == {cell.key for cell in good}
+    assert out.read_text().startswith(first)
+    assert {line["key"] for line in read_lines(out)} == set(lines)
+    write_csv(tmp_path / "table.csv", good, lines)
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "1"]
+    assert rows[0]["server_global"] == str(lines[good[0].key]["server_global"])
+    assert "| random | 2 |" in markdown(good, lines)

@@ -1,0 +1,140 @@
+"""The pages in a real browser: no error, every figure, nothing too wide."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server_app.__main__ import main
+from server_app.simulate import simulate
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+DARK = ("--blink-settings=preferredColorScheme=0",)
+SCREENS = {"desk": (1280, ()), "phone": (390, DARK)}
+
+# The browser has a smallest window, a frame has none. The probe runs in the frame after
+# the page's own content; the document around it notes what it says.
+AROUND = """<!doctype html><body style="margin:0"><script>
+addEventListener("message", e => { document.body.dataset.found = e.data; });
+</script><iframe src="probed.html" width="WIDTH" height="900" style="border:0">"""
+PROBE = """<script>addEventListener("load", () => {
+const seen = [...document.querySelectorAll("svg.chart")];
+const text = [...document.querySelectorAll("svg.chart text")];
+const wide = [...document.querySelectorAll("body *")].filter(e =>
+  !e.closest(".wide") && e.getBoundingClientRect().right > innerWidth + 1);
+parent.postMessage(JSON.stringify({
+  width: innerWidth, page: document.documentElement.scrollWidth, wide: wide.length,
+  empty: seen.filter(s => s.getBoundingClientRect().height < 50).length,
+  smallest: Math.min(...text.map(t => t.getBoundingClientRect().height)),
+  figures: [...document.querySelectorAll("figure[id]")].map(f => f.id),
+  ground: getComputedStyle(document.body).backgroundColor,
+  requests: performance.getEntriesByType("resource").map(r => r.name)}), "*");
+});</script>"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="needs chromium on the PATH"),
+]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the report of a real run and the comparison of two."""
+    folder = tmp_path_factory.mktemp("runs")
+    config: dict[str, Any] = {
+        "num-rounds": 4,
+        "train-samples": 400,
+        "drop-out": 0.2,
+        "output-dir": str(folder / "runs"),
+    }
+    for strategy in ("flex-moe", "random"):
+        simulate({**config, "strategy": strategy}, 6)
+    runs = sorted((folder / "runs").iterdir())
+    comparison = folder / "comparison.html"
+    assert main(["report", *map(str, runs), "--out", str(comparison)]) == 0
+    return {"run": runs[0] / "report.html", "comparison": comparison}
+
+
+def browsed(page: Path, screen: str, tmp_path: Path) -> dict[str, Any]:
+    width, extra = SCREENS[screen]
+    html = page.read_text()
+    assert "http-equiv" not in html, "a finished run must not reload"
+    (tmp_path / "probed.html").write_text(html.replace("</body>", f"{PROBE}</body>"))
+    around = tmp_path / "around.html"
+    around.write_text(AROUND.replace("WIDTH", str(width)))
+    done = subprocess.run(
+        [
+            str(BROWSER),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--enable-logging=stderr",
+            "--window-size=1400,900",
+            *extra,
+            "--virtual-time-budget=2000",
+            "--dump-dom",
+            around.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "CONSOLE" not in done.stderr
+    found = re.search(r'data-found="([^"]*)"', done.stdout)
+    assert found, done.stdout[-2000:]
+    result: dict[str, Any] = json.loads(unescape(found[1]))
+    return result
+
+
+FIGURES = {
+    "run": {
+        "accuracy-rounds",
+        "accuracy-bytes",
+        "accuracy-seconds",
+        "clients",
+        "load",
+        "balance",
+        "churn",
+        "classes",
+        "fitness-before",
+        "fitness-middle",
+        "fitness-end",
+        "traffic",
+        "seconds",
+    },
+    "comparison": {
+        *(
+            f"{m}-{x}"
+            for m in ("server_global", "client_global", "client_local")
+            for x in ("rounds", "bytes")
+        ),
+        "balance",
+        "load-0",
+        "load-1",
+    },
+}
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("page", FIGURES)
+def test_a_page_is_whole_and_fits(
+    page: str, screen: str, pages: dict[str, Path], tmp_path: Path
+) -> None:
+    found = browsed(pages[page], screen, tmp_path)
+    assert found["width"] == SCREENS[screen][0]
+    assert found["page"] <= found["width"]
+    assert found["wide"] == found["empty"] == 0
+    assert found["smallest"] >= 9
+    assert set(found["figures"]) == FIGURES[page]
+    assert found["requests"] == []
+    dark = found["ground"] != "rgb(255, 255, 255)"
+    assert dark == (SCREENS[screen][1] == DARK)

@@ -1,0 +1,109 @@
+"""The chart generator: positions by hand, and markup that always parses."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server_app.report.svg import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    LEVELS,
+    MAX_COLUMNS,
+    MAX_POINTS,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Series,
+    heatmap,
+    legend,
+    line_chart,
+    number,
+    ticks,
+)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 1, [0, 0.25, 0.5, 0.75, 1.0]),
+        (0, 0.83, [0, 0.25, 0.5, 0.75, 1.0]),
+        (1, 15, [0, 5, 10, 15]),
+        (0, 0, [0, 1]),
+    ],
+)
+def test_ticks_are_round_and_cover_the_data(
+    low: float, high: float, expected: list[float]
+) -> None:
+    assert ticks(low, high) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (1234.6, "1235"), (12.34, "12.3"), (0.5, "0.5"), (0.00421, "0.0042")],
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def points(chart: str) -> list[tuple[float, float]]:
+    found = re.search(r'<polyline[^>]* points="([^"]*)"', chart)
+    assert found
+    pairs = [pair.split(",") for pair in found[1].split()]
+    return [(float(x), float(y)) for x, y in pairs]
+
+
+def test_a_line_runs_from_corner_to_corner() -> None:
+    series = Series(name="s", x=[1, 2, 3], y=[0.0, float("nan"), 1.0])
+    chart = line_chart([series], x_label="round", y_label="accuracy", top=1.0)
+    assert points(chart) == [(LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, TOP)]
+
+
+def test_a_long_line_is_thinned_and_keeps_its_newest_point() -> None:
+    count = 10 * MAX_POINTS + 7
+    series = Series(name="s", x=list(range(count)), y=[1.0] * (count - 1) + [2.0])
+    drawn = points(line_chart([series], x_label="x", y_label="y"))
+    assert len(drawn) <= MAX_POINTS
+    assert drawn[-1] == (WIDTH - RIGHT, TOP)
+
+
+@given(
+    ys=st.lists(st.floats(0, 1e9) | st.just(float("nan")), max_size=8),
+    name=st.text(max_size=8),
+)
+def test_any_series_gives_well_formed_markup(ys: list[float], name: str) -> None:
+    printable = "".join(c for c in name if c.isprintable())
+    series = [Series(name=printable, x=list(range(len(ys))), y=ys)]
+    chart = line_chart(series, x_label=printable, y_label="<y>") + legend(series)
+    root = ElementTree.fromstring(f"<div>{chart}</div>")
+    for shape in root.iter("polyline"):
+        for pair in shape.attrib["points"].split():
+            x, y = map(float, pair.split(","))
+            assert LEFT <= x <= WIDTH - RIGHT
+            assert TOP <= y <= HEIGHT - BOTTOM
+
+
+def inks(chart: str) -> list[float]:
+    root = ElementTree.fromstring(f"<div>{chart}</div>")
+    return [
+        float(path.attrib["fill-opacity"])
+        for path in root.iter("path")
+        for _ in range(path.attrib["d"].count("M"))
+    ]
+
+
+def test_ink_follows_the_value_and_nothing_known_stays_empty() -> None:
+    chart = heatmap(
+        [[0.0, 1.0, 2.0], [4.0, float("nan"), 4.0]], x_label="x", y_label="y"
+    )
+    assert sorted(inks(chart)) == [0.25, 0.5, 1, 1]
+
+
+def test_many_columns_are_averaged() -> None:
+    values = np.tile([0.0, 1.0], MAX_COLUMNS)[None]
+    chart = heatmap(values, x_label="round", y_label="expert", high=1.0)
+    assert inks(chart) == [round(LEVELS / 2) / LEVELS] * MAX_COLUMNS

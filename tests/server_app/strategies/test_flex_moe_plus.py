@@ -1,0 +1,159 @@
+"""FLEX-MoE+: what is added to FLEX-MoE, by hand, and that it can be turned off."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from common.config import Settings
+from common.moe import ModelSpec
+from server_app.checkpoint import decode, encode
+from server_app.strategies.flex_moe import FlexMoE
+from server_app.strategies.flex_moe_plus import FlexMoEPlus
+from tests.server_app.strategies.handmade import reply_of, view_of
+
+EXPERTS = 4
+SPEC = ModelSpec(
+    backbone="mlp",
+    input_shape=(1, 2, 2),
+    num_classes=2,
+    num_experts=EXPERTS,
+    expert_hidden=2,
+    top_k=1,
+)
+NOTHING = (
+    "rotation=0.0, exploration=0.0, soft=false, keep=1.0, prior=0.0, "
+    "calibration=0.0, average=0.0"
+)
+
+
+def settings_of(options: str = "", rounds: int = 8) -> Settings:
+    return Settings.from_run_config(
+        {
+            "num-experts": EXPERTS,
+            "num-rounds": rounds,
+            "strategy-options": options,
+            "load-tolerance": 0.0,
+        }
+    )
+
+
+def play(
+    strategy: FlexMoE, budgets: Sequence[int], rounds: int
+) -> list[np.ndarray[tuple[int, int], np.dtype[np.bool_]]]:
+    """Plan rounds in which client c is best served by expert c."""
+    plans = []
+    for number in range(1, rounds + 1):
+        plan = strategy.plan(view_of(budgets, EXPERTS, server_round=number))
+        plans.append(plan.assignment)
+        replies = []
+        for client, row in enumerate(plan.assignment):
+            held = np.flatnonzero(row).tolist()
+            replies.append(
+                reply_of(
+                    client,
+                    held,
+                    [10] * len(held),
+                    num_experts=EXPERTS,
+                    server_round=number,
+                    expert_accuracy=[1.0 if e == client else 0.5 for e in held],
+                )
+            )
+        strategy.finish()
+        strategy.learn(replies)
+    return plans
+
+
+def test_with_nothing_added_it_is_flex_moe() -> None:
+    budgets = [1, 2, 2, 3]
+    plus = FlexMoEPlus(settings_of(NOTHING), SPEC)
+    flex = FlexMoE(settings_of(), SPEC)
+    for mine, theirs in zip(
+        play(plus, budgets, 6), play(flex, budgets, 6), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+    assert plus.plan(view_of(budgets, EXPERTS)).order == {}
+    assert plus.published() is not flex.published()
+    for part, vector in flex.published().items():
+        np.testing.assert_array_equal(plus.published()[part], vector)
+
+
+def test_rotation_tries_every_pair_before_any_twice() -> None:
+    strategy = FlexMoEPlus(settings_of(rounds=4), SPEC)
+    plans = play(strategy, [1, 1, 1, 1], 4)
+    np.testing.assert_array_equal(np.sum(plans, axis=0), np.ones((4, EXPERTS)))
+    for plan in plans:
+        np.testing.assert_array_equal(plan.sum(axis=0), np.ones(EXPERTS))
+
+
+def test_rotation_leaves_no_budget_unused() -> None:
+    budgets = [1, 2, 2, 1, 3]
+    for plan in play(FlexMoEPlus(settings_of(rounds=9), SPEC), budgets, 9):
+        np.testing.assert_array_equal(plan.sum(axis=1), budgets)
+
+
+def test_after_rotating_for_half_the_rounds_fitness_decides() -> None:
+    options = "rotation=0.5, exploration=0.0"
+    plans = play(FlexMoEPlus(settings_of(options), SPEC), [1, 1, 1, 1], 8)
+    np.testing.assert_array_equal(np.sum(plans[:4], axis=0), np.ones((4, EXPERTS)))
+    for plan in plans[4:]:
+        np.testing.assert_array_equal(plan, np.eye(EXPERTS, dtype=bool))
+
+
+def test_the_bonus_is_ucb() -> None:
+    strategy = FlexMoEPlus(settings_of("rotation=0.0, exploration=2.0"), SPEC)
+    strategy.fitness_of(view_of([1], EXPERTS))
+    strategy.fitness[0] = [0.1, 0.2, 0.3, 0.4]
+    strategy.tried = np.array([[0.0, 3.0, 8.0, 0.0]])
+    found = strategy.fitness_of(view_of([1], EXPERTS, server_round=3))
+    # 2 sqrt(ln 4) = 2.354820; halved for 3 rounds, a third for 8.
+    expected = [[0.1 + 2.354820, 0.2 + 1.177410, 0.3 + 0.784940, 0.4 + 2.354820]]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_clients_are_asked_for() -> None:
+    plan = FlexMoEPlus(settings_of(), SPEC).plan(view_of([1, 1], EXPERTS))
+    assert plan.order == {
+        "top_k": 0,
+        "keep_share": 0.25,
+        "label_prior": 1.0,
+        "calibration": 0.5,
+    }
+
+
+def test_the_average_is_a_mean_first_and_forgets_later() -> None:
+    strategy = FlexMoEPlus(settings_of("average=0.5"), SPEC)
+    for value in (1.0, 3.0, 7.0):
+        strategy.model = {k: np.full_like(v, value) for k, v in strategy.model.items()}
+        strategy.finish()
+    # 1, then (1 + 3) / 2 = 2, then 0.5 * 2 + 0.5 * 7 = 4.5
+    for vector in strategy.published().values():
+        np.testing.assert_array_equal(vector, np.full_like(vector, 4.5))
+    assert strategy.model["extractor"][0] == 7.0
+
+
+def test_what_it_remembers_survives_a_checkpoint() -> None:
+    settings = settings_of("rotation=0.25")
+    first, second = FlexMoEPlus(settings, SPEC), FlexMoEPlus(settings, SPEC)
+    play(first, [1, 1, 2, 2], 3)
+    second.load_state(decode(encode(first.state())))
+    second.model = first.model
+    np.testing.assert_equal(second.state(), first.state())
+    view = view_of([1, 1, 2, 2], EXPERTS, server_round=4)
+    np.testing.assert_array_equal(
+        second.plan(view).assignment, first.plan(view).assignment
+    )
+
+
+def test_clients_that_join_later_start_untried() -> None:
+    strategy = FlexMoEPlus(settings_of(), SPEC)
+    play(strategy, [1, 1], 2)
+    strategy.plan(view_of([1, 1, 1], EXPERTS, server_round=3))
+    assert strategy.tried.shape == (3, EXPERTS)
+    assert strategy.tried[2].sum() == 0
+    assert strategy.tried.sum() == 4
+
+
+def test_a_wrong_option_is_named() -> None:
+    with pytest.raises(ValueError, match="rotaton"):
+        FlexMoEPlus(settings_of("rotaton=1.0"), SPEC)
