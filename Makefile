@@ -46,7 +46,7 @@ format: $(STAMP) ## Rewrite the sources in the house style
 	$(BIN)/ruff format .
 
 lock: $(BIN)/uv ## Pin the newest allowed versions in constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --extra dev --extra export --universal --upgrade \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --upgrade \
 	  --python-version 3.11 --fork-strategy fewest --quiet \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	  --output-file constraints.txt
@@ -64,7 +64,7 @@ distclean: clean ## The same, and the environment .venv
 
 # ------------------------------------------------------------------ bootstrap
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,export]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,export,sinks]'
 	@touch $@
 
 $(BIN)/uv: | $(BIN)/python
