@@ -98,32 +98,18 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
     model.to(session.device)
 
     result, seconds = None, 0.0
-    if order.train and may_train:
-        objective = Objective(
-            gate_balance=session.settings.model.gate_balance,
-            gate_entropy=order.gate_entropy,
-            gate_supervision=order.gate_supervision,
-            proximal=order.proximal,
-            shift=_label_shift(session, order.calibration),
-        )
-        result = _train(model, session, order.server_round, objective)
-        seconds = time.perf_counter() - started
-    if gates is not None and result is not None:
-        gates.save(order.server_round, model.vectors([GATE])[GATE])
     deltas: dict[str, Array] = {}
-    if result is not None:
-        trained = model.vectors(order.returned_parts())
-        for name, vector in trained.items():
-            vector -= vectors[name]
-        if order.keep_share is not None:
-            share = np.float32(order.keep_share)
-            model.load(
-                {name: vectors[name] + share * trained[name] for name in trained}
-            )
-        rounding = stream(
-            session.settings.run.seed, "upload", order.server_round, session.client
+    if order.train and may_train:
+        result = _train(model, session, order.server_round, _objective(session, order))
+        seconds = time.perf_counter() - started
+        if gates is not None:
+            gates.save(order.server_round, model.vectors([GATE])[GATE])
+        deltas = transfer.send(
+            _changes(model, vectors, order),
+            stream(
+                session.settings.run.seed, "upload", order.server_round, session.client
+            ),
         )
-        deltas = transfer.send(trained, rounding)
         if session.state_dir:
             save_snapshot(
                 store,
@@ -147,6 +133,29 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         **(_memory_now(session) if session.owns_machine else {}),
     )
     return Message(wire.encode_report(report, deltas), reply_to=message)
+
+
+def _objective(session: Session, order: wire.TrainOrder) -> Objective:
+    return Objective(
+        gate_balance=session.settings.model.gate_balance,
+        gate_entropy=order.gate_entropy,
+        gate_supervision=order.gate_supervision,
+        proximal=order.proximal,
+        shift=_label_shift(session, order.calibration),
+    )
+
+
+def _changes(
+    model: MoEModel, received: Mapping[str, Vector], order: wire.TrainOrder
+) -> dict[str, Vector]:
+    """Return what training changed; the model keeps the share of it that it may."""
+    changes = model.vectors(order.returned_parts())
+    for name, vector in changes.items():
+        vector -= received[name]
+    if order.keep_share is not None:
+        share = np.float32(order.keep_share)
+        model.load({name: received[name] + share * changes[name] for name in changes})
+    return changes
 
 
 def _profile(session: Session) -> dict[str, Any]:
