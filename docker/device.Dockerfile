@@ -1,0 +1,35 @@
+# A device: Flower's SuperNode and the process it trains in. For amd64 and arm64, CPU
+# only and without Ray. Started by compose.device.yaml; README.md says how to build it.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+# The newest torch whose arm64 build runs on a Raspberry Pi 4 and is without CUDA.
+ARG TORCH=2.9.1
+ARG TORCHVISION=0.24.1
+# Empty: the index that pip and uv use anyway.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Which processor qemu plays when another kind of machine builds this.
+ARG QEMU_CPU
+WORKDIR /build
+COPY pyproject.toml constraints.txt docker/install.sh ./
+RUN sh install.sh
+
+FROM ${BASE}
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    FLWR_HOME=/tmp/flwr \
+    FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 \
+    FLWR_DISABLE_UPDATE_CHECK=1 \
+    FLWR_TELEMETRY_ENABLED=0
+# 1000 is the first user of Raspberry Pi OS and of JetPack, who unpacks the bundle.
+RUN useradd --uid 1000 --non-unique --no-log-init --no-create-home expertfleet \
+    && install --directory --owner=1000 --mode=0700 /state
+COPY --from=build /opt/venv /opt/venv
+WORKDIR /opt/expertfleet
+COPY common common
+COPY client_app client_app
+COPY docker/health.py /opt/health.py
+USER 1000
+HEALTHCHECK --interval=60s --timeout=30s --start-period=120s \
+    CMD ["python", "/opt/health.py"]
+CMD ["python", "-m", "client_app", "--help"]
