@@ -2,6 +2,11 @@
 # only and without Ray. Started by compose.device.yaml; README.md says how to build it.
 ARG BASE=python:3.11-slim-bookworm
 
+FROM ${BASE} AS wanted
+WORKDIR /wanted
+COPY pyproject.toml constraints.txt docker/requirements.py ./
+RUN python3 requirements.py
+
 FROM ${BASE} AS build
 # The newest torch whose arm64 build runs on a Raspberry Pi 4 and is without CUDA.
 ARG TORCH=2.9.1
@@ -11,8 +16,12 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # Which processor qemu plays when another kind of machine builds this.
 ARG QEMU_CPU
 WORKDIR /build
-COPY pyproject.toml constraints.txt docker/install.sh ./
-RUN sh install.sh
+COPY docker/install.sh .
+COPY --from=wanted /wanted/out ./
+# Alone and first: a torch index carries old copies of other packages as well.
+RUN sh install.sh --no-deps ${TORCH_INDEX:+--default-index "$TORCH_INDEX"} \
+    "torch==$TORCH" "torchvision==$TORCHVISION" \
+    && sh install.sh --constraints constraints.txt --requirements requirements.txt
 
 FROM ${BASE}
 ENV PATH=/opt/venv/bin:$PATH \
@@ -21,9 +30,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 \
     FLWR_DISABLE_UPDATE_CHECK=1 \
     FLWR_TELEMETRY_ENABLED=0
-# 1000 is the first user of Raspberry Pi OS and of JetPack, who unpacks the bundle.
-RUN useradd --uid 1000 --non-unique --no-log-init --no-create-home expertfleet \
-    && install --directory --owner=1000 --mode=0700 /state
+# Whoever owns the unpacked bundle runs this, 1000 unless said otherwise: the first user
+# of Raspberry Pi OS and of JetPack.
+RUN install --directory --mode=1777 /state
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /opt/expertfleet
 COPY common common

@@ -1,6 +1,12 @@
 # The server: Flower's SuperLink and SuperExec with the ServerApp's dependencies; and, as
 # target `proxy`, the only door for devices. Started by compose.server.yaml.
 ARG BASE=python:3.11-slim-bookworm
+ARG PROXY_BASE=debian:bookworm-slim
+
+FROM ${BASE} AS wanted
+WORKDIR /wanted
+COPY pyproject.toml constraints.txt docker/requirements.py ./
+RUN python3 requirements.py server
 
 FROM ${BASE} AS build
 # One version for server and devices.
@@ -9,10 +15,14 @@ ARG TORCHVISION=0.24.1
 # Empty: the index that pip and uv use anyway.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /build
-COPY pyproject.toml constraints.txt docker/install.sh ./
-RUN sh install.sh --extra server
+COPY docker/install.sh .
+COPY --from=wanted /wanted/out ./
+# Alone and first: a torch index carries old copies of other packages as well.
+RUN sh install.sh --no-deps ${TORCH_INDEX:+--default-index "$TORCH_INDEX"} \
+    "torch==$TORCH" "torchvision==$TORCHVISION" \
+    && sh install.sh --constraints constraints.txt --requirements requirements.txt
 
-FROM ${BASE} AS proxy
+FROM ${PROXY_BASE} AS proxy
 # hadolint ignore=DL3008 # Debian's stable release gets security fixes under new versions
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends nginx \
@@ -33,8 +43,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     FLWR_DISABLE_UPDATE_CHECK=1 \
     FLWR_TELEMETRY_ENABLED=0
 WORKDIR /opt/expertfleet
-RUN useradd --uid 1000 --non-unique --no-log-init --no-create-home expertfleet \
-    && install --directory --owner=1000 --mode=0700 /database results fleet
+# Whoever owns the fleet's directory runs this, 1000 unless said otherwise.
+RUN install --directory --mode=1777 /database results fleet
 COPY --from=build /opt/venv /opt/venv
 COPY common common
 COPY client_app client_app
