@@ -85,7 +85,7 @@ class Demo:
 
     def build(self) -> None:
         """Build every image."""
-        for service in ("superlink", "proxy", "small-supernode", "large-supernode"):
+        for service in ("superlink", "proxy", "small-supernode", "medium-supernode"):
             with self.timed(f"build {service}"):
                 self.compose("build", service, timeout=7200)
 

@@ -198,6 +198,22 @@ def test_a_device_needs_neither_ray_nor_or_tools() -> None:
     assert "torch" in loaded
 
 
+def test_a_server_without_or_tools_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['ortools'] = None; "
+        "from server_app.__main__ import main; main(['simulate'])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
+    assert ran.returncode == 2
+    assert "pip install 'expertfleet[server]'" in ran.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("path", [*DOCKER.glob("*.sh")], ids=lambda path: path.name)
 def test_shell_scripts_parse(path: Path) -> None:
     subprocess.run(["sh", "-n", path], check=True, timeout=10)
