@@ -57,15 +57,16 @@ def unit() -> configparser.ConfigParser:
 
 
 def commands() -> Iterator[tuple[str, Command]]:
-    """Every command line of a container, of the unit and of the demo."""
+    """Every command line of a container, of the unit and for the operator."""
     for path in COMPOSE:
         for name, service in compose(path)["services"].items():
             if "command" in service:
                 yield f"{path.name}:{name}", service["command"]
     yield UNIT.name, shlex.split(unit()["Service"]["ExecStart"])
-    text = (DOCKER / "demo.sh").read_text().replace("\\\n", " ")
-    for line in re.findall(r"^ *operator (python .*)$", text, re.MULTILINE):
-        yield "demo.sh", shlex.split(line)
+    for path in (DOCKER / "demo.sh", DOCKER / "README.md"):
+        text = path.read_text().replace("\\\n", " ")
+        for line in re.findall(r"\boperator (python .*)$", text, re.MULTILINE):
+            yield path.name, shlex.split(line)
 
 
 COMMANDS = list(commands())
@@ -219,14 +220,14 @@ def test_shell_scripts_parse(path: Path) -> None:
     subprocess.run(["sh", "-n", path], check=True, timeout=10)
 
 
-def test_the_installer_uses_flags_that_uv_knows() -> None:
-    text = (DOCKER / "install.sh").read_text().replace("\\\n", " ")
-    calls = re.findall(r"/uv (venv|pip install)(.*)$", text, re.MULTILINE)
-    assert len(calls) == 3
-    for subcommand, rest in calls:
-        known = options((str(SCRIPTS / "uv"), *subcommand.split()))
-        used = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", rest))
-        assert used <= known, used - known
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfiles_pass_flags_that_uv_knows(path: Path) -> None:
+    text = path.read_text().replace("\\\n", " ")
+    used = set(
+        re.findall(r"--[a-z][a-z-]+", " ".join(re.findall("install.sh .*", text)))
+    )
+    assert {"--no-deps", "--constraints"} <= used
+    assert used <= options((str(SCRIPTS / "uv"), "pip", "install"))
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
