@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 FLEET_DIR=${FLEET_DIR:-$PWD/fleet/demo}
-RUN_AS=${RUN_AS:-$(id -u)}
+RUN_AS=${RUN_AS:-$(id -u):$(id -g)}
 export FLEET_DIR RUN_AS
 demo() { docker compose --file docker/compose.demo.yaml "$@"; }
 operator() { demo run --rm --no-TTY operator "$@"; }

@@ -29,7 +29,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY docker/nginx.conf /etc/nginx/nginx.conf
 # The owner of the server's private key.
-USER 1000
+USER 1000:1000
 EXPOSE 9092
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
     CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080"]
@@ -50,7 +50,7 @@ COPY common common
 COPY client_app client_app
 COPY server_app server_app
 COPY docker/health.py /opt/health.py
-USER 1000
+USER 1000:1000
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s \
     CMD ["python", "/opt/health.py"]
 CMD ["python", "-m", "server_app", "--help"]

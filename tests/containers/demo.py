@@ -35,13 +35,13 @@ class Demo:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # Docker's own rule for containers is no root; who owns the keys runs them.
-        user = os.getuid() or 1000
+        # Whoever owns the keys runs the containers, and root shall not.
+        user = f"{os.getuid() or 1000}:{os.getgid() or 1000}"
         self._env = {
             **os.environ,
             "COMPOSE_PROJECT_NAME": PROJECT,
             "FLEET_DIR": str(folder),
-            "RUN_AS": str(user),
+            "RUN_AS": user,
             "FLEET_PORT": "0",
         }
         self.seconds: dict[str, float] = {}

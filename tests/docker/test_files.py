@@ -140,7 +140,7 @@ def test_containers_run_with_as_little_as_they_need(path: Path) -> None:
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert service["user"] == "${RUN_AS:-1000}", name
+        assert service["user"] == "${RUN_AS:-1000:1000}", name
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
