@@ -18,10 +18,7 @@ ARG QEMU_CPU
 WORKDIR /build
 COPY docker/install.sh .
 COPY --from=wanted /wanted/out ./
-# Alone and first: a torch index carries old copies of other packages as well.
-RUN sh install.sh --no-deps ${TORCH_INDEX:+--default-index "$TORCH_INDEX"} \
-    "torch==$TORCH" "torchvision==$TORCHVISION" \
-    && sh install.sh --constraints constraints.txt --requirements requirements.txt
+RUN sh install.sh
 
 FROM ${BASE}
 ENV PATH=/opt/venv/bin:$PATH \

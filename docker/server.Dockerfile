@@ -17,10 +17,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /build
 COPY docker/install.sh .
 COPY --from=wanted /wanted/out ./
-# Alone and first: a torch index carries old copies of other packages as well.
-RUN sh install.sh --no-deps ${TORCH_INDEX:+--default-index "$TORCH_INDEX"} \
-    "torch==$TORCH" "torchvision==$TORCHVISION" \
-    && sh install.sh --constraints constraints.txt --requirements requirements.txt
+RUN sh install.sh
 
 FROM ${PROXY_BASE} AS proxy
 # hadolint ignore=DL3008 # Debian's stable release gets security fixes under new versions
