@@ -36,6 +36,6 @@ COPY common common
 COPY client_app client_app
 COPY docker/health.py /opt/health.py
 USER 1000:1000
-HEALTHCHECK --interval=60s --timeout=30s --start-period=120s \
+HEALTHCHECK --interval=60s --timeout=30s --start-period=180s --start-interval=10s \
     CMD ["python", "/opt/health.py"]
 CMD ["python", "-m", "client_app", "--help"]
