@@ -23,6 +23,13 @@ RESULTS = "/opt/expertfleet/results"
 PATIENCE = 900.0
 """Seconds after which anything awaited is taken for lost: qemu is slow."""
 
+LIST_NODES = """
+import json, pathlib
+from server_app.provisioning.superlink import ControlAPI
+with ControlAPI("superlink:8000", pathlib.Path("fleet/ca.crt")) as api:
+    print(json.dumps([(node.name, node.node_id, node.status) for node in api.nodes()]))
+"""
+
 
 class Demo:
     """The running fleet.
@@ -99,15 +106,14 @@ class Demo:
         """Remove everything but the images."""
         self.compose("--profile", "operator", "down", "--volumes", "--timeout", "5")
 
-    def nodes(self) -> dict[str, dict[str, Any]]:
-        """What Flower says of the devices, by name."""
-        listed = self.operator("flwr", "supernode", "list", "fleet", "--format", "json")
-        nodes = json.loads(listed[listed.index("{") :])["nodes"]
-        return {node["name"]: node for node in nodes}
+    def nodes(self) -> dict[str, tuple[int, str]]:
+        """Flower's number for every device and its state, by name."""
+        said = self.operator("python", "-c", LIST_NODES)
+        return {name: (number, state) for name, number, state in json.loads(said)}
 
     def states(self) -> list[str]:
         """The state of every device."""
-        return [node["status"] for node in self.nodes().values()]
+        return [state for _, state in self.nodes().values()]
 
     def submit(self, config: Mapping[str, Any]) -> str:
         """Submit a run of this checkout; return Flower's number for it."""
