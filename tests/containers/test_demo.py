@@ -97,7 +97,7 @@ key = ec.generate_private_key(ec.SECP384R1())
 """
     demo.python("small-supernode", code)
     command = ["timeout", "60", "python", "-m", "client_app", "supernode"]
-    command += ["/tmp/stranger", "--", "--port", "9194", "--max-retries", "1"]
+    command += ["/tmp/stranger", "--port", "9194", "--max-retries", "1"]
     with pytest.raises(AssertionError) as refused:
         demo.execute("small-supernode", *command)
     said = str(refused.value).lower()

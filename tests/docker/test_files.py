@@ -4,6 +4,7 @@ That every flag they pass is one that the installed programs know matters most: 
 renames flags between releases, and a container that does not start says so far away.
 """
 
+import argparse
 import configparser
 import re
 import shlex
@@ -18,6 +19,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from client_app import supernode
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -89,17 +92,16 @@ def options(program: tuple[str, ...]) -> frozenset[str]:
 def split(command: Command) -> Iterator[tuple[tuple[str, ...], Command]]:
     """Every program that a command line calls, with its own arguments."""
     words = list(command)
-    if Path(words[0]).name == "python":
-        own, _, passed_on = (
-            (words, "", [])
-            if "--" not in words
-            else (words[: (i := words.index("--"))], "--", words[i + 1 :])
-        )
-        # python -m PACKAGE COMMAND [ACTION]
-        length = 5 if own[2:4] == ["server_app", "fleet"] else 4
-        yield (sys.executable, *own[1:length]), own[length:]
-        words = ["flower-supernode", *passed_on]
-    yield (str(SCRIPTS / words[0]),), words[1:]
+    if Path(words[0]).name != "python":
+        yield (str(SCRIPTS / words[0]),), words[1:]
+    elif words[2:4] == ["client_app", "supernode"]:
+        parser = argparse.ArgumentParser()
+        supernode.add_arguments(parser)
+        parsed = parser.parse_args(words[4:])
+        assert str(parsed.state_dir).startswith("/"), parsed
+        yield (str(SCRIPTS / "flower-supernode"),), parsed.flags
+    else:  # python -m server_app fleet ACTION
+        yield (sys.executable, *words[1:5]), words[5:]
 
 
 def flags(arguments: Command) -> list[str]:
