@@ -46,8 +46,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY common common
 COPY client_app client_app
 COPY server_app server_app
-COPY docker/health.py /opt/health.py
 USER 1000:1000
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s \
-    CMD ["python", "/opt/health.py"]
+    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9099"]
 CMD ["python", "-m", "server_app", "--help"]
