@@ -17,10 +17,10 @@ SOURCES := $(foreach d,common server_app client_app benchmarks tests,$(if $(shel
 export RUN_CONFIG
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test check format lock stubs clean distclean
+.PHONY: help install simulate test test-containers check format lock stubs clean distclean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Examples:"
 	@echo "    make simulate"
@@ -34,6 +34,9 @@ simulate: $(STAMP) ## Train on this machine with `flwr run` (RUN_CONFIG, NUM_CLI
 
 test: $(STAMP) ## Run the whole test suite (PYTEST_ARGS narrows it)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-containers: $(STAMP) ## Build the images and train in them (needs Docker; minutes)
+	$(BIN)/python -m pytest -m containers -ra $(PYTEST_ARGS) tests/containers
 
 check: $(STAMP) ## Lint, format check, types, import contracts
 	$(BIN)/ruff check .

@@ -19,7 +19,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    return run_command("python -m server_app", __doc__, COMMANDS, argv)
+    try:
+        return run_command("python -m server_app", __doc__, COMMANDS, argv)
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("ortools"):
+            raise
+        print(
+            "error: OR-Tools is missing: pip install 'expertfleet[server]'",
+            file=sys.stderr,
+        )
+        return 2
 
 
 if __name__ == "__main__":

@@ -1,0 +1,207 @@
+"""The demo fleet of docker/compose.demo.yaml, built and started for tests.
+
+The engine is whatever ``docker`` on this machine talks to. Where it is a process of
+this machine and this is root, a test can also slow down the link of a container.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = "expertfleet-test"
+DEVICES = ("small", "medium", "large")
+RESULTS = "/opt/expertfleet/results"
+PATIENCE = 900.0
+"""Seconds after which anything awaited is taken for lost: qemu is slow."""
+
+LIST_NODES = """
+import json, pathlib
+from server_app.provisioning.superlink import ControlAPI
+with ControlAPI("superlink:8000", pathlib.Path("fleet/ca.crt")) as api:
+    print(json.dumps([(node.name, node.node_id, node.status) for node in api.nodes()]))
+"""
+
+
+class Demo:
+    """The running fleet.
+
+    Parameters
+    ----------
+    folder : Path
+        Where its keys go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # Whoever owns the keys runs the containers, and root shall not.
+        user = f"{os.getuid() or 1000}:{os.getgid() or 1000}"
+        self._env = {
+            **os.environ,
+            "COMPOSE_PROJECT_NAME": PROJECT,
+            "FLEET_DIR": str(folder),
+            "RUN_AS": user,
+            "FLEET_PORT": "0",
+        }
+        self.seconds: dict[str, float] = {}
+
+    def docker(self, *arguments: str, timeout: float = PATIENCE) -> str:
+        """Run docker; return what it prints, fail if it fails."""
+        return self._run(["docker", *arguments], timeout)
+
+    def compose(self, *arguments: str, timeout: float = PATIENCE) -> str:
+        """Run docker compose on the demo."""
+        file = str(ROOT / "docker" / "compose.demo.yaml")
+        return self.docker("compose", "--file", file, *arguments, timeout=timeout)
+
+    def operator(self, *command: str) -> str:
+        """Run a command as the server's operator does."""
+        return self.compose("run", "--rm", "--no-TTY", "operator", *command)
+
+    def execute(self, service: str, *command: str) -> str:
+        """Run a command in a running container."""
+        return self.compose("exec", "--no-TTY", service, *command)
+
+    def python(self, service: str, code: str) -> str:
+        """Run Python code in a running container."""
+        return self.execute(service, "python", "-c", code).strip()
+
+    def _run(self, command: list[str], timeout: float) -> str:
+        ran = subprocess.run(
+            command, env=self._env, capture_output=True, text=True, timeout=timeout
+        )
+        if ran.returncode:
+            said = "\n".join((ran.stdout + ran.stderr).splitlines()[-40:])
+            raise AssertionError(f"{' '.join(command)}: {ran.returncode}\n{said}")
+        return ran.stdout
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Note how long something takes."""
+        start = time.monotonic()
+        yield
+        self.seconds[what] = time.monotonic() - start
+
+    def build(self) -> None:
+        """Build every image."""
+        for service in ("superlink", "proxy", "small-supernode", "medium-supernode"):
+            with self.timed(f"build {service}"):
+                self.compose("build", service, timeout=7200)
+
+    def start(self) -> None:
+        """Make the fleet and start it, as the documentation says."""
+        with self.timed("demo.sh"):
+            self._run([str(ROOT / "docker" / "demo.sh")], PATIENCE)
+        self.until("all devices online", lambda: self.states() == ["online"] * 3)
+
+    def stop(self) -> None:
+        """Remove everything but the images."""
+        self.compose("--profile", "operator", "down", "--volumes", "--timeout", "5")
+
+    def nodes(self) -> dict[str, tuple[int, str]]:
+        """Flower's number for every device and its state, by name."""
+        said = self.operator("python", "-c", LIST_NODES)
+        return {name: (number, state) for name, number, state in json.loads(said)}
+
+    def states(self) -> list[str]:
+        """The state of every device."""
+        return [state for _, state in self.nodes().values()]
+
+    def submit(self, config: Mapping[str, Any]) -> str:
+        """Submit a run of this checkout; return Flower's number for it."""
+        text = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+        command = ["flwr", "run", "/app", "fleet", "--format", "json"]
+        said = self.operator(*command, "--run-config", text)
+        return str(json.loads(said[said.index("{") :])["run-id"])
+
+    def status(self, run: str) -> str:
+        """Flower's word about a run."""
+        command = ["flwr", "list", "fleet", "--run-id", run, "--format", "json"]
+        said = self.operator(*command)
+        return str(json.loads(said[said.index("{") :])["runs"][0]["status"])
+
+    def records(self) -> list[dict[str, Any]]:
+        """The rounds done so far, of the only run there is."""
+        said = self.execute("superexec", "sh", "-c", f"cat {RESULTS}/*/metrics.jsonl")
+        return [json.loads(line) for line in said.splitlines()]
+
+    def gates(self, device: str) -> dict[str, str]:
+        """Names and hashes of the private gates that a device keeps."""
+        command = "cd /state; find . -name 'gate-*.npy' -exec sha256sum {} +"
+        said = self.execute(f"{device}-superexec", "sh", "-c", command)
+        return {name: digest for digest, name in map(str.split, said.splitlines())}
+
+    def container(self, service: str) -> dict[str, Any]:
+        """What docker knows of a service's container."""
+        number = self.compose("ps", "--all", "--quiet", service).strip()
+        found: dict[str, Any] = json.loads(self.docker("inspect", number))[0]
+        return found
+
+    def cut_power(self, service: str) -> None:
+        """SIGKILL every process of a container but its init, which then ends."""
+        with pytest.raises(AssertionError, match="137"):
+            self.execute(service, "sh", "-c", "kill -9 -1; sleep 60")
+
+    def slow_down(self, service: str, rate: str) -> None:
+        """Limit what a container sends on every link it has.
+
+        Skips where the engine's containers are out of reach.
+        """
+        if os.getuid() or not shutil.which("tc") or not shutil.which("nsenter"):
+            pytest.skip("a slow link needs root, nsenter and tc")
+        inside = ["nsenter", "--target", str(self.container(service)["State"]["Pid"])]
+        inside.append("--net")
+        links = json.loads(self._run([*inside, "ip", "-json", "link"], 60))
+        for name in (link["ifname"] for link in links if link["ifname"] != "lo"):
+            shape = ["rate", rate, "burst", "32kbit", "latency", "400ms"]
+            command = ["tc", "qdisc", "add", "dev", name, "root", "tbf", *shape]
+            self._run([*inside, *command], 60)
+
+    def until(
+        self, what: str, condition: Callable[[], Any], every: float = 2.0
+    ) -> None:
+        """Wait for something; fail with the containers' logs if it never comes."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._holds(condition):
+            if time.monotonic() > deadline:
+                pytest.fail(f"waited {PATIENCE:.0f} s for {what}\n{self.logs()}")
+            time.sleep(every)
+
+    @staticmethod
+    def _holds(condition: Callable[[], Any]) -> bool:
+        try:
+            return bool(condition())
+        except AssertionError:  # a container that is just starting again
+            return False
+
+    def logs(self) -> str:
+        """The ends of all logs."""
+        return self.compose("logs", "--tail", "25", "--no-color")
+
+    def peaks(self) -> dict[str, float]:
+        """The most memory each container has had so far, in MB."""
+        script = (
+            "cat /sys/fs/cgroup/memory.peak 2>/dev/null"
+            " || cat /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
+        )
+        services = self.compose("ps", "--services").split()
+        return {
+            name: int(self.execute(name, "sh", "-c", script)) / 1e6
+            for name in sorted(services)
+        }
+
+    def sizes(self) -> dict[str, float]:
+        """The size of every image, in MB."""
+        names = self.compose("config", "--images").split()
+        return {
+            name: int(self.docker("image", "inspect", "-f", "{{.Size}}", name)) / 1e6
+            for name in sorted(set(names))
+        }
