@@ -199,7 +199,7 @@ def test_a_device_needs_neither_ray_nor_or_tools() -> None:
 def test_a_server_without_or_tools_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['ortools'] = None; "
-        "from server_app.__main__ import main; main(['simulate'])"
+        "from server_app.__main__ import main; sys.exit(main(['simulate']))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code],
