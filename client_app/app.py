@@ -20,7 +20,7 @@ from flwr.app import Array, Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app import profiler
-from client_app.gates import ContextGates, DirectoryGates, GateStore
+from client_app.gates import Gates
 from client_app.session import Session
 from client_app.snapshot import save_snapshot
 from client_app.speed import training_speed
@@ -92,7 +92,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         return Message(wire.encode_lacks(lacks), reply_to=message)
     model = spec.build(order.experts, session.settings.run.seed)
     model.load(vectors)
-    gates = _gate_store(context, session, order) if order.gate == "private" else None
+    gates = Gates(store, context.run_id) if order.gate == "private" else None
     if gates is not None and (gate := gates.load(order.server_round)) is not None:
         model.load({GATE: gate})
     model.to(session.device)
@@ -176,14 +176,6 @@ def _memory_now(session: Session) -> dict[str, Any]:
     found = profiler.memory(session.memory_cap)
     del found["process_bytes"]  # of a process at rest, which this one is not
     return {**found, "memory_peak": profiler.peak_bytes()}
-
-
-def _gate_store(
-    context: Context, session: Session, order: wire.TrainOrder
-) -> GateStore:
-    if state_dir := session.state_dir:
-        return DirectoryGates(state_dir, order.run, session.client, context.run_id)
-    return ContextGates(context, order.run)
 
 
 def _train(

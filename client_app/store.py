@@ -2,7 +2,7 @@
 
 Below ``<state-dir>/<run>/<client>/``, every file written atomically::
 
-    gate-<round>.npy               the private gate (``gates``)
+    gate-<round>.npy, attempts     the private gate (``gates``)
     residual-<round>.safetensors   what quantised uploads left out (``residuals``)
     parts/<part>-<version>.npy     what the server sent, as it was sent (``cache``)
     model.safetensors              what the client ended its last round with: extractor,
@@ -18,7 +18,6 @@ from typing import Protocol
 
 from flwr.app import ConfigRecord, Context
 
-from client_app.gates import client_folder
 from common.files import atomic_write
 
 
@@ -114,3 +113,9 @@ def open_store(context: Context, state_dir: str, run: str, client: str) -> Store
     if state_dir:
         return DirectoryStore(state_dir, run, client)
     return ContextStore(context, run)
+
+
+def client_folder(state_dir: str | Path, run: str, client: str) -> Path:
+    """Return where a client keeps what it has of one run; a name cannot leave it."""
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in client)
+    return Path(state_dir) / run / safe
