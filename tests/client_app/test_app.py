@@ -1,6 +1,7 @@
 """The ClientApp through its messages: what leaves a client, and what never does."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,13 @@ def ask(
 
 
 def gate_of(grid: InlineGrid, node: int) -> Vector:
-    [(key, record)] = grid.contexts[node].state.array_records.items()
-    assert key == "gate/r"
-    return record[max(record, key=int)].numpy()
+    assert not grid.contexts[node].state.array_records
+    [(key, record)] = grid.contexts[node].state.config_records.items()
+    assert key == "store/r"
+    rounds = [n.removesuffix(".npy") for n in record if n.startswith("gate-")]
+    newest = max(rounds, key=lambda name: int(name.removeprefix("gate-")))
+    gate: Vector = np.load(BytesIO(record[f"{newest}.npy"]))  # type: ignore[arg-type]
+    return gate
 
 
 def test_query_says_who_and_what(grid: InlineGrid) -> None:
