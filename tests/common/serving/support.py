@@ -1,15 +1,17 @@
-"""Models, sources, certificates and clients for the tests of the service."""
+"""Models, sources, certificates, clients and calls for the tests of the service."""
 
+import asyncio
 import datetime
 import ipaddress
 import threading
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Coroutine, Hashable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 import torch
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -176,3 +178,15 @@ class Authority:
             .sign(self._key, hashes.SHA256())
             .public_bytes(Encoding.PEM)
         )
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    """Run a test of the service to its end, or fail after a minute."""
+    asyncio.run(asyncio.wait_for(test, 60))
+
+
+async def refused(call: Any) -> grpc.aio.AioRpcError:
+    """Return the error a call ends with."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value

@@ -44,3 +44,8 @@ def test_any_message_is_an_array_or_an_input_error(
 def test_a_decoded_array_cannot_be_written_to() -> None:
     with pytest.raises(ValueError, match="read-only"):
         decode(encode(np.zeros(3, np.float32)), "x")[0] = 1
+
+
+def test_encode_refuses_what_the_messages_cannot_hold() -> None:
+    with pytest.raises(ValueError, match="float64 cannot be sent: expected float32"):
+        encode(np.zeros(3))
