@@ -7,14 +7,12 @@ set nor the settings. Not here: files and messages that samples arrive in
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data import DataError, Dataset, Normaliser
-
-Kind = Literal["float32", "int64"]
+from common.data import DataError, Dataset, Kind, Normaliser
 
 
 class InputError(ValueError):
@@ -34,12 +32,15 @@ class Inputs:
         What the model computes with: numbers to be normalised, or tokens.
     normaliser : Normaliser
         Of ``float32``; tokens are used as they are.
+    vocabulary : int
+        Token ids are below it; 0 for numbers.
     """
 
     input_shape: tuple[int, ...]
     num_classes: int
     kind: Kind = "float32"
     normaliser: Normaliser = field(default_factory=Normaliser)
+    vocabulary: int = 0
 
     @classmethod
     def of(cls, dataset: Dataset) -> Self:
@@ -47,6 +48,8 @@ class Inputs:
         return cls(
             input_shape=dataset.input_shape,
             num_classes=dataset.num_classes,
+            kind=dataset.kind,
+            vocabulary=dataset.vocabulary,
             normaliser=dataset.normaliser,
         )
 
@@ -93,6 +96,11 @@ class Inputs:
                 raise InputError(
                     f"{name} is {x.dtype} of shape {x.shape}: expected integers of "
                     f"shape (samples, {', '.join(map(str, self.input_shape))})"
+                )
+            if self.vocabulary and not (x.min() >= 0 and x.max() < self.vocabulary):
+                raise InputError(
+                    f"{name} has token ids from {x.min()} to {x.max()}: expected 0 to "
+                    f"{self.vocabulary - 1}"
                 )
             return np.ascontiguousarray(x, dtype=np.int64)
         if x.dtype != np.uint8 and x.dtype.kind != "f":

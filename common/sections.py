@@ -42,13 +42,23 @@ class DataSettings(Section):
     """Which samples there are and who has them."""
 
     dataset: str = Field(
-        "digits", description="digits, cifar10, emnist, gtsrb, fashion_mnist or NAME"
+        "digits",
+        description="digits, cifar10, emnist, gtsrb, fashion_mnist, reviews, sent140 "
+        "or NAME",
     )
     data_dir: str = Field(
-        "data", description="directory searched for <dataset>.npz before a download"
+        "data",
+        description="directory searched for <dataset>.npz, .jsonl or .jsonl.gz before "
+        "a download",
+    )
+    text_length: int = Field(
+        64, ge=1, le=4096, description="tokens of a text that are looked at, 1 to 4096"
+    )
+    vocabulary: int = Field(
+        4096, ge=16, le=2**20, description="token ids that texts become, 16 to 1048576"
     )
     partition: str = Field(
-        "dirichlet:0.3", description="iid, dirichlet:ALPHA or classes:N"
+        "dirichlet:0.3", description="iid, dirichlet:ALPHA, classes:N or natural"
     )
     held_out: float = Field(
         0.2, gt=0, lt=1, description="share of a client's samples kept for its own test"

@@ -8,7 +8,15 @@ import torch
 from numpy.typing import NDArray
 
 from common.config import Settings
-from common.data import Dataset, load_dataset, reserved_split, stratified_subset
+from common.data import (
+    Dataset,
+    HashedPieces,
+    load_dataset,
+    parse_partition,
+    reserved_split,
+    stratified_subset,
+)
+from common.data.partition_kinds import NO_OWNERS
 from common.inputs import Inputs
 from common.moe import ModelSpec
 from common.sections import SettingsError
@@ -17,8 +25,22 @@ from common.wire import TrainOrder
 
 
 def dataset_of(settings: Settings) -> Dataset:
-    """Return the data set the settings name, loaded once per process."""
-    return load_dataset(settings.data.dataset, settings.data.data_dir)
+    """Return the data set the settings name, loaded once per process.
+
+    Raises
+    ------
+    DataError
+        If it cannot be used.
+    SettingsError
+        If the partition needs what the data do not say.
+    """
+    data = settings.data
+    tokeniser = HashedPieces(length=data.text_length, vocabulary=data.vocabulary)
+    dataset = load_dataset(data.dataset, data.data_dir, tokeniser)
+    by_owner = parse_partition(data.partition).kind == "natural"
+    if by_owner and dataset.owner_train is None:
+        raise SettingsError(f"dataset = {data.dataset!r} is not allowed: {NO_OWNERS}")
+    return dataset
 
 
 def test_samples(
@@ -56,7 +78,18 @@ def device_of(settings: Settings) -> torch.device:
 
 
 def model_spec(settings: Settings, data: Dataset | Inputs) -> ModelSpec:
-    """Return the full mixture's shape, for a data set or for what is known of one."""
+    """Return the full mixture's shape, for a data set or for what is known of one.
+
+    Raises
+    ------
+    SettingsError
+        If the backbone cannot read the data.
+    """
+    if data.kind == "int64":
+        raise SettingsError(
+            f"backbone = {settings.model.backbone!r} is not allowed with dataset = "
+            f"{settings.data.dataset!r}: it looks at numbers, and these are texts"
+        )
     return ModelSpec(
         backbone=settings.model.backbone,
         input_shape=data.input_shape,

@@ -6,7 +6,7 @@ from common.data.clients import (
     load_client_data,
     reserved_split,
 )
-from common.data.dataset import Dataset, Normaliser
+from common.data.dataset import Dataset, Kind, Normaliser, model_input
 from common.data.datasets import DATASETS, Source, load_dataset
 from common.data.drift import share_moved
 from common.data.errors import DataError
@@ -18,20 +18,26 @@ from common.data.partition import (
 )
 from common.data.partition_kinds import PARTITIONS
 from common.data.splits import held_out_split, stratified_subset
+from common.data.tokens import PADDING, HashedPieces, Tokeniser
 
 __all__ = [
     "DATASETS",
+    "PADDING",
     "PARTITIONS",
     "ClientData",
     "DataError",
     "Dataset",
+    "HashedPieces",
+    "Kind",
     "Normaliser",
     "PartitionSpec",
     "Source",
+    "Tokeniser",
     "client_partition",
     "held_out_split",
     "load_client_data",
     "load_dataset",
+    "model_input",
     "parse_partition",
     "partition",
     "partition_hash",

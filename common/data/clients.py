@@ -12,11 +12,19 @@ device that was.
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.dataset import Dataset, Labels, Normaliser, Samples
+from common.data.dataset import (
+    Dataset,
+    Kind,
+    Labels,
+    Normaliser,
+    Samples,
+    model_input,
+)
 from common.data.drift import handed_on, neighbour_before
 from common.data.partition import PartitionSpec, partition
 from common.data.splits import (
@@ -44,6 +52,8 @@ class ClientData:
         Shape of one sample after :meth:`normalise`.
     normaliser : Normaliser
         The constants of :meth:`normalise`.
+    kind : {"float32", "int64"}
+        Numbers to be normalised, or tokens.
     """
 
     x_train: Samples
@@ -53,10 +63,11 @@ class ClientData:
     num_classes: int
     input_shape: tuple[int, ...]
     normaliser: Normaliser
+    kind: Kind = "float32"
 
-    def normalise(self, x: Samples) -> NDArray[np.float32]:
-        """Turn stored samples (B, *stored) into float32 (B, *input_shape)."""
-        return self.normaliser.apply(x, self.input_shape)
+    def normalise(self, x: Samples) -> NDArray[Any]:
+        """Turn stored samples (B, *stored) into model input (B, *input_shape)."""
+        return model_input(x, self.input_shape, self.normaliser, self.kind)
 
 
 def load_client_data(
@@ -133,6 +144,7 @@ def load_client_data(
         num_classes=dataset.num_classes,
         input_shape=dataset.input_shape,
         normaliser=dataset.normaliser,
+        kind=dataset.kind,
     )
 
 
@@ -162,14 +174,18 @@ def client_partition(
         rng = stream(seed, "data", "train-samples")
         pool = pool[stratified_subset(dataset.y_train[pool], train_samples, rng)]
     labels = dataset.y_train[pool]
+    owners = None if dataset.owner_train is None else dataset.owner_train[pool]
     if dataset.group_train is None:
-        parts = partition(labels, spec, num_partitions, seed)
+        parts = partition(labels, spec, num_partitions, seed, owners=owners)
     else:
         units = unit_rows(dataset.group_train[pool], len(pool))
-        unit_labels = labels[[rows[0] for rows in units]]
+        first = [rows[0] for rows in units]
+        owners = None if owners is None else owners[first]
         try:
             # At least two groups each: one to train on, one to hold out.
-            by_unit = partition(unit_labels, spec, num_partitions, seed)
+            by_unit = partition(
+                labels[first], spec, num_partitions, seed, owners=owners
+            )
         except ValueError as error:
             raise ValueError(
                 f"{error} (rows of one group stay together and count as one sample)"

@@ -1,15 +1,16 @@
 """A labelled data set in memory and the arithmetic that makes it a model's input.
 
 Where the arrays come from is ``datasets``; who gets which rows is ``partition`` and
-``clients``. Nothing here knows torch: ``normalise`` ends at float32 NumPy.
+``clients``. Nothing here knows torch: ``normalise`` ends at NumPy.
 
 Samples stay as they are stored (uint8 images, channels last) because a Raspberry Pi
 can hold 150 MB of CIFAR-10 but not the 600 MB it becomes as float32. They are turned
-into float32 NCHW one batch at a time.
+into float32 NCHW one batch at a time. Texts are token ids in two bytes each; as model
+input they are int64, and nothing is scaled.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from common.data.errors import DataError
 
 Samples = NDArray[Any]
 Labels = NDArray[np.int64]
+Kind = Literal["float32", "int64"]
+"""What a model computes with: numbers, or token ids."""
 
 MAX_CHANNELS = 4
 
@@ -117,6 +120,23 @@ class Normaliser:
         return out
 
 
+def model_input(
+    x: Samples, input_shape: tuple[int, ...], normaliser: Normaliser, kind: Kind
+) -> NDArray[Any]:
+    """Return samples as a model takes them: normalised, or token ids as they are.
+
+    Raises
+    ------
+    DataError
+        If the samples do not have ``input_shape``.
+    """
+    if kind == "float32":
+        return normaliser.apply(x, input_shape)
+    if x.shape[1:] != input_shape:
+        raise DataError(f"tokens of shape {x.shape[1:]} do not fit {input_shape}")
+    return x.astype(np.int64)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
     """A data set: training and global test samples with their labels.
@@ -129,16 +149,23 @@ class Dataset:
     name : str
         The name it was asked for by.
     x_train, x_test : ndarray, shape (N, *stored)
-        Samples as stored: uint8, or float32.
+        Samples as stored: uint8, or float32; token ids of a small unsigned type.
     y_train, y_test : ndarray of int64, shape (N,)
         Labels in ``[0, num_classes)``.
     num_classes : int
         Number of classes K.
     input_shape : tuple of int
-        Shape of one sample after :meth:`normalise`: ``(channels, height, width)`` or
-        ``(features,)``.
+        Shape of one sample after :meth:`normalise`: ``(channels, height, width)``,
+        ``(features,)`` or ``(tokens,)``.
     normaliser : Normaliser
-        The constants of :meth:`normalise`.
+        The constants of :meth:`normalise`; not used on tokens.
+    vocabulary : int
+        Token ids there are; 0 where samples are numbers.
+    owner_train : ndarray of int64, shape (N,), or None
+        Whose sample it is, a number into ``owner_names``: the clients of partition
+        ``natural``. None where nobody knows.
+    owner_names : tuple of str
+        Sorted.
     group_train : ndarray of int64, shape (N,), or None
         Rows with equal numbers are near-copies (frames of one recording) that no
         split may separate.
@@ -152,16 +179,24 @@ class Dataset:
     num_classes: int
     input_shape: tuple[int, ...]
     normaliser: Normaliser = Normaliser()
+    vocabulary: int = 0
+    owner_train: Labels | None = None
+    owner_names: tuple[str, ...] = ()
     group_train: Labels | None = None
 
     def __post_init__(self) -> None:
-        for field in ("x_train", "y_train", "x_test", "y_test", "group_train"):
+        for field in vars(self):
             array = getattr(self, field)
-            if array is not None:
+            if isinstance(array, np.ndarray):
                 view = array.view()
                 view.flags.writeable = False
                 object.__setattr__(self, field, view)
 
-    def normalise(self, x: Samples) -> NDArray[np.float32]:
-        """Turn stored samples (B, *stored) into float32 (B, *input_shape)."""
-        return self.normaliser.apply(x, self.input_shape)
+    @property
+    def kind(self) -> Kind:
+        """What :meth:`normalise` returns."""
+        return "int64" if self.vocabulary else "float32"
+
+    def normalise(self, x: Samples) -> NDArray[Any]:
+        """Turn stored samples (B, *stored) into model input (B, *input_shape)."""
+        return model_input(x, self.input_shape, self.normaliser, self.kind)

@@ -1,11 +1,12 @@
 """Data sets by name: the registry, and where each one is found.
 
-``load_dataset`` reads ``<data-dir>/NAME.npz`` when it is there; else it asks
-torchvision's downloader (``downloads``), which leaves that file behind; else it says
-what to do. ``digits`` ships inside scikit-learn and needs no file.
+``load_dataset`` reads ``<data-dir>/NAME.npz`` (images, vectors) or ``NAME.jsonl``,
+``NAME.jsonl.gz`` (texts) when it is there; else it asks torchvision's downloader
+(``downloads``), which leaves that file behind; else it says what to do. ``digits``
+ships inside scikit-learn and needs no file.
 
-Not here: what a file must look like (``npz``), and who gets which rows (``partition``).
-A data set of another kind (text, say) is one more :class:`Source` in ``DATASETS``.
+Not here: what a file must look like (``npz``, ``jsonl``), and who gets which rows
+(``partition``).
 
 Normalisation constants, after division by 255: CIFAR-10, EMNIST letters and
 Fashion-MNIST are the channel mean and standard deviation of their training images;
@@ -16,7 +17,7 @@ fixed rules, so that devices with different files agree.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,11 @@ from common.data.dataset import Dataset, Normaliser, input_shape_of
 from common.data.digits import load_digits
 from common.data.downloads import fetch
 from common.data.errors import DataError, did_you_mean
+from common.data.jsonl import load_jsonl
 from common.data.npz import Arrays, read_npz
+from common.data.tokens import HashedPieces, Tokeniser
+
+HASHED = HashedPieces()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,29 +39,37 @@ class Source:
 
     Attributes
     ----------
-    load : Callable[[str, Path], Dataset]
-        Makes the data set ``name`` of the file at a path.
+    load : Callable[[str, Path, Tokeniser], Dataset]
+        Makes the data set ``name`` of the file at a path; the tokeniser is for texts.
     files : tuple of str
         File names looked for in the data directory, first match wins; none for a data
         set that is embedded in a package.
     fetch : Callable[[Path], Path] or None
         Downloads into a directory and returns the file for ``load``.
+    about : str
+        What a file to be put there by hand is.
     """
 
-    load: Callable[[str, Path], Dataset]
+    load: Callable[[str, Path, Tokeniser], Dataset]
     files: tuple[str, ...] = ()
     fetch: Callable[[Path], Path] | None = None
+    about: str = ""
 
 
-def load_dataset(name: str, data_dir: str | Path) -> Dataset:
+def load_dataset(
+    name: str, data_dir: str | Path, tokeniser: Tokeniser = HASHED
+) -> Dataset:
     """Load a data set; a second call in the same process returns the same object.
 
     Parameters
     ----------
     name : str
-        A name of ``DATASETS``, or ``NAME`` of a file ``NAME.npz`` in ``data_dir``.
+        A name of ``DATASETS``, or ``NAME`` of a file ``NAME.npz``, ``NAME.jsonl`` or
+        ``NAME.jsonl.gz`` in ``data_dir``; of several, the first.
     data_dir : str or Path
         Directory searched for the file and, failing that, downloaded into.
+    tokeniser : Tokeniser
+        Makes the samples of texts; not used on anything else.
 
     Raises
     ------
@@ -66,31 +79,56 @@ def load_dataset(name: str, data_dir: str | Path) -> Dataset:
     directory = Path(data_dir).expanduser().absolute()
     if Path(name).name != name:  # the name comes over the wire: it is no path
         raise DataError(_unknown(name, directory))
-    source = DATASETS.get(name) or Source(load=_load_npz, files=(f"{name}.npz",))
+    source = DATASETS.get(name) or Source(
+        load=_load_file, files=(f"{name}.npz", *_text_files(name))
+    )
     if not source.files:
-        return _load(name, source, directory, (0, 0))
+        return _load(name, source, directory, (0, 0), tokeniser)
     path = next((p for f in source.files if (p := directory / f).is_file()), None)
     if path is None:
         if source.fetch is None:
-            raise DataError(_unknown(name, directory))
+            raise DataError(_missing(name, source, directory))
         path = source.fetch(directory)
     stat = path.stat()
-    return _load(name, source, path, (stat.st_mtime_ns, stat.st_size))
+    return _load(name, source, path, (stat.st_mtime_ns, stat.st_size), tokeniser)
 
 
 # A few, not all: a long study in one process walks through many data sets.
 @lru_cache(maxsize=4)
-def _load(name: str, source: Source, path: Path, _version: tuple[int, int]) -> Dataset:
-    return source.load(name, path)
+def _load(
+    name: str,
+    source: Source,
+    path: Path,
+    _version: tuple[int, int],
+    tokeniser: Tokeniser,
+) -> Dataset:
+    return source.load(name, path, tokeniser)
+
+
+def _text_files(name: str) -> tuple[str, str]:
+    return f"{name}.jsonl", f"{name}.jsonl.gz"
+
+
+def _missing(name: str, source: Source, directory: Path) -> str:
+    if not source.about:
+        return _unknown(name, directory)
+    return (
+        f"dataset {name!r} is not in {directory}: put {' or '.join(source.files)} "
+        f"there ({source.about}), or set data-dir to the directory that has it"
+    )
 
 
 def _unknown(name: str, directory: Path) -> str:
-    mine = sorted(path.stem for path in directory.glob("*.npz"))
+    mine = {
+        path.name.removesuffix(end)
+        for end in (".npz", *_text_files(""))
+        for path in directory.glob(f"*{end}")
+    }
     valid = sorted({*DATASETS, *mine})
     return (
         f"unknown dataset {name!r}: choose from {', '.join(valid)}, or put {name}.npz "
-        f"with arrays x_train, y_train, x_test, y_test into {directory}"
-        + did_you_mean(name, valid)
+        f"with arrays x_train, y_train, x_test, y_test into {directory}, or "
+        f"{name}.jsonl with fields text and label{did_you_mean(name, valid)}"
     )
 
 
@@ -104,12 +142,15 @@ def _dataset(name: str, arrays: Arrays, normaliser: Normaliser) -> Dataset:
         num_classes=arrays.num_classes,
         input_shape=input_shape_of(arrays.x_train.shape[1:]),
         normaliser=normaliser,
+        owner_train=arrays.owner_train,
         group_train=arrays.group_train,
     )
 
 
-def _load_npz(name: str, path: Path) -> Dataset:
+def _load_file(name: str, path: Path, tokeniser: Tokeniser) -> Dataset:
     """Load a user's file."""
+    if path.name in _text_files(name):
+        return load_jsonl(name, path, tokeniser)
     arrays = read_npz(path)
     if arrays.x_train.dtype != np.uint8:
         return _dataset(name, arrays, Normaliser())
@@ -126,7 +167,7 @@ def _images(
 ) -> Source:
     """Return the source of a well-known set of images in bytes."""
 
-    def load(name: str, path: Path) -> Dataset:
+    def load(name: str, path: Path, _: Tokeniser) -> Dataset:
         arrays = read_npz(path, num_classes=num_classes)
         x = arrays.x_train
         shape = input_shape_of(x.shape[1:])
@@ -142,6 +183,15 @@ def _images(
         load=load,
         files=tuple(f"{stem}.npz" for stem in (name, *aliases)),
         fetch=lambda directory: fetch(name, directory),
+    )
+
+
+def _texts(name: str, *, num_classes: int, about: str) -> Source:
+    """Return the source of a well-known set of texts, which is not downloaded."""
+    return Source(
+        load=partial(load_jsonl, num_classes=num_classes),
+        files=_text_files(name),
+        about=f"a line is an object with the fields text and label; {about}",
     )
 
 
@@ -168,5 +218,14 @@ DATASETS: dict[str, Source] = {
     ),
     "fashion_mnist": _images(
         "fashion_mnist", num_classes=10, mean=(0.2860,), std=(0.3530,)
+    ),
+    "reviews": _texts(
+        "reviews",
+        num_classes=4,
+        about="Multi-Domain Sentiment: labels 0 to 3 for 1, 2, 4 and 5 stars, field "
+        "group for the product domain",
+    ),
+    "sent140": _texts(
+        "sent140", num_classes=2, about="Sentiment140: labels 0 and 1 for bad and good"
     ),
 }

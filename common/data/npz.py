@@ -11,6 +11,8 @@ group_train, optional
     Integers, shape (N,): rows with equal numbers are never split up.
 track_train, optional
     The same, numbered from anew in every class (GTSRB).
+owner_train, optional
+    Integers, shape (N,): whose sample it is, for partition ``natural``.
 num_classes, optional
     One integer, for a file that does not show every class.
 """
@@ -29,7 +31,7 @@ from common.data.dataset import Labels, Samples, input_shape_of
 from common.data.errors import DataError
 
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
-OPTIONAL = ("group_train", "track_train", "num_classes")
+OPTIONAL = ("group_train", "track_train", "owner_train", "num_classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class Arrays:
     y_test: Labels
     num_classes: int
     group_train: Labels | None
+    owner_train: Labels | None
 
 
 def read_npz(path: Path, *, num_classes: int | None = None) -> Arrays:
@@ -81,6 +84,7 @@ def read_npz(path: Path, *, num_classes: int | None = None) -> Arrays:
         num_classes=classes
         or 1 + int(max(checked["y_train"].max(), checked["y_test"].max())),
         group_train=_groups(path, raw, checked["y_train"]),
+        owner_train=_owners(path, raw, len(checked["y_train"])),
     )
 
 
@@ -169,3 +173,9 @@ def _groups(
         # Tracks count from 0 in every class: the pair is what names a recording.
         return y_train * (int(track.max()) + 1) + track
     return None
+
+
+def _owners(path: Path, raw: Mapping[str, NDArray[Any]], rows: int) -> Labels | None:
+    if "owner_train" not in raw:
+        return None
+    return _integers(path, "owner_train", raw["owner_train"], rows)

@@ -1,8 +1,8 @@
 """Who has which samples: the notation, the registry and the checks of a partition.
 
-The kinds themselves are in ``partition_kinds``. A partition depends on the labels, the
-seed and the number of clients alone, so that every process of a run works it out for
-itself and none has to be told; its hash shows that all came to the same one.
+The kinds themselves are in ``partition_kinds``. A partition depends on the labels (and
+owners), the seed and the number of clients alone, so that every process of a run works
+it out for itself and none has to be told; its hash shows that all came to the same one.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class PartitionSpec:
 
 
 def parse_partition(text: str) -> PartitionSpec:
-    """Parse ``iid``, ``dirichlet:ALPHA`` or ``classes:N``.
+    """Parse ``iid``, ``dirichlet:ALPHA``, ``classes:N`` or ``natural``.
 
     Raises
     ------
@@ -87,13 +87,16 @@ def partition(
     seed: int,
     *,
     min_size: int | None = None,
+    owners: Labels | None = None,
 ) -> tuple[Indices, ...]:
     """Give every client its samples.
 
     Every sample goes to exactly one client, except that ``classes:N`` leaves out
     the classes that are nobody's when C*N < K. Clients below the minimum are topped up
     from the largest ones, with classes they have where possible. (Drawing anew until
-    every client is large enough, as is common, may never end for a small alpha.)
+    every client is large enough, as is common, may never end for a small alpha.) The
+    clients of ``natural`` are given nothing that is another's: one with fewer than two
+    samples is an error.
 
     Parameters
     ----------
@@ -108,6 +111,8 @@ def partition(
     min_size : int, optional
         Samples every client has at least. The default is half an equal share, but at
         most 10 and at least 2: one to train on, one to hold out.
+    owners : ndarray of int, shape (N,), optional
+        Whose each sample is; ``natural`` needs it.
 
     Returns
     -------
@@ -127,8 +132,10 @@ def partition(
         num_clients=num_clients,
         argument=float(spec.argument or 0),
         rng=stream(seed, "data", "partition"),
+        owners=owners,
     )
-    parts = PARTITIONS[spec.kind].split(request)
+    kind = PARTITIONS[spec.kind]
+    parts = kind.split(request)
     covered = np.concatenate(parts)
     if len(parts) != num_clients or len(np.unique(covered)) != len(covered):
         raise ValueError(f"partition {str(spec)!r} gives samples to several clients")
@@ -139,7 +146,15 @@ def partition(
             f"{len(covered)} samples are too few for {num_clients} clients: partition "
             f"{str(spec)!r} needs at least {min_size} for each"
         )
-    return tuple(np.sort(part) for part in _top_up(parts, labels, min_size))
+    if kind.tops_up:
+        parts = _top_up(parts, labels, min_size)
+    elif few := sum(len(part) < 2 for part in parts):
+        raise ValueError(
+            f"partition {str(spec)!r} gives {few} of {num_clients} clients fewer than "
+            "2 samples, one to train on and one to hold out: expected fewer clients, "
+            "or larger groups"
+        )
+    return tuple(np.sort(part) for part in parts)
 
 
 def _top_up(parts: list[Indices], labels: Labels, min_size: int) -> list[Indices]:

@@ -1,9 +1,8 @@
-"""The kinds of partition: iid, Dirichlet label skew, N classes per client.
+"""The kinds of partition: iid, Dirichlet label skew, N classes per client, natural.
 
 Each is a function from a :class:`Request` to one index array per client. A new kind is
 one function and one line in ``PARTITIONS``; its seed, the minimum size and the checks
-are the business of ``partition``. A kind that needs more than labels (the natural owner
-of a sample) adds a field to ``Request``, which the others need not know.
+are the business of ``partition``.
 """
 
 import math
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.data.dataset import Labels
-from common.data.splits import Indices
+from common.data.splits import Indices, largest_remainder
 
 # Above this the shares differ by less than one sample in a hundred million; NumPy's
 # sampler overflows near 1e308.
@@ -34,12 +33,15 @@ class Request:
         What ``Kind.parse`` returned; 0 for a kind without argument.
     rng : numpy.random.Generator
         The only source of randomness.
+    owners : ndarray of int64, shape (N,), or None
+        Whose each sample is, if that is known.
     """
 
     labels: Labels
     num_clients: int
     argument: float
     rng: np.random.Generator
+    owners: Labels | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +58,15 @@ class Kind:
     parse : Callable[[str], float or int] or None
         Reads what follows the colon, with ValueError for what is not allowed; None
         for a kind without argument.
+    tops_up : bool
+        Whether a client with too few samples is given others'; else it is an error.
     """
 
     usage: str
     example: str
     split: Callable[[Request], list[Indices]]
     parse: Callable[[str], float | int] | None = None
+    tops_up: bool = True
 
 
 def iid(request: Request) -> list[Indices]:
@@ -140,6 +145,36 @@ def _allot(
     return hands
 
 
+def natural(request: Request) -> list[Indices]:
+    """Make the owners of the samples the clients.
+
+    With as many clients as owners, client c is owner c. With more clients, every owner
+    stands for a number of them in proportion to its samples (at least one), and these
+    share its samples evenly, by chance. With fewer clients, owners stay whole: the
+    largest go first, each to the client with the fewest samples so far.
+    """
+    if request.owners is None:
+        raise ValueError(NO_OWNERS)
+    rng, clients = request.rng, request.num_clients
+    owned = [
+        rng.permutation(np.flatnonzero(request.owners == owner))
+        for owner in np.unique(request.owners)
+    ]
+    sizes = np.array([len(rows) for rows in owned])
+    if clients >= len(owned):
+        spare = clients - len(owned)
+        shares = 1 + largest_remainder(spare * sizes / sizes.sum(), spare)
+        pairs = zip(owned, shares, strict=True)
+        return [part for rows, n in pairs for part in np.array_split(rows, n)]
+    parts: list[list[Indices]] = [[] for _ in range(clients)]
+    load = np.zeros(clients, dtype=np.int64)
+    for owner in np.argsort(-sizes, kind="stable"):
+        client = int(load.argmin())
+        parts[client].append(owned[owner])
+        load[client] += sizes[owner]
+    return [np.concatenate(part) for part in parts]
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not (math.isfinite(value) and value > 0):
@@ -152,6 +187,11 @@ def _count(text: str) -> int:
         raise ValueError(text)
     return int(text)
 
+
+NO_OWNERS = (
+    "partition 'natural' needs to know whose each sample is: expected a field 'group' "
+    "in every line of a .jsonl file, or an array 'owner_train' in an .npz file"
+)
 
 PARTITIONS: dict[str, Kind] = {
     "iid": Kind(usage="iid", example="iid", split=iid),
@@ -167,4 +207,5 @@ PARTITIONS: dict[str, Kind] = {
         split=classes,
         parse=_count,
     ),
+    "natural": Kind(usage="natural", example="natural", split=natural, tops_up=False),
 }

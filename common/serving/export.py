@@ -96,7 +96,8 @@ def samples_for(inputs: Inputs, count: int, seed: int = 0) -> NDArray[Any]:
     rng = np.random.default_rng(seed)
     shape = (count, *inputs.input_shape)
     if inputs.kind == "int64":
-        return np.zeros(shape, np.int64)
+        # Not padding: texts that are nothing else say nothing of the model.
+        return rng.integers(1, max(2, inputs.vocabulary), shape)
     return (rng.random(shape) * inputs.normaliser.scale).astype(np.float32)
 
 

@@ -42,6 +42,14 @@ def test_tokens_stay_integers() -> None:
     assert (TOKENS.sample_bytes, COLOUR.sample_bytes) == (40, 48)
 
 
+def test_tokens_are_below_the_vocabulary() -> None:
+    few = Inputs(input_shape=(2,), num_classes=2, kind="int64", vocabulary=16)
+    assert few.prepare(np.array([[15, 0]], dtype=np.uint16)).tolist() == [[15, 0]]
+    for wrong in (16, -1):
+        with pytest.raises(InputError, match="expected 0 to 15"):
+            few.prepare(np.array([[wrong, 0]]))
+
+
 @pytest.mark.parametrize("inputs", [COLOUR, TOKENS])
 def test_the_description_survives_json(inputs: Inputs) -> None:
     assert Inputs.from_facts(json.loads(json.dumps(inputs.facts()))) == inputs

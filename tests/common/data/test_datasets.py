@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.data import DATASETS, DataError, load_dataset
+from common.data import DATASETS, DataError, HashedPieces, load_dataset
 from common.data import datasets as module
 from common.data import digits as digits_module
 
@@ -63,7 +63,7 @@ def test_digits_where_scikit_learn_keeps_them_elsewhere(
 ) -> None:
     monkeypatch.setattr(digits_module, "find_spec", lambda _: None)
     assert digits_module._bundled() is None
-    again = digits_module.load_digits("digits", Path())
+    again = digits_module.load_digits("digits", Path(), HashedPieces())
     assert np.array_equal(again.x_test, load_dataset("digits", "").x_test)
 
 
@@ -114,6 +114,15 @@ def test_groups(tmp_path: Path) -> None:
     assert groups is not None and groups.tolist() == [0, 201, 402, 0, 401, 403]
     assert "'group_train': expected shape (6,)" in refused(
         tmp_path, group_train=np.arange(5)
+    )
+
+
+def test_owners(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **arrays(owner_train=np.array([4, 4, 2, 2, 9, 9])))
+    owners = load_dataset("a", tmp_path).owner_train
+    assert owners is not None and owners.tolist() == [4, 4, 2, 2, 9, 9]
+    assert "'owner_train': expected integers" in refused(
+        tmp_path, owner_train=np.zeros(6)
     )
 
 
@@ -214,4 +223,7 @@ def test_the_users_file_comes_before_a_download(
 
 
 def test_registry() -> None:
-    assert set(DATASETS) == {"digits", "cifar10", "emnist", "gtsrb", "fashion_mnist"}
+    assert set(DATASETS) == {
+        *("digits", "cifar10", "emnist", "gtsrb", "fashion_mnist"),
+        *("reviews", "sent140"),
+    }

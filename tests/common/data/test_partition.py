@@ -33,6 +33,7 @@ def classes_of(labels: NDArray[np.int64], part: NDArray[np.int64]) -> set[int]:
         ("dirichlet:1", "dirichlet", 1.0),
         ("dirichlet:1e-3", "dirichlet", 0.001),
         ("classes:2", "classes", 2),
+        ("natural", "natural", None),
     ],
 )
 def test_parse(text: str, kind: str, argument: float | None) -> None:
@@ -49,6 +50,8 @@ def test_parse(text: str, kind: str, argument: float | None) -> None:
         ("class:3", "did you mean 'classes:3'?"),
         ("2-class", "did you mean 'classes:2'?"),
         ("IID", "did you mean 'iid'?"),
+        ("naturel", "did you mean 'natural'?"),
+        ("natural:3", "natural takes no argument"),
         ("", "choose from iid, dirichlet:ALPHA"),
         ("zzz", "choose from iid, dirichlet:ALPHA"),
         ("iid:2", "iid takes no argument"),
@@ -266,3 +269,60 @@ def test_a_partition_that_gives_a_sample_twice(monkeypatch: pytest.MonkeyPatch) 
     )
     with pytest.raises(ValueError, match="'wrong' gives samples to several clients"):
         partition(labels_of(10, 10), parse_partition("wrong"), 2, seed=0)
+
+
+def natural(owners: list[int], clients: int, seed: int = 0) -> list[list[int]]:
+    """Return the owners of every client's samples."""
+    numbers = np.array(owners)
+    parts = partition(
+        np.zeros(len(owners), int), NATURAL, clients, seed, owners=numbers
+    )
+    return [sorted(numbers[part].tolist()) for part in parts]
+
+
+NATURAL = parse_partition("natural")
+
+
+def test_natural_clients_are_the_owners() -> None:
+    assert natural([7, 3, 7, 3, 5, 5, 7], 3) == [[3, 3], [5, 5], [7, 7, 7]]
+
+
+def test_natural_with_more_clients_than_owners() -> None:
+    # 6 spare clients over 20 and 10 samples: 4 and 2, and one each before.
+    mixed = natural([1] * 10 + [0] * 20, 8)
+    assert mixed == [[0] * 4] * 5 + [[1] * 4, [1] * 3, [1] * 3]
+
+
+def test_natural_with_fewer_clients_than_owners() -> None:
+    # 9 to client 0, 5 to client 1, 4 to client 1 (5 < 9), 2 to either at 9: the first.
+    owners = [0] * 4 + [1] * 9 + [2] * 2 + [3] * 5
+    assert natural(owners, 2) == [[1] * 9 + [2] * 2, [0] * 4 + [3] * 5]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(20, 40), min_size=1, max_size=6),
+    clients=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_natural_covers_everything_and_tears_as_little_as_it_can(
+    sizes: list[int], clients: int, seed: int
+) -> None:
+    owners = np.random.default_rng(seed).permutation(labels_of(*sizes))
+    labels = np.zeros(len(owners), int)
+    parts = partition(labels, NATURAL, clients, seed, owners=owners)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(len(owners)))
+    whose = [classes_of(owners, part) for part in parts]
+    if clients >= len(sizes):
+        assert all(len(one) == 1 for one in whose)
+    else:
+        assert sum(map(len, whose)) == len(sizes)
+    again = partition(labels, NATURAL, clients, seed, owners=owners)
+    assert hash_of(again) == hash_of(parts)
+
+
+def test_natural_gives_nobody_what_is_anothers() -> None:
+    with pytest.raises(ValueError, match="1 of 2 clients fewer than 2 samples"):
+        natural([0] * 30 + [1], 2)
+    with pytest.raises(ValueError, match="'natural' needs to know whose"):
+        partition(np.zeros(20, int), NATURAL, 2, 0)

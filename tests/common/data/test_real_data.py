@@ -78,3 +78,27 @@ def test_gtsrb_tracks_stay_together(spec: str) -> None:
     data = load_client_data(dataset, parsed, 0, 20, 0, reserved=500)
     total = len(data.y_train) + len(data.y_held_out)
     assert 0.1 < len(data.y_held_out) / total < 0.3
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test", "classes"),
+    [("reviews", 6400, 1600, 4), ("sent140", 16_000, 4000, 2)],
+)
+def test_texts(name: str, train: int, test: int, classes: int) -> None:
+    dataset = load_dataset(name, need(f"{name}.jsonl.gz"))
+    assert (len(dataset.y_train), len(dataset.y_test)) == (train, test)
+    assert (dataset.input_shape, dataset.num_classes) == ((64,), classes)
+    assert (dataset.kind, dataset.x_train.dtype) == ("int64", np.uint16)
+    assert (dataset.x_train[:, 0] > 0).all()
+    assert np.bincount(dataset.y_train).min() > 0.1 * train
+
+
+def test_domains_of_reviews_are_natural_clients() -> None:
+    dataset = load_dataset("reviews", need("reviews.jsonl.gz"))
+    assert dataset.owner_names == ("books", "dvd", "electronics", "kitchen")
+    assert dataset.owner_train is not None
+    parts = client_partition(dataset, parse_partition("natural"), 20, seed=0)
+    assert sum(map(len, parts)) == 6400
+    whose = [np.unique(dataset.owner_train[part]).tolist() for part in parts]
+    # Four domains of about 1600 reviews: five clients each.
+    assert whose == [[k] for k in range(4) for _ in range(5)]
