@@ -10,7 +10,7 @@ of every device comes to the same one, and pieces that share an id are what it c
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -34,7 +34,7 @@ WORD, PIECE = 8, 4
 _PIECES = re.compile(r"\w+|[^\w\s]")
 
 
-class Tokeniser(Protocol):
+class Tokeniser(Hashable, Protocol):
     """Anything that turns texts into ids; equal tokenisers give equal ids.
 
     Must be hashable: a data set is kept under the tokeniser it was read with.

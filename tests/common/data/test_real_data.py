@@ -88,7 +88,8 @@ def test_texts(name: str, train: int, test: int, classes: int) -> None:
     dataset = load_dataset(name, need(f"{name}.jsonl.gz"))
     assert (len(dataset.y_train), len(dataset.y_test)) == (train, test)
     assert (dataset.input_shape, dataset.num_classes) == ((64,), classes)
-    assert (dataset.kind, dataset.x_train.dtype) == ("int64", np.uint16)
+    assert dataset.kind == "int64"
+    assert dataset.x_train.dtype == np.uint16
     assert (dataset.x_train[:, 0] > 0).all()
     assert np.bincount(dataset.y_train).min() > 0.1 * train
 
