@@ -92,14 +92,14 @@ def compare(
     layer = MoELayer(
         in_features=features,
         hidden=hidden,
-        num_classes=10,
+        out_features=10,
         num_experts=experts,
         held=tuple(range(experts)),
         top_k=top_k,
     )
     modules: list[tuple[nn.Module, Callable[[], torch.Tensor]]] = []
     dense, naive = Dense(features, hidden, 10, experts, top_k), Naive(layer)
-    modules += [(layer, lambda: layer(x).logits), (dense, lambda: dense(x))]
+    modules += [(layer, lambda: layer(x)[0]), (dense, lambda: dense(x))]
     modules += [(naive, lambda: naive(x))]
 
     def stepper(module: nn.Module, forward: Callable[[], torch.Tensor]) -> None:

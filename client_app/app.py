@@ -24,8 +24,9 @@ from client_app.gates import Gates
 from client_app.session import Session
 from client_app.snapshot import save_snapshot
 from client_app.speed import training_speed
+from client_app.statistics import LocalResult
 from client_app.store import open_store
-from client_app.training import LocalResult, Objective, accuracy, train
+from client_app.training import Objective, accuracy, train
 from client_app.transfer import PartsLackedError, Transfer
 from common import wire
 from common.code_hash import code_hash
@@ -235,8 +236,9 @@ def _accuracies(
 def _answer_flower(message: Message, session: Session, *, may_train: bool) -> Message:
     """Serve Flower's own strategies: the dense model, full weights both ways."""
     received = wire.decode_flower_arrays(message.content)
-    model = session.spec.dense().build([0], session.settings.run.seed)
-    parts: Iterable[str] = (EXTRACTOR, expert_part(0))
+    spec = session.spec.dense()
+    model = spec.build(spec.one_of_each, session.settings.run.seed)
+    parts = [EXTRACTOR, *map(expert_part, spec.one_of_each)]
     model.load(_only(received, parts))
     model.to(session.device)
     server_round, proximal = wire.flower_config(message.content)

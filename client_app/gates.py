@@ -11,7 +11,7 @@ from io import BytesIO
 import numpy as np
 
 from client_app.store import Store
-from common.moe.model import Vector
+from common.moe.parts import Vector
 
 KEPT = 4
 """Rounds kept per gate: enough to go back to an older checkpoint of the server."""

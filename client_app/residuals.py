@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from client_app.store import Store
-from common.moe.model import Vector
+from common.moe.parts import Vector
 from common.wire import Packing, pack, unpack
 
 KEPT = 4

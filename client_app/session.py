@@ -77,7 +77,7 @@ class Session:
 
     @property
     def true_capacity(self) -> int:
-        """Experts this device can hold: what its owner declared, else its tier."""
+        """Experts of each layer it can hold: what its owner declared, else its tier."""
         if "expert-cap" in self.node:
             return int(self.node["expert-cap"])
         rng = stream(self.settings.run.seed, "capacity")
@@ -111,10 +111,10 @@ class Session:
         if stream(seed, *path).random() < stress.drop_out:
             raise ConnectionError(f"simulated drop-out of {self.client}")
         ordered = len(order.experts)
-        if stress.capacity_error and ordered > self.true_capacity:
+        can_hold = self.true_capacity * self.settings.model.num_layers
+        if stress.capacity_error and ordered > can_hold:
             raise MemoryError(
-                f"simulated: {self.client} can hold {self.true_capacity} experts, not "
-                f"{ordered}"
+                f"simulated: {self.client} can hold {can_hold} experts, not {ordered}"
             )
 
     @cached_property

@@ -42,7 +42,7 @@ def save_snapshot(
         "round": server_round,
         "spec": asdict(model.spec),
         "inputs": inputs.facts(),
-        "experts": [int(key) for key in model.moe.experts],
+        "experts": list(model.held),
     }
     metadata = {"format": FORMAT, "facts": json.dumps(facts)}
     store.write(FILE, save(model.vectors(model.parts()), metadata=metadata))
@@ -83,8 +83,7 @@ class DeviceSource:
                     raise ValueError(f"it is not of format {FORMAT!r}")
                 facts: dict[str, Any] = json.loads(metadata["facts"])
                 inputs = Inputs.from_facts(facts["inputs"])
-                shape = inputs.input_shape
-                spec = ModelSpec(**{**facts["spec"], "input_shape": shape})
+                spec = ModelSpec.from_facts(facts["spec"])
                 model = spec.build(facts["experts"])
                 # Part by part: a second copy of them all might not fit.
                 for part in model.parts():

@@ -51,12 +51,13 @@ def training_speed(spec: ModelSpec, batch: int, state_dir: str = "") -> float:
 
 def measure(spec: ModelSpec, batch: int, seconds: float = SECONDS) -> float:
     """Train one expert on noise for a while; return operations per second."""
-    features = spec.layout("expert.0")[0][1][1]
+    (_, (hidden, features)), _, (_, (outputs, _)), _ = spec.layout("expert.0")
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
-        expert = Expert(features, spec.expert_hidden_scaled, spec.num_classes)
-    x = torch.randn(batch, features, generator=generator)
-    y = torch.randint(spec.num_classes, (batch,), generator=generator)
+        expert = Expert(features, hidden, outputs)
+    rows = batch * spec.positions
+    x = torch.randn(rows, features, generator=generator)
+    y = torch.randint(outputs, (rows,), generator=generator)
     optimizer = SGD(expert.parameters(), lr=1e-3, momentum=0.9, weight_decay=0)
 
     def step() -> None:

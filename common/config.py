@@ -14,11 +14,11 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from common.capacity_tiers import CapacityTiers
+from common.model_settings import ModelSettings
 from common.sections import (
     AssignmentSettings,
     DataSettings,
     MergeSettings,
-    ModelSettings,
     RoundSettings,
     RunSettings,
     SettingsError,

@@ -21,6 +21,18 @@ def coefficient_of_variation(load: ArrayLike) -> float:
     return float(values.std() / mean) if mean > 0 else 0.0
 
 
+def layer_variations(load: ArrayLike, num_layers: int) -> list[float]:
+    """Return the coefficient of variation within each of L layers.
+
+    Parameters
+    ----------
+    load : array_like, shape (L * E,)
+        Loads, layer by layer.
+    """
+    layers = np.asarray(load, dtype=np.float64).reshape(num_layers, -1)
+    return [coefficient_of_variation(layer) for layer in layers]
+
+
 def gini(load: ArrayLike) -> float:
     """Return the Gini coefficient of a load vector: 0 equal, (n-1)/n one has all."""
     values = np.sort(np.asarray(load, dtype=np.float64))

@@ -82,37 +82,6 @@ class DataSettings(Section):
         return value
 
 
-class ModelSettings(Section):
-    """The mixture: its backbone, its experts and how samples are routed."""
-
-    backbone: str = Field("mlp", description="mlp, cnn, resnet8 or resnet18")
-    num_experts: int = Field(8, ge=1, le=4096, description="experts in all, 1 to 4096")
-    expert_hidden: int = Field(
-        32, ge=1, description="hidden units of one expert, at least 1"
-    )
-    top_k: int = Field(
-        1, ge=0, description="held experts a sample is routed to; 0 means all (soft)"
-    )
-    gate_balance: float = Field(
-        0.01, ge=0, description="weight of the local load-balancing loss, at least 0"
-    )
-    norm: Literal["group", "batch"] = Field(
-        "group", description="normalisation of the convolutional backbones"
-    )
-
-    @field_validator("backbone")
-    @classmethod
-    def _known_backbone(cls, value: str) -> str:
-        from common.moe.backbones import BACKBONES
-
-        if value not in BACKBONES:
-            raise ValueError(
-                f"unknown backbone, choose from {', '.join(sorted(BACKBONES))}"
-                + nearest(value, BACKBONES)
-            )
-        return value
-
-
 class TrainingSettings(Section):
     """What a client does with what it is given (METHODS 1, defaults)."""
 
@@ -139,7 +108,8 @@ class RoundSettings(Section):
     expert_capacity: Annotated[CapacityTiers, BeforeValidator(CapacityTiers.parse)] = (
         Field(
             CapacityTiers.parse(2),
-            description='experts per client: an integer or tiers "1:0.5,2:0.3,4:0.2"',
+            description="experts of each layer per client: an integer or tiers "
+            '"1:0.5,2:0.3,4:0.2"',
         )
     )
     eval_every: int = Field(

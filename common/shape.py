@@ -18,7 +18,7 @@ from common.data import (
 )
 from common.data.partition_kinds import NO_OWNERS
 from common.inputs import Inputs
-from common.moe import ModelSpec
+from common.moe import EncoderSpec, ModelSpec
 from common.sections import SettingsError
 from common.seeding import stream
 from common.wire import TrainOrder
@@ -83,21 +83,36 @@ def model_spec(settings: Settings, data: Dataset | Inputs) -> ModelSpec:
     Raises
     ------
     SettingsError
-        If the backbone cannot read the data.
+        If the backbone reads text and the data are none, or the other way round.
     """
-    if data.kind == "int64":
+    model = settings.model
+    if model.takes_tokens != (data.kind == "int64"):
+        has, wants = "text", "a backbone for text, e.g. text-transformer"
+        if model.takes_tokens:
+            has, wants = "no text", "mlp, cnn, resnet8 or resnet18"
         raise SettingsError(
-            f"backbone = {settings.model.backbone!r} is not allowed with dataset = "
-            f"{settings.data.dataset!r}: it looks at numbers, and these are texts"
+            f"backbone = {model.backbone!r} is not allowed with dataset = "
+            f"{settings.data.dataset!r}, which is {has}: choose {wants}"
+        )
+    encoder = None
+    if model.takes_tokens:
+        encoder = EncoderSpec(
+            vocabulary=data.vocabulary,
+            layers=model.encoder_layers,
+            width=model.encoder_width,
+            heads=model.encoder_heads,
+            moe_layers=model.moe_depths,
+            routing=model.routing,
         )
     return ModelSpec(
-        backbone=settings.model.backbone,
+        backbone=model.backbone,
         input_shape=data.input_shape,
         num_classes=data.num_classes,
-        num_experts=settings.model.num_experts,
-        expert_hidden=settings.model.expert_hidden,
-        top_k=settings.model.top_k,
-        norm=settings.model.norm,
+        num_experts=model.num_experts,
+        expert_hidden=model.expert_hidden,
+        top_k=model.top_k,
+        norm=model.norm,
+        encoder=encoder,
     )
 
 

@@ -14,7 +14,7 @@ def budgets(
     num_experts: int,
     *limits: ArrayLike,
 ) -> NDArray[np.int64]:
-    """Return k_c: the cap a device declares, else its tier within its limits.
+    """Return k_c of each layer: the cap a device declares, else its tier or less.
 
     Parameters
     ----------

@@ -63,9 +63,12 @@ class ServerEvaluation:
 def bare_experts(strategy: ExpertStrategy) -> MoEModel | None:
     """Return extractor and experts of the global model, its gate not loaded.
 
-    None for a strategy that keeps its experts in another form (Fed-MoE).
+    None for a strategy that keeps its experts in another form (Fed-MoE), and for
+    experts inside an encoder, which recognise nothing by themselves.
     """
     spec, published = strategy.spec, strategy.published()
+    if spec.encoder is not None:
+        return None
     names = [name for name in spec.part_names() if name not in (COMMON, GATE)]
     if any(name not in published for name in names):
         return None

@@ -68,7 +68,7 @@ class GateTraining:
     def __init__(self, settings: Settings, spec: ModelSpec, experts: int) -> None:
         self._settings = settings
         self._spec = spec
-        self._compact = spec.build([0])
+        self._compact = spec.build(spec.one_of_each)
         self.gate = ServerGate(spec, experts, settings.run.seed)
         self._logit = nn.Parameter(torch.zeros(1))  # alpha starts at 0.5
         self._trained = [*self.gate.parameters(), self._logit]
@@ -120,7 +120,10 @@ class GateTraining:
         for batch in batches(len(y), TRAIN_BATCH, epochs, rng):
             logits, alpha = self.gate(x[batch]), self._logit.sigmoid()
             loss = gate_loss(logits, alpha, main[batch], routed[batch], y[batch], beta)
-            gradients = torch.autograd.grad(loss, self._trained)
+            # An encoder's head and what leads into its mixtures have no part in it.
+            gradients = torch.autograd.grad(
+                loss, self._trained, allow_unused=True, materialize_grads=True
+            )
             self._adam.step(self._trained, gradients, lr)
 
     @torch.no_grad()

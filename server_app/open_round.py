@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from common import wire
 from common.code_hash import code_hash
-from common.metrics import coefficient_of_variation
+from common.metrics import coefficient_of_variation, layer_variations
 from common.moe import Layout, Vector
 from common.wire import Packing, TrainOrder, WireError
 from server_app.fleet import Client, first_line
@@ -39,7 +39,9 @@ class Asked:
     ttl : float
         Seconds the order is worth answering.
     budget : int
-        How many experts the client may hold.
+        What the client may hold, as in ``View.budgets``.
+    num_layers, positions : int
+        Of its model; see :func:`common.wire.check_report`.
     sent : float
         When it was asked, on the monotonic clock.
     """
@@ -50,6 +52,8 @@ class Asked:
     arrays: Mapping[str, Array]
     ttl: float
     budget: int
+    num_layers: int = 1
+    positions: int = 1
     sent: float = field(default_factory=time.monotonic)
 
     @property
@@ -196,7 +200,14 @@ class OpenRound:
                 raise WireError(f"runs other code ({report.code_hash})")
             if report.client != name:
                 raise WireError(f"calls itself {report.client!r}")
-            wire.check_report(asked.order, report, deltas, asked.sizes)
+            wire.check_report(
+                asked.order,
+                report,
+                deltas,
+                asked.sizes,
+                num_layers=asked.num_layers,
+                positions=asked.positions,
+            )
             self._check_size_of_change(deltas)
         except WireError as error:
             self.rejected[name] = str(error)
@@ -249,6 +260,7 @@ class OpenRound:
         load_total: NDArray[np.int64],
         server_metrics: MetricRecord | None,
         late: int,
+        num_layers: int = 1,
     ) -> RoundRecord:
         """Return the line of the run log."""
         solution = self.plan.solution
@@ -262,6 +274,7 @@ class OpenRound:
             cv_round=coefficient_of_variation(self.load),
             cv_cumulative=coefficient_of_variation(load_total),
             cv_samples=coefficient_of_variation(self.samples),
+            cv_layers=layer_variations(load_total, num_layers),
             load=self.load.tolist(),
             samples=self.samples.tolist(),
             seconds=time.perf_counter() - self._started,

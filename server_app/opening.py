@@ -17,10 +17,11 @@ from flwr.app import Array, Message
 from flwr.serverapp import Grid
 
 from common import wire
-from common.moe import Layout, Vector
+from common.moe import Layout, Vector, expert_part
 from common.seeding import stream
 from common.shape import ordered_spec
 from common.wire import TrainOrder
+from server_app.assignment import Units
 from server_app.fleet import Client, Fleet
 from server_app.mailbox import Mailbox
 from server_app.open_round import Asked, OpenRound
@@ -98,6 +99,7 @@ class RoundOpener:
         clients, wanted = self._sample(server_round, ready)
         view = self._view(server_round, clients)
         plan = self._strategy.plan(view)
+        self._check_layers(view, plan)
         limit = self._settings.merge.max_update
         opened = OpenRound(server_round, plan, limit, wanted)
         packer = _Packer(self._settings.wire.download_dtype)
@@ -123,10 +125,22 @@ class RoundOpener:
                 arrays=arrays,
                 ttl=self._settings.rounds.round_deadline,
                 budget=int(view.budgets[position]),
+                num_layers=spec.num_layers,
+                positions=spec.positions,
             )
             messages.append(opened.ask(asked))
             self.held[client.row] = experts
         return opened, messages
+
+    def _check_layers(self, view: View, plan: Plan) -> None:
+        lacking = np.argwhere(view.units.missing(plan.assignment))
+        if len(lacking):
+            position, layer = lacking[0].tolist()
+            raise ValueError(
+                f"strategy {self._strategy.name!r} gives client "
+                f"{view.clients[position]} no expert of layer {layer + 1}: repair its "
+                "plan with server_app.assignment.covering"
+            )
 
     def _without_cached(
         self,
@@ -162,8 +176,10 @@ class RoundOpener:
         return [client for client in ready if client.row in chosen], wanted
 
     def _view(self, server_round: int, clients: list[Client]) -> View:
-        experts = self._strategy.spec.num_experts
-        previous = np.zeros((len(clients), experts), dtype=np.bool_)
+        spec = self._strategy.spec
+        sizes = [spec.nbytes(expert_part(first)) for first in spec.one_of_each]
+        units = Units.of(spec.num_experts, sizes)
+        previous = np.zeros((len(clients), spec.num_units), dtype=np.bool_)
         for position, client in enumerate(clients):
             previous[position, self.held.get(client.row, [])] = True
         budgets = [self._fleet.budget(client) for client in clients]
@@ -171,7 +187,8 @@ class RoundOpener:
             server_round=server_round,
             clients=np.array([client.row for client in clients], dtype=np.int64),
             num_clients=len(self._fleet),
-            budgets=np.array(budgets, dtype=np.int64),
+            budgets=np.array(budgets, dtype=np.int64) * units.set_size,
+            units=units,
             previous=previous,
             availability=np.array([client.availability for client in clients]),
             profiles=tuple(client.profile for client in clients),

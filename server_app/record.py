@@ -59,7 +59,9 @@ class RoundRecord:
 
     ``cv_round`` and ``cv_cumulative`` are of assignment counts (clients that held an
     expert and replied), in this round and summed over all; ``cv_samples`` is of the
-    samples routed in this round. Accuracies are shares; bytes are payload bytes.
+    samples routed in this round. ``cv_layers`` is ``cv_cumulative`` within each mixture
+    layer, written as ``cv_layer_1``, ... where there are several. Accuracies are
+    shares; bytes are payload bytes.
     ``ended`` is the time of day (UTC) at which it was done.
     ``merged`` is False for a round that was skipped for lack of replies; ``late``
     counts replies that came when nobody waited for them any more.
@@ -71,6 +73,7 @@ class RoundRecord:
     cv_round: float
     cv_cumulative: float
     cv_samples: float
+    cv_layers: list[float]
     load: list[int]
     samples: list[int]
     seconds: float
@@ -106,7 +109,11 @@ class RoundRecord:
             "bytes_down": self.bytes_down,
             "bytes_up": self.bytes_up,
         }
-        return {**asdict(self), **summary}
+        fields = asdict(self)
+        layers = fields.pop("cv_layers")
+        if len(layers) > 1:
+            summary |= {f"cv_layer_{n}": cv for n, cv in enumerate(layers, 1)}
+        return {**fields, **summary}
 
     def scalars(self) -> dict[str, int | float]:
         """Return what is one number per round."""

@@ -68,7 +68,7 @@ class Rounds:
         self.num_rounds = self.settings.rounds.num_rounds
         self.completed = 0
         self.load_total: NDArray[np.int64] = np.zeros(
-            strategy.spec.num_experts, dtype=np.int64
+            strategy.spec.num_units, dtype=np.int64
         )
         self._checkpoints: Checkpoints | None = None
         self._told_fleet: dict[str, Any] = {}
@@ -97,7 +97,7 @@ class Rounds:
         logger.info(
             "\t├──> Model: %s, %d experts of %d bytes, extractor of %d bytes",
             spec.backbone,
-            spec.num_experts,
+            spec.num_units,
             spec.nbytes("expert.0"),
             spec.nbytes("extractor"),
         )
@@ -198,7 +198,8 @@ class Rounds:
         self._finish()
         current = self._current()
         late, self.mailbox.late = self.mailbox.late, 0
-        record = current.record(self.load_total, server_metrics, late)
+        layers = self.strategy.spec.num_layers
+        record = current.record(self.load_total, server_metrics, late, layers)
         self._open = None
         self.completed = current.server_round
         if self.log is not None and self._checkpoints is not None:

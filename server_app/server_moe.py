@@ -23,11 +23,15 @@ from common.moe import (
     unpack_into,
 )
 from common.moe.ensemble import Answer
+from common.moe.model import features_of
+from common.moe.parts import layout_of
 from common.moe.static import StaticMixture
 from common.seeding import derive
 
-COMPACT = (EXTRACTOR, expert_part(0))
-"""Parts of a compact model, in the order its vector joins them."""
+
+def compact_names(spec: ModelSpec) -> list[str]:
+    """Return the parts of a compact model, in the order its vector joins them."""
+    return [EXTRACTOR, *map(expert_part, spec.one_of_each)]
 
 
 class ServerGate(nn.Module):
@@ -49,12 +53,14 @@ class ServerGate(nn.Module):
     def __init__(self, spec: ModelSpec, experts: int, seed: int) -> None:
         super().__init__()
         self.spec = replace(spec, num_experts=experts)
-        model = self.spec.build([0], derive(seed, "server-gate"))
-        self.extractor, self.linear = model.extractor, model.moe.gate
+        one = self.spec.one_of_each
+        model = self.spec.build(one, derive(seed, "server-gate"))
+        # Of several layers the first one's gate is as good as any.
+        self.extractor, self.linear = model.extractor, model.layers[0].gate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, *input_shape) to logits (B, K); their softmax is Q (Eq. 3)."""
-        return self.linear(self.extractor(x))
+        return self.linear(features_of(self.extractor, x))
 
     def vector(self) -> Vector:
         """Return both parts as one flat vector."""
@@ -69,7 +75,10 @@ class ServerGate(nn.Module):
     def layout(self) -> Layout:
         """Return name and shape of the tensors in :meth:`vector`."""
         return _joined(
-            {"extractor": self.spec.layout(EXTRACTOR), "linear": self.spec.layout(GATE)}
+            {
+                "extractor": self.spec.layout(EXTRACTOR),
+                "linear": layout_of(self.linear),
+            }
         )
 
 
@@ -163,22 +172,25 @@ def join(vectors: Iterable[Vector]) -> Vector:
 
 def compact_parts(spec: ModelSpec, vector: Vector) -> dict[str, Vector]:
     """Cut a compact model's vector into the parts that travel (views)."""
-    extractor, expert = np.split(vector, [spec.size(EXTRACTOR)])
-    return dict(zip(COMPACT, (extractor, expert), strict=True))
+    names = compact_names(spec)
+    ends = np.cumsum([spec.size(name) for name in names])
+    return dict(zip(names, np.split(vector, ends[:-1]), strict=True))
 
 
 def compact_model(spec: ModelSpec, vector: Vector) -> MoEModel:
     """Build the compact model a vector describes."""
-    model = spec.build([0])
+    model = spec.build(spec.one_of_each)
     model.load(compact_parts(spec, vector))
     return model
 
 
 def compact_layout(spec: ModelSpec) -> Layout:
     """Return name and shape of the tensors in a compact model's vector."""
-    return _joined(
-        {"extractor": spec.layout(EXTRACTOR), "expert": spec.layout("expert.0")}
-    )
+    names = compact_names(spec)
+    if len(names) == 2:
+        named = {"extractor": spec.layout(EXTRACTOR), "expert": spec.layout(names[1])}
+        return _joined(named)
+    return _joined({name: spec.layout(name) for name in names})
 
 
 def _joined(layouts: dict[str, Layout]) -> Layout:

@@ -76,7 +76,7 @@ class RunSource:
             inputs=inputs,
             run=run,
             server_round=int(state["completed"]),
-            experts=tuple(range(strategy.spec.num_experts)),
+            experts=tuple(range(strategy.spec.num_units)),
         )
 
     def _nothing(self) -> SourceError:

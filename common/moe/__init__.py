@@ -1,13 +1,13 @@
-"""The mixture-of-experts model both sides build: backbones, experts, gate, sizes."""
+"""The mixture-of-experts model both sides build: backbones, experts, gates, sizes."""
 
-from common.moe.layer import Expert, MoELayer, Routed
-from common.moe.model import (
+from common.moe.encoder import EncoderSpec
+from common.moe.layer import Expert, MoELayer, Routed, Routing
+from common.moe.model import MoEModel
+from common.moe.parts import (
     COMMON,
     EXTRACTOR,
     GATE,
     Layout,
-    ModelSpec,
-    MoEModel,
     Vector,
     expert_id,
     expert_part,
@@ -15,17 +15,20 @@ from common.moe.model import (
     unflatten,
     unpack_into,
 )
+from common.moe.spec import ModelSpec
 
 __all__ = [
     "COMMON",
     "EXTRACTOR",
     "GATE",
+    "EncoderSpec",
     "Expert",
     "Layout",
     "MoELayer",
     "MoEModel",
     "ModelSpec",
     "Routed",
+    "Routing",
     "Vector",
     "expert_id",
     "expert_part",

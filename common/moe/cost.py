@@ -2,7 +2,8 @@
 
 The one home of these formulas: the server turns them into budgets, and
 ``benchmarks/device_memory.py`` holds them against the measured peak of real processes.
-A cost is an array over the number of experts held: entry ``k - 1`` is for ``k``.
+A cost is an array over the number of experts held in each layer: entry ``k - 1`` is for
+``k`` of every layer, or as many however they are mixed.
 
 Memory counts what ``client_app.app`` keeps while it answers one order, beyond what its
 process had before (interpreter, torch, data set)::
@@ -11,11 +12,11 @@ process had before (interpreter, torch, data set)::
     eval(k)  = (COPIES - 2) P(k) + V a_eval + 4 d v
     memory   = max(train, eval) + RUNTIME
 
-with P the bytes of the parts shipped, S the stacked copies that :class:`MoELayer` makes
-when every held expert sees every sample, T the largest single tensor (weight decay
-makes a temporary of it), a the bytes of activations a sample needs, B the batch and V
-the evaluation batch, d the values of an input, n and v the samples trained and
-evaluated on.
+with P the bytes of the parts shipped (theta: one expert of every layer), S the stacked
+copies that :class:`MoELayer` makes when every held expert sees every sample, T the
+largest single tensor (weight decay makes a temporary of it), a the bytes of activations
+a sample needs, B the batch and V the evaluation batch, d the values of an input (tokens
+take 8 bytes, not 4), n and v the samples trained and evaluated on.
 """
 
 from functools import lru_cache
@@ -25,7 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from common.moe.model import EXTRACTOR, GATE, ModelSpec
+from common.moe.layer import Routed
+from common.moe.parts import EXTRACTOR, GATE, expert_part
+from common.moe.spec import ModelSpec
 from common.wire.codec import Dtype, encoded_size
 
 COPIES = 5
@@ -66,18 +69,23 @@ def training_memory(
     """
     k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
     expert, backbone = _activations(spec)
-    parts = spec.nbytes(EXTRACTOR) + k * spec.nbytes("expert.0")
+    others = spec.num_layers - 1
+    parts = spec.nbytes(EXTRACTOR) + k * spec.set_nbytes
     routed = np.minimum(spec.top_k or k, k)
     soft = routed == k
-    stacked = np.where(soft, STACKED * k * spec.nbytes("expert.0"), 0)
-    inputs = FLOAT * float(np.prod(spec.input_shape))
+    # A budget that is mixed unevenly leaves some layers with so few experts that all of
+    # them see everything, and one with what is left.
+    stacked = STACKED * np.where(soft, k, routed * others / (others + 1))
+    stacked = stacked * spec.set_nbytes
+    fullest = np.minimum(k + others * (k - 1), spec.num_experts)
+    inputs = float(spec.example().nbytes)
     largest = max(
         FLOAT * float(np.prod(shape))
-        for part in (EXTRACTOR, "expert.0")
+        for part in (EXTRACTOR, *map(expert_part, spec.one_of_each))
         for _, shape in spec.layout(part)
     )
     saved = backbone.saved + routed * expert.saved
-    widest = np.maximum(backbone.largest, np.where(soft, k, 1) * expert.largest)
+    widest = np.maximum(backbone.largest, np.where(soft, fullest, 1) * expert.largest)
     train = (
         COPIES * (parts + spec.nbytes(GATE))
         + stacked
@@ -100,16 +108,17 @@ def training_work(spec: ModelSpec) -> Costs:
     k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
     routed = np.minimum(spec.top_k or k, k)
     always = spec.flops(EXTRACTOR) + spec.flops(GATE)
-    return BACKWARD * (always + routed * spec.flops("expert.0"))
+    return BACKWARD * (always + routed * spec.set_flops)
 
 
 def upload(spec: ModelSpec, dtype: Dtype = "float32") -> Costs:
     """Return the bytes that a reply with deltas so encoded carries, shape (E,)."""
     k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
-    extractor, expert = (
-        encoded_size(spec.layout(part), dtype) for part in (EXTRACTOR, "expert.0")
+    extractor, *experts = (
+        encoded_size(spec.layout(part), dtype)
+        for part in (EXTRACTOR, *map(expert_part, spec.one_of_each))
     )
-    return extractor + k * expert
+    return extractor + k * sum(experts)
 
 
 class _Activations:
@@ -140,17 +149,23 @@ class _Activations:
 
         with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
             out = module(x)
-        sizes.append(out.numel())
+        sizes.append((out.logits if isinstance(out, Routed) else out).numel())
         self.saved = float(sum(kept.values()))
         self.largest = float(FLOAT * max(sizes))
 
 
 @lru_cache(maxsize=64)
 def _activations(spec: ModelSpec) -> tuple[_Activations, _Activations]:
-    """Return what one routed sample needs in an expert, and one in the extractor."""
-    model = spec.build([0]).train()
-    features = torch.zeros(1, int(model.extractor.out_features))  # type: ignore[arg-type]
-    return (
-        _Activations(model.moe.experts["0"], features),
-        _Activations(model.extractor, torch.zeros(1, *spec.input_shape)),
-    )
+    """Return what a routed sample needs in one expert of each layer, and elsewhere."""
+    model = spec.build(spec.one_of_each).train()
+    features = int(model.extractor.out_features)  # type: ignore[arg-type]
+    first = next(iter(model.layers[0].experts.values()))
+    expert = _Activations(first, torch.zeros(spec.positions, features))
+    if spec.encoder is None:
+        return expert, _Activations(model.extractor, spec.example())
+    expert.saved *= spec.num_layers
+    # Layers inside an encoder keep copies of their own; experts are counted apart.
+    # The difference of two samples and one leaves out what does not depend on samples.
+    whole, two = (_Activations(model, spec.example(samples)) for samples in (1, 2))
+    whole.saved = two.saved - whole.saved - expert.saved
+    return expert, whole

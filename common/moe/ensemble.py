@@ -15,6 +15,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
+from common.moe import mixing
 from common.moe.model import MoEModel
 from common.moe.static import StaticMixture
 
@@ -81,14 +82,18 @@ class Unexplained(nn.Module):
 
 
 class UsageMixture(nn.Module):
-    """Weighted mean of the experts' class probabilities.
+    """Weighted mean of the experts, layer by layer.
+
+    Of experts that classify, their class probabilities are averaged; of experts inside
+    an encoder, the features they give.
 
     Parameters
     ----------
     model : MoEModel
         Holding all experts that have weight.
     usage : array_like, shape (H,)
-        Non-negative weight of each held expert; all zero means equal weights.
+        Non-negative weight of each held expert; all zero in a layer means equal
+        weights there.
     """
 
     weights: torch.Tensor
@@ -96,17 +101,31 @@ class UsageMixture(nn.Module):
     def __init__(self, model: MoEModel, usage: ArrayLike) -> None:
         super().__init__()
         self.model = model
-        weights = torch.as_tensor(usage, dtype=torch.float32)
-        if not weights.sum() > 0:
-            weights = torch.ones_like(weights)
-        self.register_buffer("weights", weights / weights.sum())
+        counts = [len(layer.experts) for layer in model.layers]
+        layers = torch.as_tensor(usage, dtype=torch.float32).split(counts)
+        self.register_buffer("weights", torch.cat([_shares(part) for part in layers]))
+        self._counts = counts
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map inputs (B, *input_shape) to class probabilities (B, C)."""
-        return torch.einsum("hbc,h->bc", self._members(x), self.weights)
+        if self.model.spec.encoder is None:
+            return torch.einsum("hbc,h->bc", self._members(x), self.weights)
+        pairs = zip(self.model.layers, self.weights.split(self._counts), strict=True)
+        mixes = [mixing.averaged(layer, weights) for layer, weights in pairs]
+        logits: torch.Tensor = self.model.extractor(x, mixes)
+        return logits.softmax(1)
 
     def answer(self, x: torch.Tensor) -> Answer:
-        """Name the expert that gives the likeliest class most of its probability."""
+        """Name the expert that gives the likeliest class most of its probability.
+
+        Inside an encoder no expert has a class: the most used of the last layer is
+        named for every sample.
+        """
+        if self.model.spec.encoder is not None:
+            probabilities = self(x)
+            most_used = self.weights.split(self._counts)[-1].argmax()
+            nothing = torch.zeros_like(probabilities[:, 0], dtype=torch.int64)
+            return Answer(probabilities, nothing + self.model.last_held[most_used])
         members_HBC = self._members(x)
         mixed_BC = torch.einsum("hbc,h->bc", members_HBC, self.weights)
         chosen = mixed_BC.argmax(1).expand(len(self.weights), 1, -1).mT
@@ -121,6 +140,11 @@ class UsageMixture(nn.Module):
         features = self.model.extractor(x)
         members = [f(features).softmax(1) for f in self.model.moe.experts.values()]
         return torch.stack(members)
+
+
+def _shares(usage: torch.Tensor) -> torch.Tensor:
+    weights = usage if usage.sum() > 0 else torch.ones_like(usage)
+    return weights / weights.sum()
 
 
 class GatedMixture(nn.Module):
@@ -141,10 +165,12 @@ class GatedMixture(nn.Module):
         return self.model(x).logits.softmax(1)
 
     def answer(self, x: torch.Tensor) -> Answer:
-        """Name the expert the gate trusts most."""
+        """Name the expert the gate, of the last layer, trusts most."""
         routed = self.model(x)
-        held_ids = self.model.moe.held_ids
-        return Answer(routed.logits.softmax(1), held_ids[routed.held_probs.argmax(1)])
+        trust = routed.layers[-1].held_probs
+        if (samples := routed.layers[-1].samples) is not None:
+            trust = trust.new_zeros(len(x), trust.shape[1]).index_add(0, samples, trust)
+        return Answer(routed.logits.softmax(1), self.model.last_held[trust.argmax(1)])
 
     def static(self) -> nn.Module:
         """Return the mixture with every expert computed and the others masked."""

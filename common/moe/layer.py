@@ -1,7 +1,8 @@
 """The mixture layer: a private gate over the experts this device holds.
 
-Shape suffixes: B samples, D features, C classes, E experts in the whole mixture,
-H experts held here, K experts a sample is routed to, N = B * K routed samples.
+Shape suffixes: B samples, M positions that are routed (samples, or the tokens of a
+text), D features, O outputs (classes, or features again), E experts of this layer,
+H experts held here, K experts a position is routed to, N = M * K routed positions.
 
 Which experts exist on a device is decided elsewhere; the layer never allocates one it
 was not given.
@@ -17,7 +18,7 @@ Mixes = Literal["logits", "probabilities"]
 
 
 class Expert(nn.Module):
-    """One expert: features to class logits through one hidden layer.
+    """One expert: features to class logits, or to features, through one hidden layer.
 
     Parameters
     ----------
@@ -26,44 +27,45 @@ class Expert(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, hidden: int, num_classes: int, scale: float = 1.0
+        self, in_features: int, hidden: int, out_features: int, scale: float = 1.0
     ) -> None:
         super().__init__()
         self.scale = scale
         self.hidden = nn.Linear(in_features, hidden)
-        self.out = nn.Linear(hidden, num_classes)
+        self.out = nn.Linear(hidden, out_features)
 
     def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
-        """Map features (N, D) to logits (N, C)."""
+        """Map features (N, D) to outputs (N, O)."""
         return self.out(self.scale * torch.relu(self.hidden(x_ND)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Routed:
-    """What one pass through the layer produced, statistics included.
+class Routing:
+    """Where one layer sent what, in one pass.
 
     Attributes
     ----------
-    logits : Tensor, shape (B, C)
-        The mixture's answer; their softmax are the class probabilities.
-    expert_logits : Tensor, shape (N, C)
-        Each routed sample's logits from the expert it was routed to.
     slots : Tensor of int, shape (N,)
-        Position of that expert in ``held``.
-    samples : Tensor of int, shape (N,)
-        Which of the B samples it was.
-    held_probs : Tensor, shape (B, H)
+        Position of the expert in ``held``, ascending.
+    positions : Tensor of int, shape (N,)
+        Which of the M positions it was.
+    held_probs : Tensor, shape (M, H)
         Softmax over the held experts, the others masked.
-    gate_logits : Tensor, shape (B, E)
-        Gate logits over all experts, held or not.
+    gate_logits : Tensor, shape (M, E)
+        Gate logits over all experts of the layer, held or not.
+    samples : Tensor of int, shape (M,), or None
+        Sample of the batch each position belongs to; None where positions are samples.
+    expert_logits : Tensor, shape (N, C), or None
+        Class logits of the expert each position was routed to; None for a layer inside
+        an encoder, whose experts do not classify.
     """
 
-    logits: torch.Tensor
-    expert_logits: torch.Tensor
     slots: torch.Tensor
-    samples: torch.Tensor
+    positions: torch.Tensor
     held_probs: torch.Tensor
     gate_logits: torch.Tensor
+    samples: torch.Tensor | None = None
+    expert_logits: torch.Tensor | None = None
 
     def balance_loss(self) -> torch.Tensor:
         """Return the load-balancing loss of Switch Transformers (Eq. 4-6) over H.
@@ -79,15 +81,44 @@ class Routed:
         return torch.special.entr(self.held_probs).sum(1).mean()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Routed:
+    """What one pass through the model produced, statistics included.
+
+    Attributes
+    ----------
+    logits : Tensor, shape (B, C)
+        The mixture's answer; their softmax are the class probabilities.
+    layers : tuple of Routing
+        One for each mixture layer, from the input on.
+    """
+
+    logits: torch.Tensor
+    layers: tuple[Routing, ...]
+
+    def balance_loss(self) -> torch.Tensor:
+        """Return the load-balancing loss, the mean over layers."""
+        return _mean([layer.balance_loss() for layer in self.layers])
+
+    def entropy(self) -> torch.Tensor:
+        """Return the gates' mean entropy over held experts and layers, in nats."""
+        return _mean([layer.entropy() for layer in self.layers])
+
+
+def _mean(values: list[torch.Tensor]) -> torch.Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean()
+
+
 class MoELayer(nn.Module):
     """Gate, dispatch and combine.
 
     Parameters
     ----------
     held : sequence of int
-        Sorted global ids of the experts on this device; only they are allocated.
+        Sorted numbers, within the layer, of the experts on this device; only they are
+        allocated.
     top_k : int
-        Experts a sample is routed to among the held ones; 0 routes to all (soft).
+        Experts a position is routed to among the held ones; 0 routes to all (soft).
     gate_features : int
         Width of the gate's input; equals ``in_features`` unless the gate looks at
         features of its own.
@@ -114,7 +145,7 @@ class MoELayer(nn.Module):
         *,
         in_features: int,
         hidden: int,
-        num_classes: int,
+        out_features: int,
         num_experts: int,
         held: tuple[int, ...],
         top_k: int,
@@ -128,61 +159,93 @@ class MoELayer(nn.Module):
         self.top_k = min(top_k, len(held)) or len(held)
         self.gate = nn.Linear(gate_features or in_features, num_experts)
         self.experts = nn.ModuleDict(
-            {str(e): Expert(in_features, hidden, num_classes, scale) for e in held}
+            {str(e): Expert(in_features, hidden, out_features, scale) for e in held}
         )
         self.register_buffer("held_ids", torch.tensor(held), persistent=False)
 
     def forward(
-        self, x_BD: torch.Tensor, gate_input: torch.Tensor | None = None
-    ) -> Routed:
-        """Route features (B, D); the gate may look at other features than experts."""
+        self, x_MD: torch.Tensor, gate_input: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Routing]:
+        """Route features (M, D); return outputs (M, O) and who was sent where.
+
+        The gate may look at other features than the experts, shape (M, G).
+        """
         if self.scale != 1:
-            x_BD = self.scale * x_BD
-        gate_BE = self.gate(x_BD if gate_input is None else gate_input)
+            x_MD = self.scale * x_MD
+        gate_ME = self.gate(x_MD if gate_input is None else gate_input)
         # Selecting the held columns equals masking the others with -inf before the
         # softmax, without computing the masked ones.
-        held_BH = gate_BE[:, self.held_ids]
-        probs_BH = torch.softmax(held_BH, dim=1)
-        weight_BK, slot_BK = probs_BH.topk(self.top_k, dim=1)
-        slots, order = slot_BK.flatten().sort(stable=True)
-        samples = order.div(self.top_k, rounding_mode="floor")
-        expert_NC = self._dispatch(x_BD, slots, samples)
+        held_MH = gate_ME[:, self.held_ids]
+        probs_MH = torch.softmax(held_MH, dim=1)
+        weight_MK, slot_MK = probs_MH.topk(self.top_k, dim=1)
+        slots, order = slot_MK.flatten().sort(stable=True)
+        positions = order.div(self.top_k, rounding_mode="floor")
+        expert_NO = self._dispatch(x_MD, slots, positions)
         if self.mixes == "logits":
-            weighted_NC = expert_NC * weight_BK.flatten()[order, None]
-            logits = torch.zeros(
-                len(x_BD), expert_NC.shape[1], dtype=expert_NC.dtype, device=x_BD.device
-            ).index_add_(0, samples, weighted_NC)
+            weighted_NO = expert_NO * weight_MK.flatten()[order, None]
+            output = torch.zeros(
+                len(x_MD), expert_NO.shape[1], dtype=expert_NO.dtype, device=x_MD.device
+            ).index_add_(0, positions, weighted_NO)
         else:
             # In logs throughout: the log of a product that underflowed has no gradient.
-            weight_BK = held_BH.log_softmax(1).gather(1, slot_BK)
-            joint_NC = expert_NC.log_softmax(1) + weight_BK.flatten()[order, None]
-            by_sample = joint_NC[order.argsort()].unflatten(0, slot_BK.shape)
-            logits = by_sample.logsumexp(1)
-        return Routed(
-            logits=logits,
-            expert_logits=expert_NC,
+            weight_MK = held_MH.log_softmax(1).gather(1, slot_MK)
+            joint_NO = expert_NO.log_softmax(1) + weight_MK.flatten()[order, None]
+            by_position = joint_NO[order.argsort()].unflatten(0, slot_MK.shape)
+            output = by_position.logsumexp(1)
+        return output, Routing(
+            expert_logits=expert_NO,
             slots=slots,
-            samples=samples,
-            held_probs=probs_BH,
-            gate_logits=gate_BE,
+            positions=positions,
+            held_probs=probs_MH,
+            gate_logits=gate_ME,
         )
 
+    def masked(
+        self, x_MD: torch.Tensor, gate_input: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do the same with shapes that do not depend on the data, for export.
+
+        Every held expert runs on every position and those not chosen are masked: the
+        same answer, for H / top_k times the experts' work.
+
+        Returns
+        -------
+        output : Tensor, shape (M, O)
+        held_logits : Tensor, shape (M, H)
+            The gate's, of the experts held.
+        """
+        x_MD = self.scale * x_MD
+        gate_ME = self.gate(x_MD if gate_input is None else gate_input)
+        held_MH = gate_ME[:, self.held_ids]
+        chosen_MK = held_MH.topk(self.top_k, dim=1).indices
+        kept_MH = torch.zeros_like(held_MH).scatter(1, chosen_MK, 1.0)
+        expert_MHO = torch.stack([f(x_MD) for f in self.experts.values()], dim=1)
+        if self.mixes == "logits":
+            weight_MH = held_MH.softmax(1) * kept_MH
+            output = (expert_MHO * weight_MH[:, :, None]).sum(1)
+        else:
+            # A finite stand-in for -inf, which int8 scales could not hold.
+            weight_MH = held_MH.log_softmax(1) - 1e4 * (1 - kept_MH)
+            output = (expert_MHO.log_softmax(2) + weight_MH[:, :, None]).logsumexp(1)
+        return output, held_MH
+
     def _dispatch(
-        self, x_BD: torch.Tensor, slots: torch.Tensor, samples: torch.Tensor
+        self, x_MD: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor
     ) -> torch.Tensor:
-        """Run every expert on its routed samples, which ``slots`` has sorted."""
+        """Run every expert on its routed positions, which ``slots`` has sorted."""
         experts = list(self.experts.values())
         counts = torch.bincount(slots, minlength=len(experts)).tolist()
-        if self.top_k == len(experts):
-            return self._all_experts(x_BD, experts)
+        # Nothing but padding leaves no position at all.
+        if self.top_k == len(experts) or not len(x_MD):
+            return self._all_experts(x_MD, experts)[: len(slots)]
         # Contiguous slices per expert: one matrix product each, no mask, no waste.
-        routed = x_BD[samples].split(counts)
+        routed = x_MD[positions].split(counts)
         return torch.cat([f(x) for f, x in zip(experts, routed, strict=True) if len(x)])
 
     def _all_experts(
-        self, x_BD: torch.Tensor, experts: list[nn.Module]
+        self, x_MD: torch.Tensor, experts: list[nn.Module]
     ) -> torch.Tensor:
-        """Run all experts on all samples as two batched products.
+        """Run all experts on all positions as two batched products.
 
         Stacking separate parameters keeps their gradients separate; indexing one
         stacked parameter in a loop would allocate a full-size gradient per expert.
@@ -191,7 +254,7 @@ class MoELayer(nn.Module):
         def stack(name: str) -> torch.Tensor:
             return torch.stack([f.get_parameter(name) for f in experts])
 
-        batch = x_BD.expand(len(experts), -1, -1)
+        batch = x_MD.expand(len(experts), -1, -1)
         hidden = torch.baddbmm(
             stack("hidden.bias")[:, None], batch, stack("hidden.weight").mT
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from common.moe.model import Vector, expert_id
+from common.moe.parts import Vector, expert_id
 from common.wire.payloads import TrainOrder, TrainReport, WireError
 
 
@@ -13,6 +13,9 @@ def check_report(
     report: TrainReport,
     deltas: Mapping[str, Vector],
     sizes: Mapping[str, int],
+    *,
+    num_layers: int = 1,
+    positions: int = 1,
 ) -> None:
     """Check a reply against the order it answers; nothing that fails is merged.
 
@@ -20,6 +23,10 @@ def check_report(
     ----------
     sizes : mapping of str to int
         Length of every part's vector as it was shipped to this client.
+    num_layers : int
+        Mixture layers of the model.
+    positions : int
+        What a sample is routed as, at most: the tokens of a text.
 
     Raises
     ------
@@ -48,7 +55,7 @@ def check_report(
     for field in ("expert_samples", "expert_accuracy", "expert_loss"):
         if len(getattr(report, field)) != len(order.experts):
             raise WireError(f"{field} must have one entry per ordered expert")
-    everyone, held = order.num_experts, len(order.experts)
+    everyone, held = num_layers * order.num_experts, len(order.experts)
     for field, entries, asked in (
         ("gate_mass", everyone, order.report_gate),
         ("responsibility", held, order.report_gate),
@@ -60,7 +67,7 @@ def check_report(
             raise WireError(f"{field} must have {entries} entries if asked, else none")
     if order.train and report.num_examples == 0:
         raise WireError("a training reply must come from at least one example")
-    most = report.num_examples * max(1, len(order.experts))
+    most = report.num_examples * positions * max(1, len(order.experts))
     if sum(report.expert_samples) > most:
         raise WireError(
             f"expert_samples sum to {sum(report.expert_samples)}, at most {most} are "

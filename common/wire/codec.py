@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.moe.model import Layout, Vector
+from common.moe.parts import Layout, Vector
 
 Dtype = Literal["float32", "float16", "int8"]
 Bytes = NDArray[np.uint8]

@@ -12,7 +12,7 @@ from flwr.app import ConfigRecord
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.moe.layer import Mixes
-from common.moe.model import EXTRACTOR, GATE, expert_part
+from common.moe.parts import EXTRACTOR, GATE, expert_part
 from common.wire.codec import Dtype
 
 PROTOCOL: Literal[2] = 2
@@ -79,8 +79,8 @@ class TrainOrder(Payload):
     experts : list of int
         Sorted global ids of the experts shipped to this client.
     num_experts, top_k : int
-        Experts in the whole mixture (the gate is that wide), and how many held ones
-        a sample is routed to (0: all).
+        Experts in a layer of the whole mixture (its gate is that wide), and how many
+        held ones of a layer a sample is routed to (0: all).
     gate : {"private", "shared", "none"}
         ``private`` never leaves the client, ``shared`` travels both ways, ``none`` is
         a dense model with nothing to route.
@@ -173,14 +173,15 @@ class TrainReport(Payload):
         Local training samples n_c.
     expert_samples, expert_accuracy, expert_loss : list, one entry per ordered expert
         u_{c,e}, a_{c,e} and l_{c,e} of METHODS 1 over the last local epoch; accuracy
-        and loss are 0 where no sample was routed.
-    gate_mass : list of float, shape (num_experts,)
+        and loss are 0 where no sample was routed. Inside an encoder u counts tokens,
+        a and l are the whole model's on the texts they are of.
+    gate_mass : list of float, one entry per expert of every layer
         Mean gate probability of every expert, held or not, over the last local
         epoch; empty unless the order asks for it.
     responsibility : list of float, one entry per ordered expert
         Mean posterior probability of the expert given input and label (FedMix);
         empty unless the order asks for it.
-    input_information, label_information : list of float, shape (num_experts,)
+    input_information, label_information : list of float, likewise
         Each expert's share, in nats, of what the gate's choice says about the input
         and about the label; empty unless the order asks for them.
     train_loss : float

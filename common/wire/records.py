@@ -14,7 +14,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
-from common.moe.model import GATE, Layout, Vector
+from common.moe.parts import GATE, Layout, Vector
 from common.wire.codec import CodecError, Dtype, decode, encode, encoded_size
 from common.wire.payloads import Lacks, QueryReply, TrainOrder, TrainReport, WireError
 

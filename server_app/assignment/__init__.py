@@ -11,11 +11,21 @@
 chooses a solver: `flow` with `sparsify` and `certificate` for transportation problems,
 `columns` (with `oracle`, `prices`, `master`) for byte budgets and weighted loads,
 `cp_sat` for whatever is small, `mip` and `greedy` as yardsticks. `relax` explains
-bounds that conflict, `fairness` raises floors. `policies` need no solver.
+bounds that conflict, `fairness` raises floors. `policies` need no solver. `units` are
+experts of several layers, and what makes sure of one of each.
 """
 
 from server_app.assignment.engine import explain, solve
 from server_app.assignment.problem import AssignmentProblem
 from server_app.assignment.solution import Assignment, Infeasibility
+from server_app.assignment.units import Units, covering
 
-__all__ = ["Assignment", "AssignmentProblem", "Infeasibility", "explain", "solve"]
+__all__ = [
+    "Assignment",
+    "AssignmentProblem",
+    "Infeasibility",
+    "Units",
+    "covering",
+    "explain",
+    "solve",
+]

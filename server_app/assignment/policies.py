@@ -1,9 +1,10 @@
 """Assignment policies that need no solver: random, greedy and round-robin.
 
-They are the baselines of METHODS.md section 1. They respect a client's budget of
-experts and nothing else: load bounds, byte budgets and exclusions belong to
+They are the baselines of METHODS.md section 1. They respect a client's budget and give
+it an expert of every layer, nothing else: load bounds and exclusions belong to
 :func:`server_app.assignment.solve`. Pure functions from arrays to a (C, E) boolean
-matrix whose row c holds ``min(capacity[c], E)`` experts.
+matrix whose row c holds ``min(capacity[c], E)`` experts. With ``units`` of several
+layers, E counts the experts of all of them.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from server_app.assignment.units import Units, covering
 from server_app.assignment.validation import whole_vector
 
 __all__ = ["greedy_top_k", "random_k", "round_robin"]
 
 
 def random_k(
-    capacity: ArrayLike, num_experts: int, rng: np.random.Generator
+    capacity: ArrayLike,
+    num_experts: int,
+    rng: np.random.Generator,
+    units: Units | None = None,
 ) -> NDArray[np.bool_]:
     """Give every client a uniformly random set of experts.
 
@@ -30,6 +35,8 @@ def random_k(
     rng : numpy.random.Generator
         Source of randomness; advanced by exactly C * E uniform draws, so a round's
         draw does not depend on the budgets of the round before.
+    units : Units, optional
+        Layers and sizes, if there is more than one layer.
 
     Returns
     -------
@@ -42,10 +49,12 @@ def random_k(
         If a capacity is negative or not whole; the message names the client.
     """
     budget = whole_vector("capacity", capacity, axis="client")
-    return _top_k(rng.random((budget.size, num_experts)), budget)
+    return _top_k(rng.random((budget.size, num_experts)), budget, units)
 
 
-def greedy_top_k(fitness: ArrayLike, capacity: ArrayLike) -> NDArray[np.bool_]:
+def greedy_top_k(
+    fitness: ArrayLike, capacity: ArrayLike, units: Units | None = None
+) -> NDArray[np.bool_]:
     """Give every client the experts that fit it best, whatever the load.
 
     Parameters
@@ -54,6 +63,8 @@ def greedy_top_k(fitness: ArrayLike, capacity: ArrayLike) -> NDArray[np.bool_]:
         Fitness of each (client, expert) pair, dimensionless.
     capacity : array-like of int, shape (C,)
         Experts each client can hold.
+    units : Units, optional
+        Layers and sizes, if there is more than one layer.
 
     Returns
     -------
@@ -73,17 +84,21 @@ def greedy_top_k(fitness: ArrayLike, capacity: ArrayLike) -> NDArray[np.bool_]:
             f"fitness has shape {scores.shape}: expected ({budget.size}, E), "
             "one row per capacity"
         )
-    return _top_k(scores, budget)
+    return _top_k(scores, budget, units)
 
 
 def round_robin(
-    capacity: ArrayLike, num_experts: int, round_number: int
+    capacity: ArrayLike,
+    num_experts: int,
+    round_number: int,
+    units: Units | None = None,
 ) -> NDArray[np.bool_]:
     """Lay the clients' budgets end to end around the ring of experts.
 
     Client c takes consecutive experts starting where client c - 1 stopped, so loads
     within a round differ by at most one; the ring turns by one expert per round, so
-    after E rounds with the same clients every pair has met equally often.
+    after E rounds with the same clients every pair has met equally often. Each layer
+    has a ring of its own, and a client takes as many experts of each.
 
     Parameters
     ----------
@@ -93,6 +108,8 @@ def round_robin(
         Number of experts E.
     round_number : int
         Round t; rounds t and t + E give the same matrix.
+    units : Units, optional
+        Layers and sizes, if there is more than one layer.
 
     Returns
     -------
@@ -104,6 +121,9 @@ def round_robin(
     ValueError
         If a capacity is negative or not whole; the message names the client.
     """
+    if units is not None and units.num_layers > 1:
+        ring = round_robin(units.sets(capacity), units.num_experts, round_number)
+        return np.tile(ring, (1, units.num_layers))
     budget = np.minimum(whole_vector("capacity", capacity, axis="client"), num_experts)
     start = np.cumsum(budget) - budget + round_number
     position = (np.arange(num_experts)[None, :] - start[:, None]) % num_experts
@@ -111,10 +131,18 @@ def round_robin(
     return held
 
 
-def _top_k(scores: NDArray[np.float64], budget: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _top_k(
+    scores: NDArray[np.float64], budget: NDArray[np.int64], units: Units | None
+) -> NDArray[np.bool_]:
     """Mark the ``budget[c]`` highest scores of each row, low index first on ties."""
     order = np.argsort(-scores, axis=1, kind="stable")
     held = np.zeros(scores.shape, dtype=np.bool_)
-    taken = np.arange(scores.shape[1])[None, :] < budget[:, None]
-    np.put_along_axis(held, order, taken, axis=1)
-    return held
+    if units is None or units.counted:
+        taken = np.arange(scores.shape[1])[None, :] < budget[:, None]
+        np.put_along_axis(held, order, taken, axis=1)
+    else:
+        for row, units_of_row, room in zip(held, order, budget.tolist(), strict=True):
+            for unit in units_of_row.tolist():
+                if units.sizes[unit] <= room:
+                    row[unit], room = True, room - int(units.sizes[unit])
+    return held if units is None else covering(held, scores, budget, units)

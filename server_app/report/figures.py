@@ -48,6 +48,8 @@ def balance(run: RunData) -> str:
         "cv_round": "holders, this round",
         "cv_samples": "routed samples, this round",
     }
+    layers = [key for key in run.rounds[-1] if key.startswith("cv_layer_")]
+    names |= {key: f"layer {key.removeprefix('cv_layer_')}" for key in layers}
     series = [
         Series(name=text, x=run.numbers, y=run.column(key))
         for key, text in names.items()
@@ -99,7 +101,8 @@ def learned(run: RunData) -> str:
             "classes",
             "What the experts learned",
             "",
-            "<p>Not measured yet: it comes with the first evaluation.</p>",
+            "<p>Not measured yet: it comes with the first evaluation, and never for "
+            "experts inside an encoder, which do not classify.</p>",
         )
     chart = heatmap(
         run.learned, x_label="class", y_label="expert", high=1.0, name="classes"

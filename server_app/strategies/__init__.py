@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 
 from common.config import Settings
 from common.sections import SettingsError, nearest
-from common.shape import dataset_of
+from common.shape import dataset_of, model_spec
 from server_app.sinks import sink_names
 from server_app.strategies.base import (
     ExpertStrategy,
@@ -72,7 +72,7 @@ def check_run_config(run_config: Mapping[str, Any]) -> None:
     settings = Settings.from_run_config(run_config)
     find_strategy(settings.run.strategy).parse_options(settings)
     sink_names(settings.run.sinks)
-    dataset_of(settings)
+    model_spec(settings, dataset_of(settings))
 
 
 def find_strategy(name: str) -> type[ExpertStrategy]:

@@ -54,10 +54,12 @@ class ExpertStrategy(Strategy):
     model : dict of str to ndarray of float32
         The global model, part by part. Replace vectors, never write into them: a
         vector may be on its way to a client.
-    usage : ndarray, shape (E,)
-        Samples routed to each expert, over all rounds.
+    usage : ndarray, shape (U,)
+        Samples routed to each expert, over all rounds; U = ``spec.num_units`` is E, or
+        L * E with several layers.
     max_budget : int
-        Cap on every client's budget k_c; E unless a budget means something else.
+        Cap on every client's budget k_c of each layer; E unless a budget means
+        something else.
     """
 
     name: ClassVar[str] = ""
@@ -76,7 +78,7 @@ class ExpertStrategy(Strategy):
         self.model: dict[str, Vector] = self.spec.initial(
             settings.run.seed, self.shared_parts()
         )
-        self.usage = np.zeros(self.spec.num_experts)
+        self.usage = np.zeros(self.spec.num_units)
         self.max_budget = self.spec.num_experts
         self.sums = self.new_sums()
         self._rounds: Rounds | None = None
@@ -173,7 +175,7 @@ class ExpertStrategy(Strategy):
 
     def full_model(self) -> MoEModel:
         """Return what is published as a module that holds every expert."""
-        model = self.spec.build(range(self.spec.num_experts))
+        model = self.spec.build(range(self.spec.num_units))
         model.load({k: v for k, v in self.published().items() if k in model.parts()})
         return model
 

@@ -16,7 +16,9 @@ class Greedy(FitnessStrategy):
 
     def plan(self, view: View) -> Plan:
         """Take the top k_c of each row of Q."""
-        return Plan(assignment=greedy_top_k(self.fitness_of(view), view.budgets))
+        return Plan(
+            assignment=greedy_top_k(self.fitness_of(view), view.budgets, view.units)
+        )
 
 
 class Random(ExpertStrategy):
@@ -27,8 +29,9 @@ class Random(ExpertStrategy):
 
     def plan(self, view: View) -> Plan:
         """Draw k_c experts per client without replacement."""
-        experts = self.spec.num_experts
-        return Plan(assignment=random_k(view.budgets, experts, view.rng))
+        experts = self.spec.num_units
+        held = random_k(view.budgets, experts, view.rng, view.units)
+        return Plan(assignment=held)
 
 
 class RoundRobin(ExpertStrategy):
@@ -41,6 +44,6 @@ class RoundRobin(ExpertStrategy):
         """Continue where the last round stopped."""
         return Plan(
             assignment=round_robin(
-                view.budgets, self.spec.num_experts, view.server_round
+                view.budgets, self.spec.num_units, view.server_round, view.units
             )
         )

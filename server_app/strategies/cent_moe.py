@@ -51,12 +51,12 @@ class CentMoE(ExpertStrategy):
     def plan(self, view: View) -> Plan:
         """Ask nobody."""
         self._round = view.server_round
-        nobody = np.zeros((len(view.clients), self.spec.num_experts), dtype=np.bool_)
+        nobody = np.zeros((len(view.clients), self.spec.num_units), dtype=np.bool_)
         return Plan(assignment=nobody)
 
     def finish(self) -> None:
         """Train on the reserved set."""
-        model = self.spec.build(range(self.spec.num_experts))
+        model = self.spec.build(range(self.spec.num_units))
         model.load(self.model)
         training = self.settings.training
         train_mixture(
@@ -71,7 +71,7 @@ class CentMoE(ExpertStrategy):
 
     def global_model(self) -> nn.Module:
         """Return the gated mixture: the gate is the server's own."""
-        model = self.spec.build(range(self.spec.num_experts))
+        model = self.spec.build(range(self.spec.num_units))
         model.load(self.model)
         return GatedMixture(model)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from common.moe import Vector
 from common.sections import Section
 from common.wire import QueryReply, TrainOrder, TrainReport
-from server_app.assignment import Assignment
+from server_app.assignment import Assignment, Units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,11 @@ class View:
     num_clients : int
         Clients known so far, C.
     budgets : ndarray of int, shape (P,)
-        k_c, experts each participant can hold.
+        What each participant can hold: k_c experts, k_c of every layer if there are
+        several (in ``units.sizes``).
+    units : Units
+        Layers of the experts, and what each takes of a budget. A plan gives whoever
+        holds anything an expert of every layer.
     previous : ndarray of bool, shape (P, E)
         What each participant was last assigned.
     availability : ndarray, shape (P,)
@@ -47,6 +51,7 @@ class View:
     clients: NDArray[np.int64]
     num_clients: int
     budgets: NDArray[np.int64]
+    units: Units
     previous: NDArray[np.bool_]
     availability: NDArray[np.float64]
     profiles: tuple[QueryReply, ...]

@@ -30,7 +30,7 @@ class FedAvg(ExpertStrategy):
 
     def plan(self, view: View) -> Plan:
         """Send the one model to every participant."""
-        return Plan(assignment=np.ones((len(view.clients), 1), dtype=np.bool_))
+        return Plan(assignment=np.ones_like(view.previous))
 
 
 class FedProx(ExpertStrategy):
@@ -51,6 +51,6 @@ class FedProx(ExpertStrategy):
     def plan(self, view: View) -> Plan:
         """Send the one model to every participant, and mu with it."""
         return Plan(
-            assignment=np.ones((len(view.clients), 1), dtype=np.bool_),
+            assignment=np.ones_like(view.previous),
             order={"proximal": self.options.mu},
         )

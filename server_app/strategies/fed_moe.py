@@ -53,10 +53,10 @@ from server_app.correlation import (
 )
 from server_app.gate_training import ALPHA, GateTraining
 from server_app.server_moe import (
-    COMPACT,
     ServerMoE,
     compact_layout,
     compact_model,
+    compact_names,
     compact_parts,
     join,
 )
@@ -141,14 +141,14 @@ class FedMoE(ExpertStrategy):
         """Send every participant its own model; the main expert to new ones."""
         known = [row for row in view.clients.tolist() if row in self.clients]
         return Plan(
-            assignment=np.ones((len(view.clients), 1), dtype=np.bool_),
+            assignment=np.ones_like(view.previous),
             content={row: compact_parts(self.spec, self.clients[row]) for row in known},
         )
 
     def merge(self, reply: Reply) -> None:
         """Keep the model the client trained."""
         received = self.clients.get(reply.client, self._main)
-        change = join(reply.deltas[part] for part in COMPACT)
+        change = join(reply.deltas[part] for part in compact_names(self.spec))
         self._sent[reply.client] = received + change
 
     def finish(self) -> None:
@@ -206,7 +206,7 @@ class FedMoE(ExpertStrategy):
 
     @property
     def _main(self) -> Vector:
-        return join(self.model[part] for part in COMPACT)
+        return join(self.model[part] for part in compact_names(self.spec))
 
     @property
     def _experts(self) -> list[Vector]:

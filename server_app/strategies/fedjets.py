@@ -21,6 +21,8 @@ private. Our choices:
 - An ordinary client ranks the experts with the gate as it trained it the last time it
   took part (``gate_mass`` of its report), which costs no extra exchange; before that it
   gets a random set.
+- With several mixture layers an expert and its anchor are one of every layer, and K is
+  the gate's choice in each; the common expert is the encoder without its mixtures.
 - Means are weighted as ``expert-weighting`` says.
 """
 
@@ -37,7 +39,7 @@ from pydantic import Field
 from torch import nn
 
 from common.config import Settings
-from common.moe import COMMON, EXTRACTOR, ModelSpec, expert_id, expert_part
+from common.moe import COMMON, EXTRACTOR, ModelSpec, expert_part
 from common.moe.ensemble import GatedMixture
 from common.sections import SettingsError
 from common.seeding import stream
@@ -109,9 +111,8 @@ class FedJETs(ExpertStrategy):
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, replace(spec, common_gate=True))
-        experts = self.spec.num_experts
-        self.anchors = np.full(experts, NOBODY, dtype=np.int64)
-        self.gate_mass = np.empty((0, experts))
+        self.anchors = np.full(self.spec.num_experts, NOBODY, dtype=np.int64)
+        self.gate_mass = np.empty((0, self.spec.num_units))
         # Fixed here and remembered: a longer resumed run must not warm up again.
         self.warmup = self.options.warmup_rounds or ceil(settings.rounds.num_rounds / 5)
         self._warming = False
@@ -138,9 +139,10 @@ class FedJETs(ExpertStrategy):
         self._warming = view.server_round <= self.warmup
         if self._warming:
             return self._warmup(view, notes)
-        budgets = np.minimum(view.budgets, self.options.experts_per_client)
-        assignment = greedy_top_k(self._ranking(view), budgets)
-        own = self.anchors == view.clients[:, None]
+        most = self.options.experts_per_client * view.units.set_size
+        budgets = np.minimum(view.budgets, most)
+        assignment = greedy_top_k(self._ranking(view), budgets, view.units)
+        own = self._in_every_layer(self.anchors == view.clients[:, None])
         is_anchor = own.any(axis=1)
         assignment[is_anchor] = own[is_anchor]
         return Plan(
@@ -156,10 +158,14 @@ class FedJETs(ExpertStrategy):
     def _ranking(self, view: View) -> NDArray[np.float64]:
         """Return what the gate says about the participants' data, shape (P, E)."""
         joined = view.num_clients - len(self.gate_mass)
-        unknown = np.full((joined, self.spec.num_experts), np.nan)
+        unknown = np.full((joined, self.spec.num_units), np.nan)
         self.gate_mass = np.concatenate([self.gate_mass, unknown])
         mass = self.gate_mass[view.clients]
         return np.where(np.isnan(mass), view.rng.random(mass.shape), mass)
+
+    def _in_every_layer(self, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return who holds which expert of every layer, (P, E) to (P, L * E)."""
+        return np.tile(held, (1, self.spec.num_layers))
 
     # --- the common expert ------------------------------------------------------------
 
@@ -171,12 +177,19 @@ class FedJETs(ExpertStrategy):
         """
         experts = self.spec.num_experts
         turns = np.arange(len(view.clients)) % experts
+        assignment = self._in_every_layer(turns[:, None] == np.arange(experts))
         return Plan(
-            assignment=turns[:, None] == np.arange(experts),
+            assignment=assignment,
             order={"gate": "none"},
             content={
-                row: {part: self.model[part] for part in (EXTRACTOR, expert_part(turn))}
-                for row, turn in zip(view.clients.tolist(), turns.tolist(), strict=True)
+                row: {
+                    part: self.model[part]
+                    for part in (
+                        EXTRACTOR,
+                        *map(expert_part, np.flatnonzero(held).tolist()),
+                    )
+                }
+                for row, held in zip(view.clients.tolist(), assignment, strict=True)
             },
             notes=(*notes, "warm-up: a dense model, which becomes the common expert"),
         )
@@ -187,7 +200,7 @@ class FedJETs(ExpertStrategy):
             super().merge(reply)
             return
         for part, delta in reply.deltas.items():
-            dense = part if expert_id(part) is None else expert_part(0)
+            dense = self.spec.first_of_layer(part)
             self.sums.add(dense, delta, self.weight(reply, part))
 
     def finish(self) -> None:
@@ -198,8 +211,8 @@ class FedJETs(ExpertStrategy):
 
     def _spread_common(self) -> None:
         self.model[COMMON] = self.model[EXTRACTOR]
-        for expert in range(1, self.spec.num_experts):
-            self.model[expert_part(expert)] = self.model[expert_part(0)]
+        for part in map(expert_part, range(self.spec.num_units)):
+            self.model[part] = self.model[self.spec.first_of_layer(part)]
 
     # --- what is remembered and what predicts -----------------------------------------
 
@@ -211,7 +224,7 @@ class FedJETs(ExpertStrategy):
 
     def global_model(self) -> nn.Module:
         """Return the mixture of all experts, gated by the shared gate."""
-        model = self.spec.build(range(self.spec.num_experts))
+        model = self.spec.build(range(self.spec.num_units))
         model.load(self.model)
         return GatedMixture(model)
 

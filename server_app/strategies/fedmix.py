@@ -34,7 +34,8 @@ from torch import nn
 from common.config import Settings
 from common.moe import ModelSpec, expert_id
 from common.moe.ensemble import GatedMixture, UsageMixture
-from server_app.assignment.policies import random_k
+from server_app.assignment import Units, covering
+from server_app.assignment.policies import greedy_top_k, random_k
 from server_app.fitness import grown
 from server_app.strategies.base import (
     ExpertStrategy,
@@ -91,18 +92,18 @@ class FedMix(LikelihoodMixture):
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        self.mass = np.empty((0, self.spec.num_experts))
-        self.responsibility = np.zeros(self.spec.num_experts)
+        self.mass = np.empty((0, self.spec.num_units))
+        self.responsibility = np.zeros(self.spec.num_units)
 
     def plan(self, view: View) -> Plan:
         """Send what each client's gate asks for."""
         # A row nobody reported yet is 0.5 with a seeded tie-break: a draw by the seed.
         self.mass = grown(self.mass, view.num_clients, self.settings.run.seed)
         threshold = self.options.threshold / self.spec.num_experts
+        mass = self.mass[view.clients]
+        held = passing_experts(mass, view.budgets, threshold, view.units)
         return Plan(
-            assignment=passing_experts(
-                self.mass[view.clients], view.budgets, threshold
-            ),
+            assignment=covering(held, mass, view.budgets, view.units),
             order={"report_gate": True, "gate_entropy": -self.options.spread},
         )
 
@@ -136,7 +137,9 @@ class AvgMoE(LikelihoodMixture):
     def plan(self, view: View) -> Plan:
         """Draw k_c experts per client."""
         return Plan(
-            assignment=random_k(view.budgets, self.spec.num_experts, view.rng),
+            assignment=random_k(
+                view.budgets, self.spec.num_units, view.rng, view.units
+            ),
             order={"gate_entropy": -self.options.spread},
         )
 
@@ -151,7 +154,10 @@ def responsibility_of(reply: Reply) -> dict[int, float]:
 
 
 def passing_experts(
-    mass: NDArray[np.float64], budgets: NDArray[np.int64], threshold: float
+    mass: NDArray[np.float64],
+    budgets: NDArray[np.int64],
+    threshold: float,
+    units: Units | None = None,
 ) -> NDArray[np.bool_]:
     """Return the experts whose gate mass passes, the heaviest up to each budget.
 
@@ -163,11 +169,16 @@ def passing_experts(
         Most experts each client can hold.
     threshold : float
         Mass an expert needs; the heaviest of a row is taken whatever its mass.
+    units : Units, optional
+        Layers and sizes, if there is more than one layer.
 
     Returns
     -------
     ndarray of bool, shape (P, K)
     """
     rank = (-mass).argsort(axis=1, kind="stable").argsort(axis=1)
-    passes: NDArray[np.bool_] = (rank < budgets[:, None]) & (mass >= threshold)
+    within = rank < budgets[:, None]
+    if units is not None and not units.counted:
+        within = greedy_top_k(mass, budgets, units)
+    passes: NDArray[np.bool_] = within & (mass >= threshold)
     return passes | (rank == 0)

@@ -23,6 +23,7 @@ from pydantic import Field
 
 from common.config import Settings
 from common.moe import ModelSpec, Vector
+from common.sections import SettingsError
 from server_app.rolling import window_positions
 from server_app.strategies.base import (
     ExpertStrategy,
@@ -53,6 +54,17 @@ class FedRolex(ExpertStrategy):
             description="share of the channels the client of the largest budget gets; "
             "1 with expert-capacity tiers, else 0.5",
         )
+
+    @classmethod
+    def parse_options(cls, settings: Settings) -> StrategyOptions:
+        """Return the options; raises SettingsError, also with an encoder of text."""
+        if settings.model.takes_tokens:
+            raise SettingsError(
+                f"backbone = {settings.model.backbone!r} is not allowed with strategy "
+                f"{cls.name!r}, which cuts windows out of channels: choose mlp, cnn, "
+                "resnet8 or resnet18"
+            )
+        return super().parse_options(settings)
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)

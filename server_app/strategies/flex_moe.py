@@ -8,20 +8,31 @@ METHODS 1, Algorithm 1; every round::
     psi, theta_e <- usage-weighted means over the clients that held them
     Q(c,e)   <- (1 - beta) Q(c,e) + beta s(c,e)                     (assigned pairs)
     D_e      <- gamma D_e + (L* - L_e)                              (deficit)
+
+With several mixture layers an expert of each is a column of the one problem, and a
+client must hold one of every layer. Experts of all layers have the same target, the
+clients' k_c over E, so deficits balance layers against each other as well.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.config import Settings
 from common.moe import ModelSpec
-from server_app.assignment import Assignment, AssignmentProblem, solve
+from common.sections import SettingsError
+from server_app.assignment import Assignment, AssignmentProblem, covering, solve
 from server_app.fitness import accuracy_score, grown, loss_score, update_fitness
 from server_app.load import dynamic_bounds, expected_bounds, updated_deficit
-from server_app.strategies.base import ExpertStrategy, Plan, Reply, View
+from server_app.strategies.base import (
+    ExpertStrategy,
+    Plan,
+    Reply,
+    StrategyOptions,
+    View,
+)
 
 UNEVEN = 0.25
 """Spread of availability from which on loads are planned in expected replies."""
@@ -40,7 +51,7 @@ class FitnessStrategy(ExpertStrategy):
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        self.fitness = np.empty((0, self.spec.num_experts))
+        self.fitness = np.empty((0, self.spec.num_units))
 
     def fitness_of(self, view: View) -> NDArray[np.float64]:
         """Return the participants' rows of Q, shape (P, E)."""
@@ -75,9 +86,26 @@ class FlexMoE(FitnessStrategy):
     source = "FLEX-MoE, arXiv 2512.23070"
     remembers = (*FitnessStrategy.remembers, "deficit")
 
+    @classmethod
+    def parse_options(cls, settings: Settings) -> StrategyOptions:
+        """Return the options.
+
+        Raises
+        ------
+        SettingsError
+            If an option is wrong, or the solver cannot express several layers.
+        """
+        layers = settings.model.num_layers
+        if settings.assignment.solver == "flow" and layers > 1:
+            raise SettingsError(
+                f"solver = 'flow' is not allowed with {layers} mixture layers "
+                "(moe-layers): one expert of each is no flow; choose auto or cp-sat"
+            )
+        return super().parse_options(settings)
+
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        self.deficit = np.zeros(self.spec.num_experts)
+        self.deficit = np.zeros(self.spec.num_units)
 
     def plan(self, view: View) -> Plan:
         """Solve the assignment within the tightest feasible band."""
@@ -85,12 +113,13 @@ class FlexMoE(FitnessStrategy):
         if np.ptp(view.availability) > UNEVEN:
             return self._plan_expected(view)
         bounds = dynamic_bounds(
-            view.budgets,
+            _experts_held(view),
             self.deficit,
             tolerance=rules.load_tolerance,
             gain=rules.deficit_gain,
         )
-        solution = self._solve(
+        held, solution, notes = self._solve(
+            view,
             AssignmentProblem(
                 self.fitness_of(view),
                 view.budgets,
@@ -98,27 +127,28 @@ class FlexMoE(FitnessStrategy):
                 bounds.upper,
                 previous=view.previous,
                 switching_cost=rules.switching_cost,
-            )
+                **_layers_of(view),
+            ),
         )
-        notes = list(solution.relaxed)
         if bounds.tolerance > rules.load_tolerance:
             notes.append(
                 f"load-tolerance widened from {rules.load_tolerance:g} to "
                 f"{bounds.tolerance:g}: no assignment fits the tighter band"
             )
-        return Plan(assignment=solution.matrix, solution=solution, notes=tuple(notes))
+        return Plan(assignment=held, solution=solution, notes=tuple(notes))
 
     def _plan_expected(self, view: View) -> Plan:
         """Plan with loads counted in expected replies, where some clients are flaky."""
         rules = self.settings.assignment
         lower, upper = expected_bounds(
-            view.budgets,
+            _experts_held(view),
             view.availability,
             self.deficit,
             tolerance=rules.load_tolerance,
             gain=rules.deficit_gain,
         )
-        solution = self._solve(
+        held, solution, notes = self._solve(
+            view,
             AssignmentProblem(
                 self.fitness_of(view),
                 view.budgets,
@@ -127,25 +157,39 @@ class FlexMoE(FitnessStrategy):
                 load_weights=view.availability,
                 previous=view.previous,
                 switching_cost=rules.switching_cost,
-            )
+                **_layers_of(view),
+            ),
         )
-        return Plan(
-            assignment=solution.matrix, solution=solution, notes=solution.relaxed
-        )
+        return Plan(assignment=held, solution=solution, notes=tuple(notes))
 
-    def _solve(self, problem: AssignmentProblem) -> Assignment:
+    def _solve(
+        self, view: View, problem: AssignmentProblem
+    ) -> tuple[NDArray[np.bool_], Assignment, list[str]]:
+        """Return who holds what, the solver's answer and what was relaxed."""
         rules = self.settings.assignment
-        return solve(
+        solution = solve(
             problem,
             solver=rules.solver,
             time_limit=rules.solver_time_limit,
             seed=self.settings.run.seed,
         )
+        # The solver weighs a layer without an expert like any bound that conflicts;
+        # for a client it is the end. Whoever could hold one of each shall.
+        wanted = solution.matrix
+        empty = ~wanted.any(axis=1)
+        if view.units.num_layers > 1 and empty.any():
+            wanted = wanted.copy()
+            wanted[empty, problem.fitness[empty].argmax(axis=1)] = True
+        held = covering(wanted, problem.fitness, view.budgets, view.units)
+        notes = list(solution.relaxed)
+        if (repaired := int((held != solution.matrix).any(axis=1).sum())) > 0:
+            notes.append(f"{repaired} clients got an expert of a layer they lacked")
+        return held, solution, notes
 
     def learn(self, replies: Sequence[Reply]) -> None:
         """Update Q, and the deficit by the loads that were delivered."""
         super().learn(replies)
-        load = np.zeros(self.spec.num_experts)
+        load = np.zeros(self.spec.num_units)
         for reply in replies:
             load[reply.experts] += 1
         self.deficit = updated_deficit(
@@ -154,3 +198,18 @@ class FlexMoE(FitnessStrategy):
             self.settings.assignment.deficit_decay,
             limit=max(1, len(replies)),
         )
+
+
+def _experts_held(view: View) -> NDArray[np.int64]:
+    """Return how many experts each participant can hold, as many of every layer."""
+    return view.units.sets(view.budgets) * view.units.num_layers
+
+
+def _layers_of(view: View) -> dict[str, Any]:
+    """Return what the problem says of layers; nothing if there is one."""
+    if view.units.num_layers == 1:
+        return {}
+    return {
+        "groups": view.units.layers,
+        "sizes": None if view.units.counted else view.units.sizes,
+    }

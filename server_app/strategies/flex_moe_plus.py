@@ -83,7 +83,7 @@ class FlexMoEPlus(FlexMoE):
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        self.tried = np.zeros((0, self.spec.num_experts))
+        self.tried = np.zeros((0, self.spec.num_units))
         self.averaged: dict[str, Vector] = {}
         self.rounds_averaged = 0
 

@@ -126,7 +126,7 @@ class FlowerStrategy(ExpertStrategy):
         arrays = self.arrays()
         self._sent = {}
         if not rows:  # Flower would wait for ever for somebody to come
-            return Plan(assignment=np.zeros((0, 1), dtype=np.bool_))
+            return Plan(assignment=np.zeros_like(view.previous))
         with seeded(int(view.rng.integers(2**63))):
             messages = self.inner.configure_train(
                 view.server_round, arrays, ConfigRecord(), cast(Grid, Roster(rows))
@@ -139,7 +139,8 @@ class FlowerStrategy(ExpertStrategy):
                 content[row] = wire.decode_flower_arrays(message.content)
             orders[row] = {"proximal": wire.flower_config(message.content)[1]}
         return Plan(
-            assignment=np.isin(view.clients, list(self._sent))[:, None],
+            assignment=np.zeros_like(view.previous)
+            | np.isin(view.clients, list(self._sent))[:, None],
             content=content,
             client_order=orders,
         )

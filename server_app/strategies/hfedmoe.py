@@ -77,7 +77,7 @@ class HFedMoE(ExpertStrategy):
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
-        self.importance = np.empty((0, self.spec.num_experts))
+        self.importance = np.empty((0, self.spec.num_units))
 
     def plan(self, view: View) -> Plan:
         """Send each client the experts that matter most to it."""
@@ -85,7 +85,9 @@ class HFedMoE(ExpertStrategy):
         seed = self.settings.run.seed
         self.importance = grown(self.importance, view.num_clients, seed)
         return Plan(
-            assignment=greedy_top_k(self.importance[view.clients], view.budgets),
+            assignment=greedy_top_k(
+                self.importance[view.clients], view.budgets, view.units
+            ),
             order={"report_gate": True, "report_information": True},
         )
 
@@ -104,7 +106,9 @@ class HFedMoE(ExpertStrategy):
         samples, expert = reply.report.num_examples, expert_id(part)
         if expert is None:
             return samples
-        if reply.samples_of(expert) < self.options.tau * reply.samples.sum():
+        layers = self.spec.layers
+        routed = reply.samples[layers[reply.experts] == layers[expert]].sum()
+        if reply.samples_of(expert) < self.options.tau * routed:
             return 0
         return samples * max(0.0, float(self.importance_of(reply.report)[expert]))
 
@@ -155,10 +159,14 @@ def expert_importance(
 
 
 def gate_row(layout: Layout, expert: int) -> NDArray[np.intp]:
-    """Return where an expert's weights and bias lie in the gate's flat vector."""
+    """Return where an expert's weights and bias lie in the gates' flat vector."""
     pieces, start = [], 0
-    for _, (experts, *rest) in layout:
+    first: dict[str, int] = {}
+    for name, (experts, *rest) in layout:
+        # The gates of several layers are named by number, each as wide as its layer.
+        layer = first.setdefault(name.rpartition(".")[0], len(first))
         length = int(np.prod(rest))
-        pieces.append(start + expert * length + np.arange(length))
+        if expert // experts == layer:
+            pieces.append(start + expert % experts * length + np.arange(length))
         start += experts * length
     return np.concatenate(pieces)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from common.config import Settings
-from common.moe import ModelSpec
+from common.moe import ModelSpec, expert_part
 from common.sections import SettingsError
 from server_app.assignment.policies import greedy_top_k
+from server_app.assignment.units import layer_shares
 from server_app.fitness import grown, loss_score, update_fitness
 from server_app.strategies.base import (
     ExpertStrategy,
@@ -106,8 +107,8 @@ class SystemLevel(ExpertStrategy):
                 "train-seconds = 0.0 is not allowed with capacity = 'estimated': the "
                 "estimate is of how many experts a client trains in that time"
             )
-        self.fitness = np.empty((0, self.spec.num_experts))
-        self.attention = np.zeros(self.spec.num_experts)
+        self.fitness = np.empty((0, self.spec.num_units))
+        self.attention = np.zeros(self.spec.num_units)
         self.seconds_per_expert = np.zeros(0)
 
     def plan(self, view: View) -> Plan:
@@ -118,15 +119,17 @@ class SystemLevel(ExpertStrategy):
         capacity = self.capacity(view)
         fitness = self.fitness[view.clients]
         if not self.options.sequential:
-            return Plan(assignment=greedy_top_k(self._score(fitness), capacity))
+            return Plan(
+                assignment=greedy_top_k(self._score(fitness), capacity, view.units)
+            )
         # A client counts for its share of the samples the round before brought.
-        planned = np.zeros(self.spec.num_experts)
+        planned = np.zeros(self.spec.num_units)
         load = self._contribution(self.usage.sum() / max(1, view.server_round - 1))
         each = load / max(1, capacity.sum())
         assignment = np.zeros(fitness.shape, dtype=np.bool_)
         for row in view.rng.permutation(len(fitness)):
             score = self._score(fitness[[row]], planned)
-            assignment[row] = greedy_top_k(score, capacity[[row]])[0]
+            assignment[row] = greedy_top_k(score, capacity[[row]], view.units)[0]
             planned[assignment[row]] += max(each, 1.0)
         return Plan(assignment=assignment)
 
@@ -141,26 +144,27 @@ class SystemLevel(ExpertStrategy):
         )
 
     def capacity(self, view: View) -> NDArray[np.int64]:
-        """Return k_c of every participant, shape (P,)."""
-        rounds = self.settings.rounds
-        declared = np.array([p.expert_cap for p in view.profiles])
+        """Return the budget of every participant, shape (P,)."""
+        rounds, least = self.settings.rounds, view.units.set_size
+        declared = least * np.array([p.expert_cap for p in view.profiles])
         cautious = np.rint((1 - rounds.capacity_margin) * declared)
         caps = np.where(declared > 0, np.minimum(cautious, view.budgets), view.budgets)
         if self.options.capacity == "estimated":
             seen = self.seconds_per_expert[view.clients]
             usable = (1 - rounds.capacity_margin) * rounds.train_seconds
             fits = np.floor(usable / np.where(seen > 0, seen, np.nan))
-            caps = np.fmin(caps, fits)
-        return np.maximum(1, caps).astype(np.int64)
+            # Seconds are those of an expert, whatever it takes of a budget.
+            caps = np.fmin(caps, fits * least / view.units.num_layers)
+        return np.maximum(least, caps).astype(np.int64)
 
     def learn(self, replies: Sequence[Reply]) -> None:
         """Update F for assigned pairs, decay the others, and count usage."""
         beta = self.settings.assignment.fitness_rate
         assigned = np.zeros(self.fitness.shape, dtype=np.bool_)
-        contribution = np.zeros(self.spec.num_experts)
+        contribution = np.zeros(self.spec.num_units)
         for reply in replies:
             assigned[reply.client, reply.experts] = True
-            share = reply.samples / max(1, reply.samples.sum())
+            share = layer_shares(reply.samples, self.spec.layers[reply.experts])
             w = self.options.loss_share
             loss = loss_score(reply.report.expert_loss)
             # An expert that saw no sample has no loss; exp(-0) would flatter it.
@@ -180,4 +184,7 @@ class SystemLevel(ExpertStrategy):
     def _contribution(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.options.contribution == "samples":
             return samples
-        return samples * self.spec.flops("expert.0")
+        first = [self.spec.flops(expert_part(e)) for e in self.spec.one_of_each]
+        # Operations are those of a sample, usage counts what it is routed as.
+        each = np.repeat(first, self.spec.num_experts) / self.spec.positions
+        return samples * each

@@ -10,6 +10,7 @@ from client_app.training import Objective, accuracy, train
 from common.moe import ModelSpec, MoEModel
 from common.sections import TrainingSettings
 from common.seeding import stream
+from tests.common.moe.support import text_spec, texts
 
 SPEC = ModelSpec(
     backbone="mlp",
@@ -140,3 +141,55 @@ def test_a_shift_changes_answers() -> None:
     x, y = data()
     only_one = torch.tensor([0.0, 1e6, 0.0])
     assert accuracy(model, x, y, only_one) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("routing", ["token", "sequence"])
+def test_statistics_inside_an_encoder_are_of_tokens_and_of_their_texts(
+    routing: str,
+) -> None:
+    held = (0, 2, 3, 5, 7)
+    spec = text_spec(routing=routing)
+    model = spec.build(held, seed=1)
+    x, y = texts(12), torch.arange(12) % 3
+    with torch.no_grad():
+        routed = model(x)
+    hits = (routed.logits.argmax(1) == y).double()
+    losses = torch.nn.functional.cross_entropy(routed.logits, y, reduction="none")
+    result = train(
+        model, x, y, settings=ONE_BATCH, objective=Objective(), rng=stream(0, "t")
+    )
+    unit = 0
+    for layer, routing_of in zip(model.layers, routed.layers, strict=True):
+        assert routing_of.samples is not None
+        # Which of its layer's experts each token goes to, found without the dispatch.
+        chosen = routing_of.gate_logits[:, layer.held_ids].argmax(1)
+        for slot in range(len(layer.experts)):
+            mine = routing_of.samples[chosen == slot]
+            assert result.samples[unit] == len(mine)
+            if len(mine):
+                assert result.accuracy[unit] == pytest.approx(float(hits[mine].mean()))
+                expected = float(losses[mine].mean())
+                assert result.loss[unit] == pytest.approx(expected, rel=1e-5)
+            unit += 1
+    assert unit == len(held)
+    tokens = int((x != 0).sum())
+    assert [result.samples[:3].sum(), result.samples[3:].sum()] == [tokens, tokens]
+    gates = [r.gate_logits.softmax(1).mean(0) for r in routed.layers]
+    np.testing.assert_allclose(result.gate_mass, torch.cat(gates), rtol=1e-4)
+    # One expert answers for a token, and there is no label to ask.
+    np.testing.assert_allclose(result.responsibility, result.samples / tokens)
+
+
+def test_an_anchor_teaches_the_gates_of_all_layers() -> None:
+    model = text_spec().build([1, 6], seed=1)
+    x, y = texts(6), torch.arange(6) % 3
+    routed = model(x)
+    named = [
+        torch.nn.functional.cross_entropy(
+            r.gate_logits, torch.full((len(r.gate_logits),), e)
+        )
+        for r, e in zip(routed.layers, (1, 2), strict=True)
+    ]
+    plain = Objective().loss(routed, y, model, [])
+    taught = Objective(gate_supervision=0.5).loss(routed, y, model, [])
+    torch.testing.assert_close(taught, plain + 0.5 * (named[0] + named[1]) / 2)

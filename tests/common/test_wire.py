@@ -159,6 +159,18 @@ def test_what_was_asked_about_the_gate_must_be_there_and_nothing_else() -> None:
             wire.check_report(ORDER, report(**{field: full[field]}), deltas(), SIZES)
 
 
+def test_layers_and_tokens_widen_what_a_reply_may_say() -> None:
+    order = ORDER.model_copy(update={"report_gate": True})
+    said = report(
+        expert_samples=[60, 20], gate_mass=[0.125] * 16, responsibility=[0.5, 0.5]
+    )
+    wire.check_report(order, said, deltas(), SIZES, num_layers=2, positions=4)
+    with pytest.raises(WireError, match="gate_mass must have 8"):
+        wire.check_report(order, said, deltas(), SIZES, positions=4)
+    with pytest.raises(WireError, match="at most 60"):
+        wire.check_report(order, said, deltas(), SIZES, num_layers=2, positions=3)
+
+
 def test_only_a_message_of_flowers_own_strategies_may_be_float64() -> None:
     values = np.array([1.0, 1e-3])
     content = RecordDict({"arrays": ArrayRecord({"extractor": Array(values)})})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.moe import MoELayer, Routed
+from common.moe import MoELayer, Routing
 
 BATCH, FEATURES, CLASSES, EXPERTS = 13, 6, 3, 8
 
@@ -16,7 +16,7 @@ def layer(held: tuple[int, ...], top_k: int) -> MoELayer:
     return MoELayer(
         in_features=FEATURES,
         hidden=5,
-        num_classes=CLASSES,
+        out_features=CLASSES,
         num_experts=EXPERTS,
         held=held,
         top_k=top_k,
@@ -46,11 +46,11 @@ def test_equals_the_naive_loop_forward_and_backward(
 ) -> None:
     moe, x = layer(held, top_k), torch.randn(BATCH, FEATURES)
     expected = naive(moe, x)
-    routed: Routed = moe(x)
-    torch.testing.assert_close(routed.logits, expected)
+    output, _ = moe(x)
+    torch.testing.assert_close(output, expected)
     y = torch.arange(BATCH) % CLASSES
     grads = []
-    for logits in (routed.logits, expected):
+    for logits in (output, expected):
         moe.zero_grad()
         F.cross_entropy(logits, y).backward()
         grads.append(
@@ -74,19 +74,19 @@ def test_top_k_beyond_the_held_experts_routes_to_all() -> None:
 
 
 def test_every_sample_is_routed_to_distinct_experts_top_k_times() -> None:
-    routed: Routed = layer((0, 2, 4, 6), 2)(torch.randn(BATCH, FEATURES))
-    pairs = set(zip(routed.samples.tolist(), routed.slots.tolist(), strict=True))
+    _, routed = layer((0, 2, 4, 6), 2)(torch.randn(BATCH, FEATURES))
+    pairs = set(zip(routed.positions.tolist(), routed.slots.tolist(), strict=True))
     assert len(pairs) == 2 * BATCH
-    assert torch.bincount(routed.samples).tolist() == [2] * BATCH
+    assert torch.bincount(routed.positions).tolist() == [2] * BATCH
     assert routed.slots.tolist() == sorted(routed.slots.tolist())
 
 
 def test_statistics_come_from_the_expert_the_sample_was_routed_to() -> None:
     moe, x = layer((1, 6), 1), torch.randn(BATCH, FEATURES)
-    routed: Routed = moe(x)
+    _, routed = moe(x)
     held = list(moe.experts.values())
     for row, slot, sample in zip(
-        routed.expert_logits, routed.slots, routed.samples, strict=True
+        routed.expert_logits, routed.slots, routed.positions, strict=True
     ):
         torch.testing.assert_close(row, held[int(slot)](x[sample]))
 
@@ -95,11 +95,10 @@ def test_balance_loss_is_one_when_even_and_the_number_held_when_collapsed() -> N
     def of(probs: list[list[float]], slots: list[int]) -> float:
         n = len(slots)
         return float(
-            Routed(
-                logits=torch.zeros(n, 2),
+            Routing(
                 expert_logits=torch.zeros(n, 2),
                 slots=torch.tensor(slots),
-                samples=torch.arange(n),
+                positions=torch.arange(n),
                 held_probs=torch.tensor(probs),
                 gate_logits=torch.zeros(n, 2),
             ).balance_loss()
@@ -110,7 +109,7 @@ def test_balance_loss_is_one_when_even_and_the_number_held_when_collapsed() -> N
 
 
 def test_entropy_by_hand() -> None:
-    routed: Routed = layer((0, 1), 1)(torch.randn(4, FEATURES))
+    _, routed = layer((0, 1), 1)(torch.randn(4, FEATURES))
     p = routed.held_probs
     by_hand = sum(
         -float(p[i, j]) * float(torch.log(p[i, j]))

@@ -22,6 +22,7 @@ from common.serving.export import (
     onnx_runner,
 )
 from common.serving.servable import Servable
+from tests.common.moe.support import text_spec, texts
 from tests.common.serving.support import images, make_servable
 
 pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
@@ -129,7 +130,7 @@ def test_int8_is_smaller_and_nearly_the_same(tmp_path: Path) -> None:
     assert small.agreement > 0.8
     # The gate decides who answers: it stays in float.
     names = {i.name: i.data_type for i in onnx.load(small.path).graph.initializer}
-    assert names["mixture.model.moe.gate.weight"] == onnx.TensorProto.FLOAT
+    assert names["mixture.model.layers.0.gate.weight"] == onnx.TensorProto.FLOAT
 
 
 def test_a_model_that_depends_on_its_data_is_refused_in_one_line(
@@ -155,3 +156,31 @@ def test_a_file_that_answers_differently_is_not_written(
     with pytest.raises(ExportError, match="differs from torch by"):
         export_onnx(servable, tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("routing", ["token", "sequence"])
+@pytest.mark.parametrize("gated", [True, False])
+def test_onnx_of_a_text_model_takes_token_ids(
+    gated: bool, routing: str, tmp_path: Path
+) -> None:
+    spec = text_spec(routing=routing)
+    model = spec.build(range(8), seed=1)
+    usage = [1, 2, 3, 4, 4, 3, 2, 1]
+    servable = Servable(
+        predictor=GatedMixture(model) if gated else UsageMixture(model, usage),
+        inputs=Inputs(
+            input_shape=spec.input_shape, num_classes=3, kind="int64", vocabulary=40
+        ),
+        run="r",
+        server_round=1,
+        experts=tuple(range(8)),
+    )
+    path = tmp_path / "model.onnx"
+    assert export_onnx(servable, path).difference <= 1e-4
+    run = onnx_runner(path)
+    for count in (1, 9):
+        x = texts(count, seed=3).numpy()
+        probabilities, experts = run(x)
+        expected = servable.predict(x)
+        np.testing.assert_allclose(probabilities, expected.probabilities, atol=1e-4)
+        assert experts.tolist() == expected.experts.tolist()

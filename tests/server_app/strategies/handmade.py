@@ -7,6 +7,7 @@ import numpy as np
 
 from common.moe import Vector
 from common.wire import TrainOrder, TrainReport
+from server_app.assignment import Units
 from server_app.strategies.base import Reply, View
 
 ORDER_FIELDS = set(TrainOrder.model_fields)
@@ -20,6 +21,7 @@ def view_of(budgets: Sequence[int], num_experts: int, **fields: Any) -> View:
         "clients": np.arange(count),
         "num_clients": count,
         "budgets": np.array(budgets, dtype=np.int64),
+        "units": Units.of(num_experts),
         "previous": np.zeros((count, num_experts), bool),
         "availability": np.ones(count),
         "profiles": (),

@@ -163,7 +163,7 @@ def test_an_anchor_teaches_the_gate_its_expert() -> None:
     model = SPEC.build([2])
     x, y = torch.randn(5, 1, 8, 8), torch.randint(10, (5,))
     routed = model(x)
-    named = F.cross_entropy(routed.gate_logits, torch.full((5,), 2))
+    named = F.cross_entropy(routed.layers[0].gate_logits, torch.full((5,), 2))
     plain = Objective().loss(routed, y, model, [])
     taught = Objective(gate_supervision=0.5).loss(routed, y, model, [])
     torch.testing.assert_close(taught, plain + 0.5 * named)

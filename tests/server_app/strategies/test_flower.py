@@ -16,6 +16,7 @@ from common.config import Settings
 from common.inline_grid import InlineGrid
 from common.sections import SettingsError
 from common.shape import dataset_of, model_spec
+from server_app.assignment import Units
 from server_app.simulate import simulate
 from server_app.strategies import check_run_config, find_strategy
 from server_app.strategies.base import ExpertStrategy, View
@@ -146,6 +147,7 @@ def test_a_round_without_clients_does_not_wait_and_changes_nothing() -> None:
         clients=np.empty(0, np.int64),
         num_clients=3,
         budgets=np.empty(0, np.int64),
+        units=Units.of(1),
         previous=np.empty((0, 1), bool),
         availability=np.empty(0),
         profiles=(),

@@ -1,0 +1,222 @@
+"""What the whole mixture looks like: how to build it, and how large its parts are."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from common.moe.encoder import EncoderSpec
+from common.moe.layer import Mixes
+from common.moe.model import MoEModel
+from common.moe.parts import (
+    COMMON,
+    EXTRACTOR,
+    GATE,
+    Layout,
+    Vector,
+    expert_id,
+    expert_part,
+    initialise,
+    layout_of,
+)
+from common.seeding import derive
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Everything needed to build the model, equal on both sides.
+
+    What is assigned, shipped and merged is an expert of one layer. All of them are
+    numbered in a row, layer by layer, and everything that has one entry per expert has
+    ``num_units`` of them; with one layer, ``num_experts``.
+
+    Attributes
+    ----------
+    num_experts : int
+        Experts E of each layer.
+    width : float
+        Share of every hidden channel count, 1 for the full model (FedRolex).
+    common_gate : bool
+        Whether the gate looks at a frozen network of its own (FedJETs).
+    mixes : {"logits", "probabilities"}
+        What the gate's weights are applied to, see :class:`MoELayer`. Layers inside an
+        encoder mix features.
+    encoder : EncoderSpec or None
+        Shape of an encoder with mixture layers inside; None for a backbone whose
+        experts classify its features.
+    """
+
+    backbone: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    num_experts: int
+    expert_hidden: int
+    top_k: int
+    norm: str = "group"
+    width: float = 1.0
+    common_gate: bool = False
+    mixes: Mixes = "logits"
+    encoder: EncoderSpec | None = None
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """Return the spec that ``dataclasses.asdict`` gave, after a way through JSON.
+
+        Raises
+        ------
+        TypeError, KeyError
+            If a field is missing or unknown.
+        """
+        fields = {**facts, "input_shape": tuple(facts["input_shape"])}
+        if (encoder := fields.get("encoder")) is not None:
+            depths = tuple(encoder["moe_layers"])
+            fields["encoder"] = EncoderSpec(**{**encoder, "moe_layers": depths})
+        return cls(**fields)
+
+    @property
+    def expert_hidden_scaled(self) -> int:
+        """Hidden units of one expert at this width."""
+        return int(np.ceil(self.expert_hidden * self.width))
+
+    @property
+    def num_layers(self) -> int:
+        """Mixture layers L."""
+        return 1 if self.encoder is None else len(self.encoder.moe_layers)
+
+    @property
+    def num_units(self) -> int:
+        """Experts of all layers together, L * E."""
+        return self.num_layers * self.num_experts
+
+    @property
+    def layers(self) -> NDArray[np.int64]:
+        """Layer, from 0, of every expert, shape (L * E,)."""
+        return np.repeat(np.arange(self.num_layers), self.num_experts)
+
+    @property
+    def one_of_each(self) -> tuple[int, ...]:
+        """The first expert of every layer: the least a model is made of."""
+        return tuple(range(0, self.num_units, self.num_experts))
+
+    @property
+    def positions(self) -> int:
+        """What a sample is routed as, at most: its tokens, or 1 for the whole of it."""
+        return 1 if self.encoder is None else self.input_shape[0]
+
+    def first_of_layer(self, part: str) -> str:
+        """Return the part of the first expert in the layer of this one's."""
+        expert = expert_id(part)
+        if expert is None:
+            return part
+        return expert_part(expert // self.num_experts * self.num_experts)
+
+    def dense(self) -> "ModelSpec":
+        """Return the dense model of the same shape: one expert in every layer."""
+        return replace(self, num_experts=1, top_k=1)
+
+    def build(self, held: Iterable[int], seed: int = 0) -> MoEModel:
+        """Build the model with the held experts, initialised from ``seed``.
+
+        Every part has a random stream of its own, so an expert starts from the same
+        values whichever device holds it and whatever else it holds.
+        """
+        with torch.random.fork_rng(devices=[]):
+            model = MoEModel(self, tuple(sorted(held)))
+            for name, module in model.parts().items():
+                # Not torch.manual_seed: where there is no GPU it formats and keeps
+                # stack traces at every call.
+                torch.default_generator.manual_seed(derive(seed, "init", name))
+                initialise(module)
+        return model
+
+    def part_names(self) -> list[str]:
+        """Return all parts of the whole mixture, gate last."""
+        names = [EXTRACTOR, *map(expert_part, range(self.num_units))]
+        return [*names, COMMON, GATE] if self.common_gate else [*names, GATE]
+
+    def initial(self, seed: int, names: Iterable[str]) -> dict[str, Vector]:
+        """Return the initial vectors of the named parts."""
+        return self.build(range(self.num_units), seed).vectors(names)
+
+    def example(self, samples: int = 1) -> torch.Tensor:
+        """Return inputs (samples, *input_shape) of the right type, without padding."""
+        kind = torch.float32 if self.encoder is None else torch.int64
+        fill = torch.zeros if self.encoder is None else torch.ones
+        return fill(samples, *self.input_shape, dtype=kind)
+
+    def layout(self, part: str) -> Layout:
+        """Return (name, shape) of the tensors in a part's vector, in order."""
+        return _layouts(self)[self.first_of_layer(part)]
+
+    def size(self, part: str) -> int:
+        """Return the number of float32 values in a part."""
+        return sum(int(np.prod(shape)) for _, shape in self.layout(part))
+
+    def nbytes(self, part: str) -> int:
+        """Return the bytes of a part as shipped in float32."""
+        return 4 * self.size(part)
+
+    @property
+    def set_nbytes(self) -> int:
+        """Bytes of one expert of every layer."""
+        return sum(self.nbytes(expert_part(expert)) for expert in self.one_of_each)
+
+    def flops(self, part: str) -> int:
+        """Return the floating-point operations of one forward pass of one sample.
+
+        Counts two operations per multiply-add of linear and convolution layers; of a
+        text, all tokens are real and the products of attention itself are left out.
+        """
+        return _flops(self)[self.first_of_layer(part)]
+
+    @property
+    def set_flops(self) -> int:
+        """Operations of one expert of every layer."""
+        return sum(self.flops(expert_part(expert)) for expert in self.one_of_each)
+
+
+@lru_cache(maxsize=64)
+def _layouts(spec: ModelSpec) -> dict[str, Layout]:
+    with torch.device("meta"):
+        model = MoEModel(spec, spec.one_of_each)
+    return {name: layout_of(module) for name, module in model.parts().items()}
+
+
+@lru_cache(maxsize=64)
+@torch.no_grad()
+def _flops(spec: ModelSpec) -> dict[str, int]:
+    model = spec.build(spec.one_of_each).eval()
+    parts = model.parts()
+    counts = dict.fromkeys(parts, 0)
+    hooks = []
+    for name, module in parts.items():
+        if expert_id(name) is None:
+            hooks += _count_into(counts, name, module)
+    model(spec.example())
+    # The layer runs experts as one product and never calls them as modules.
+    for name, module in parts.items():
+        if expert_id(name) is not None:
+            hooks += _count_into(counts, name, module)
+            features = int(model.extractor.out_features)  # type: ignore[arg-type]
+            module(torch.zeros(spec.positions, features))
+    for hook in hooks:
+        hook.remove()
+    return counts
+
+
+def _count_into(
+    counts: dict[str, int], name: str, module: nn.Module
+) -> list[torch.utils.hooks.RemovableHandle]:
+    """Add to ``counts[name]`` what every call of the module takes."""
+
+    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
+        weight = layer.get_parameter("weight")
+        counts[name] += 2 * weight.numel() * (output.numel() // len(weight))
+
+    layers = [f for f in module.modules() if isinstance(f, nn.Linear | nn.Conv2d)]
+    return [layer.register_forward_hook(count) for layer in layers]
