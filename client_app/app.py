@@ -153,7 +153,7 @@ def _changes(
     changes = model.vectors(order.returned_parts())
     for name, vector in changes.items():
         vector -= received[name]
-    if order.keep_share is not None:
+    if order.keep_share < 1:  # else its bits stay as they are
         share = np.float32(order.keep_share)
         model.load({name: received[name] + share * changes[name] for name in changes})
     return changes
@@ -218,12 +218,12 @@ def _statistics(result: LocalResult | None, order: wire.TrainOrder) -> dict[str,
     return statistics
 
 
-def _label_shift(session: Session, weight: float | None) -> torch.Tensor | None:
+def _label_shift(session: Session, weight: float) -> torch.Tensor | None:
     return session.log_label_frequencies() * weight if weight else None
 
 
 def _accuracies(
-    model: MoEModel, session: Session, label_prior: float | None = None
+    model: MoEModel, session: Session, label_prior: float = 0.0
 ) -> dict[str, Any]:
     # The global test set has another label mix: the client's own must not enter there.
     shift = _label_shift(session, label_prior)

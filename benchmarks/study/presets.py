@@ -1,12 +1,13 @@
 """What is studied: the grids of the presets, table by table.
 
-``quick`` is the papers' grid at a size two cores finish in about twenty minutes: 4 000
-training samples, a small model, 44 rounds. ``paper`` is their full setting (C = 20,
-E = 8, ResNet, 100 rounds): days on a processor, so that ``--only`` picks from it and a
-GPU is used where there is one.
+``quick`` is the papers' main table at a size two cores finish in about twenty minutes:
+4 000 training samples, a small model, 44 rounds. ``ablations`` takes the strategies
+apart and stresses them at the same size, one seed. ``paper`` is the full setting
+(C = 20, E = 8, ResNet, 100 rounds): days on a processor, so that ``--only`` picks from
+it and a GPU is used where there is one.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from benchmarks.study.cells import Cell, Scalar
 
@@ -25,7 +26,7 @@ PARTITIONS = (
 QUICK: dict[str, Scalar] = {
     "backbone": "mlp",
     "train-samples": 4000,
-    "test-samples": 400,
+    "test-samples": 2000,
     "num-rounds": 44,
     "eval-every": 11,
     "batch-size": 32,
@@ -93,6 +94,15 @@ PLUS_ABLATION: Variants = {
     "nothing added (flex-moe)": plus(NONE),
     "nothing but rotation": plus(NONE.replace("rotation=0.0", "rotation=1.0")),
 }
+# Rows of a table of their own: what the server reserves, clients do not have.
+SERVER_GATE: Variants = {
+    label: {**plus(options), "reserved-samples": 400}
+    for label, options in {
+        "400 samples reserved": "",
+        "and a server gate": "gate-epochs=5",
+        "flex-moe's parts and a server gate": f"{NONE}, gate-epochs=5",
+    }.items()
+}
 STRESS: dict[str, dict[str, Scalar]] = {
     "20 % drop-out": {"drop-out": 0.2},
     "30 % capacity error": {"capacity-error": 0.3},
@@ -141,33 +151,40 @@ def cells(
     base: dict[str, Scalar],
     seeds: Iterable[int] = SEEDS,
     clients: int = CLIENTS,
-) -> Iterator[Cell]:
-    """Yield the whole product, seeds outermost: an early stop leaves whole tables."""
+) -> list[Cell]:
+    """Return the whole product, seeds outermost: an early stop leaves whole tables."""
     grid = [(d, p, v) for d in datasets for p in partitions for v in variants.items()]
-    for seed in seeds:
-        for dataset, partition, (label, settings) in grid:
-            yield Cell(
-                table=table,
-                dataset=dataset,
-                partition=partition,
-                label=label,
-                config={**base, **settings},
-                seed=seed,
-                clients=clients,
-            )
+    return [
+        Cell(
+            table=table,
+            dataset=dataset,
+            partition=partition,
+            label=label,
+            config={**base, **settings},
+            seed=seed,
+            clients=clients,
+        )
+        for seed in seeds
+        for dataset, partition, (label, settings) in grid
+    ]
 
 
 def quick() -> list[Cell]:
     """Return the grid for about twenty minutes on two cores."""
     few = ("iid", "dirichlet:0.3", "classes:2")
+    return cells("main", DATASETS, few, STRATEGIES, QUICK)
+
+
+def ablations() -> list[Cell]:
+    """Return the parts of the strategies, budgets and stress at the quick size."""
+    one = ("emnist",), ("dirichlet:0.3",)
+    two = ("emnist", "cifar10"), ("classes:2",)
     return [
-        *cells("main", DATASETS, few, STRATEGIES, QUICK),
-        *cells(
-            "plus", ("emnist", "cifar10"), ("classes:2",), PLUS_ABLATION, QUICK, (0,)
-        ),
-        *cells("flex", ("emnist",), ("dirichlet:0.3",), FLEX_ABLATION, QUICK, (0,)),
-        *cells("budgets", ("emnist",), ("dirichlet:0.3",), BUDGETS, QUICK, (0,)),
-        *cells("stress", ("emnist",), ("dirichlet:0.3",), STRESSED, QUICK, (0,)),
+        *cells("plus", *two, PLUS_ABLATION, QUICK, (0,)),
+        *cells("server gate", *two, SERVER_GATE, QUICK, (0,)),
+        *cells("flex", *one, FLEX_ABLATION, QUICK, (0,)),
+        *cells("budgets", *one, BUDGETS, QUICK, (0,)),
+        *cells("stress", *one, STRESSED, QUICK, (0,)),
     ]
 
 
@@ -182,6 +199,7 @@ def paper() -> list[Cell]:
     return [
         *cells("main", DATASETS, PARTITIONS, {**STRATEGIES, **MORE_STRATEGIES}, PAPER),
         *cells("plus", DATASETS, PARTITIONS[1:], PLUS_ABLATION, PAPER),
+        *cells("server gate", DATASETS, PARTITIONS[1:], SERVER_GATE, PAPER),
         *cells("flex", DATASETS, ("dirichlet:0.8", "classes:2"), FLEX_ABLATION, PAPER),
         *cells("budgets", DATASETS, ("dirichlet:0.3", "classes:2"), BUDGETS, PAPER),
         *cells("stress", ("cifar10",), ("dirichlet:0.3",), STRESSED, PAPER),
@@ -191,4 +209,4 @@ def paper() -> list[Cell]:
     ]
 
 
-PRESETS = {"quick": quick, "paper": paper}
+PRESETS = {"quick": quick, "ablations": ablations, "paper": paper}

@@ -109,7 +109,8 @@ class UsageMixture(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map inputs (B, *input_shape) to class probabilities (B, C)."""
         if self.model.spec.encoder is None:
-            return torch.einsum("hbc,h->bc", self._members(x), self.weights)
+            features = self.model.extractor(x)
+            return self._mixed(self.members(features), self.shares(features))
         pairs = zip(self.model.layers, self.weights.split(self._counts), strict=True)
         mixes = [mixing.averaged(layer, weights) for layer, weights in pairs]
         logits: torch.Tensor = self.model.extractor(x, mixes)
@@ -124,22 +125,68 @@ class UsageMixture(nn.Module):
         if self.model.spec.encoder is not None:
             probabilities = self(x)
             most_used = self.weights.split(self._counts)[-1].argmax()
-            nothing = torch.zeros_like(probabilities[:, 0], dtype=torch.int64)
-            return Answer(probabilities, nothing + self.model.last_held[most_used])
-        members_HBC = self._members(x)
-        mixed_BC = torch.einsum("hbc,h->bc", members_HBC, self.weights)
-        chosen = mixed_BC.argmax(1).expand(len(self.weights), 1, -1).mT
-        shares_HB = self.weights[:, None] * members_HBC.gather(2, chosen)[:, :, 0]
-        return Answer(mixed_BC, self.model.moe.held_ids[shares_HB.argmax(0)])
+            named = self.model.last_held[most_used]
+            return Answer(probabilities, named.expand(len(probabilities)))
+        features = self.model.extractor(x)
+        members_HBC, shares_HB = self.members(features), self.shares(features)
+        mixed_BC = self._mixed(members_HBC, shares_HB)
+        chosen = mixed_BC.argmax(1).expand(len(members_HBC), 1, -1).mT
+        given_HB = shares_HB * members_HBC.gather(2, chosen)[:, :, 0]
+        return Answer(mixed_BC, self.model.moe.held_ids[given_HB.argmax(0)])
 
     def static(self) -> nn.Module:
         """Return the same mean: all experts run anyway."""
         return _Answers(self)
 
-    def _members(self, x: torch.Tensor) -> torch.Tensor:
-        features = self.model.extractor(x)
+    def members(self, features: torch.Tensor) -> torch.Tensor:
+        """Map features (B, D) to the class probabilities (H, B, C) of all experts."""
         members = [f(features).softmax(1) for f in self.model.moe.experts.values()]
         return torch.stack(members)
+
+    def shares(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the weight of every expert in every answer, shape (H, 1) or (H, B)."""
+        del features  # the same for all
+        return self.weights[:, None]
+
+    def _mixed(
+        self, members_HBC: torch.Tensor, shares_HB: torch.Tensor
+    ) -> torch.Tensor:
+        if shares_HB.shape[1] == 1:
+            return torch.einsum("hbc,h->bc", members_HBC, shares_HB[:, 0])
+        return torch.einsum("hbc,hb->bc", members_HBC, shares_HB)
+
+
+class ServerGated(UsageMixture):
+    """The same mean, weighted sample by sample by a gate of the server's own.
+
+    Its logits are added to the log of the experts' usage: an untrained gate of zeros
+    is the mean by usage.
+
+    Parameters
+    ----------
+    model : MoEModel
+        Holding all experts, which classify.
+    usage : array_like, shape (E,)
+    gate : nn.Linear, optional
+        Features (B, D) to logits (B, E); zeros without one.
+    """
+
+    def __init__(
+        self, model: MoEModel, usage: ArrayLike, gate: nn.Linear | None = None
+    ) -> None:
+        super().__init__(model, usage)
+        if gate is None:
+            features = int(model.extractor.out_features)  # type: ignore[arg-type]
+            gate = nn.Linear(features, len(self.weights))
+            nn.init.zeros_(gate.weight)
+            nn.init.zeros_(gate.bias)
+        self.gate = gate
+
+    def shares(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the weight of every expert in every answer, shape (H, B)."""
+        # An expert nobody used yet has a tiny weight, not none: the gate may raise it.
+        prior = self.weights.clamp_min(1e-6).log()
+        return (self.gate(features) + prior).softmax(1).T
 
 
 def _shares(usage: torch.Tensor) -> torch.Tensor:

@@ -108,15 +108,15 @@ class TrainOrder(Payload):
         one left out by quantising belongs to this one.
     cached_parts, cached_versions : list of str
         Parts that are not sent because the client said it holds that version.
-    keep_share : float or None
-        Share of its local change the client keeps in the model it uses itself; None
-        keeps all of it. What it returns is the whole change.
-    calibration : float or None
+    keep_share : float
+        Share of its local change the client keeps in the model it uses itself; 1 keeps
+        all of it. What it returns is the whole change.
+    calibration : float
         Weight of the log of the client's own label frequencies in the training loss,
-        so that the logits need not carry them; None adds nothing.
-    label_prior : float or None
+        so that the logits need not carry them; 0 adds nothing.
+    label_prior : float
         Weight of the log of the client's own label frequencies in what it predicts for
-        its own samples; None adds nothing.
+        its own samples; 0 adds nothing.
     """
 
     run: Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")]
@@ -141,16 +141,15 @@ class TrainOrder(Payload):
     merged_round: Count = 0
     cached_parts: list[str] = []
     cached_versions: list[Version] = []
+    keep_share: Share = 1.0
+    calibration: Annotated[float, Field(ge=0)] = 0.0
+    label_prior: Annotated[float, Field(ge=0)] = 0.0
 
     @model_validator(mode="after")
     def _versions_match(self) -> Self:
         if len(self.cached_parts) != len(self.cached_versions):
             raise ValueError("cached-versions must have one entry per cached part")
         return self
-
-    keep_share: Share | None = None
-    calibration: Annotated[float, Field(ge=0)] | None = None
-    label_prior: Annotated[float, Field(ge=0)] | None = None
 
     def returned_parts(self) -> list[str]:
         """Names of the parts a correct reply to this order carries."""

@@ -19,17 +19,26 @@ What limits FLEX-MoE on unlike clients, each part an option that can be turned o
   (Menon et al., ICLR 2021); the frequencies never leave it.
 - *Swings.* The server predicts with a running average of the global model over rounds
   (``average``); clients go on from the newest one.
+- *No gate.* The server weights experts by usage, whatever the sample. Where it has
+  samples of its own (``reserved-samples``) it can train a gate on them
+  (``gate_epochs``, off by default) and predict with that.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import nn
 
 from common.config import Settings
-from common.moe import ModelSpec, Vector
+from common.moe import ModelSpec, Vector, pack, unpack_into
+from common.moe.ensemble import ServerGated
+from common.seeding import stream
+from server_app.server_gate import train_gate
+from server_app.server_training import Tensors, require_reserved, reserved_tensors
 from server_app.strategies.base import Plan, Reply, StrategyOptions, View
 from server_app.strategies.flex_moe import FlexMoE
 
@@ -45,6 +54,8 @@ class FlexMoEPlus(FlexMoE):
         Running average of the global model; empty before the first round.
     rounds_averaged : int
         Rounds in it.
+    server_gate : ndarray of float32
+        The server's own gate over features, empty without one.
     """
 
     name = "flex-moe-plus"
@@ -54,6 +65,7 @@ class FlexMoEPlus(FlexMoE):
         "tried",
         "averaged",
         "rounds_averaged",
+        "server_gate",
     )
 
     class Options(StrategyOptions):
@@ -80,12 +92,26 @@ class FlexMoEPlus(FlexMoE):
         average: float = Field(
             0.8, ge=0, lt=1, description="memory of the server's average, 0 to <1"
         )
+        gate_epochs: int = Field(
+            0, ge=0, description="passes of the server's gate over reserved samples"
+        )
+
+    @classmethod
+    def parse_options(cls, settings: Settings) -> StrategyOptions:
+        """Return the options; raises SettingsError if one is wrong or has no data."""
+        options = super().parse_options(settings)
+        if getattr(options, "gate_epochs", 0):
+            require_reserved(
+                settings, cls.name, "gate-epochs trains the server's gate on them"
+            )
+        return options
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
         self.tried = np.zeros((0, self.spec.num_units))
         self.averaged: dict[str, Vector] = {}
         self.rounds_averaged = 0
+        self.server_gate = np.empty(0, dtype=np.float32)
 
     def fitness_of(self, view: View) -> NDArray[np.float64]:
         """Return what the assignment maximises, shape (P, E)."""
@@ -105,15 +131,13 @@ class FlexMoEPlus(FlexMoE):
     def plan(self, view: View) -> Plan:
         """Solve FLEX-MoE's assignment for the adjusted fitness."""
         plan = super().plan(view)
-        order: dict[str, Any] = {}
+        order: dict[str, Any] = {
+            "keep_share": self.options.keep,
+            "calibration": self.options.calibration,
+            "label_prior": self.options.prior,
+        }
         if self.options.soft:
             order["top_k"] = 0
-        if self.options.keep < 1:
-            order["keep_share"] = self.options.keep
-        if self.options.calibration:
-            order["calibration"] = self.options.calibration
-        if self.options.prior:
-            order["label_prior"] = self.options.prior
         return Plan(
             assignment=plan.assignment,
             solution=plan.solution,
@@ -139,6 +163,29 @@ class FlexMoEPlus(FlexMoE):
             for part, vector in self.model.items()
         }
         self.rounds_averaged += 1
+        if self.options.gate_epochs:
+            mixture = self._gated()
+            train_gate(
+                mixture,
+                self._reserved,
+                epochs=self.options.gate_epochs,
+                rng=stream(self.settings.run.seed, "server-gate", self.rounds_averaged),
+            )
+            self.server_gate = pack(mixture.gate)
+
+    def global_model(self) -> nn.Module:
+        """Return the experts weighted by the server's gate, by usage without one."""
+        return self._gated() if len(self.server_gate) else super().global_model()
+
+    @cached_property
+    def _reserved(self) -> Tensors:
+        return reserved_tensors(self.settings)
+
+    def _gated(self) -> ServerGated:
+        mixture = ServerGated(self.full_model(), self.usage)
+        if len(self.server_gate):
+            unpack_into(mixture.gate, self.server_gate, "server-gate")
+        return mixture
 
     def published(self) -> dict[str, Vector]:
         """Return the running average."""

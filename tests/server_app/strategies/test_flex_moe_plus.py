@@ -4,10 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
 from common.config import Settings
 from common.moe import ModelSpec
+from common.moe.ensemble import ServerGated, UsageMixture
+from common.sections import SettingsError
+from common.shape import dataset_of, model_spec
 from server_app.checkpoint import decode, encode
+from server_app.server_gate import train_gate
 from server_app.strategies.flex_moe import FlexMoE
 from server_app.strategies.flex_moe_plus import FlexMoEPlus
 from tests.server_app.strategies.handmade import reply_of, view_of
@@ -72,7 +77,11 @@ def test_with_nothing_added_it_is_flex_moe() -> None:
         play(plus, budgets, 6), play(flex, budgets, 6), strict=True
     ):
         np.testing.assert_array_equal(mine, theirs)
-    assert plus.plan(view_of(budgets, EXPERTS)).order == {}
+    assert plus.plan(view_of(budgets, EXPERTS)).order == {
+        "keep_share": 1.0,
+        "calibration": 0.0,
+        "label_prior": 0.0,
+    }
     assert plus.published() is not flex.published()
     for part, vector in flex.published().items():
         np.testing.assert_array_equal(plus.published()[part], vector)
@@ -157,3 +166,52 @@ def test_clients_that_join_later_start_untried() -> None:
 def test_a_wrong_option_is_named() -> None:
     with pytest.raises(ValueError, match="rotaton"):
         FlexMoEPlus(settings_of("rotaton=1.0"), SPEC)
+
+
+def test_a_server_gate_needs_reserved_samples() -> None:
+    with pytest.raises(SettingsError, match=r"reserved-samples = 0 .*gate-epochs"):
+        FlexMoEPlus(settings_of("gate-epochs=1"), SPEC)
+
+
+def test_the_server_gate_sends_each_sample_to_the_expert_that_knows_it() -> None:
+    """Two experts that always say one class: only a gate can be right about both."""
+    model = SPEC.build(range(EXPERTS))
+    with torch.no_grad():
+        for number, expert in model.moe.experts.items():
+            expert.out.weight.zero_()
+            expert.out.bias.copy_(torch.tensor([8.0, -8.0]) * (-1) ** int(number))
+        hidden = model.extractor.hidden
+        hidden.weight.zero_()
+        hidden.bias.zero_()
+        hidden.weight[0, 0] = 1.0
+    x = torch.zeros(200, 1, 2, 2)
+    x[100:, 0, 0, 0] = 4.0
+    y = torch.arange(200) // 100
+    mixture = ServerGated(model, [5, 1, 1, 1])
+    # By usage, six of eight parts for class 0: half of the samples are wrong.
+    assert (mixture(x).argmax(1) == y).float().mean() == 0.5
+    torch.testing.assert_close(mixture(x), UsageMixture(model, [5, 1, 1, 1])(x))
+    train_gate(mixture, (x, y), epochs=40, rng=np.random.default_rng(0))
+    assert (mixture(x).argmax(1) == y).all()
+    assert set(mixture.answer(x).experts[y == 1].tolist()) <= {1, 3}
+
+
+def test_the_server_gate_is_trained_and_remembered() -> None:
+    settings = Settings.from_run_config(
+        {
+            "num-experts": EXPERTS,
+            "reserved-samples": 100,
+            "strategy-options": "gate-epochs=1",
+        }
+    )
+    spec = model_spec(settings, dataset_of(settings))
+    first, second = FlexMoEPlus(settings, spec), FlexMoEPlus(settings, spec)
+    first.finish()
+    assert np.abs(first.server_gate).max() > 0
+    second.load_state(decode(encode(first.state())))
+    second.model = first.model
+    x = torch.rand(5, *spec.input_shape)
+    torch.testing.assert_close(
+        second.global_model()(x), first.global_model()(x), rtol=0, atol=0
+    )
+    assert not any("gate" in part for part in first.model)
