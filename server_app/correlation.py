@@ -62,14 +62,14 @@ def server_weights(w: Matrix, alpha: float) -> Matrix:
     w : ndarray, shape (K, m)
         The refreshed correlation, on the scale of probabilities.
     alpha : float
-        Weight of the routed experts, in (0, 1).
+        Weight of the routed experts, in (0, 1]; at 1 there is no main expert.
 
     Returns
     -------
     ndarray, shape (1 + K, m)
         Columns sum to one; row 0 belongs to the main expert.
     """
-    main = np.full((1, w.shape[1]), 1.0 - alpha)
+    main = np.full((1, w.shape[1]), 1.0 - alpha if alpha < 1 else -np.inf)
     return softmax(np.concatenate([main, alpha * w]), axis=0)
 
 

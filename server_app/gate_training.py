@@ -63,20 +63,30 @@ class GateTraining:
         Shape of the compact model.
     experts : int
         Routed experts K.
+    main_expert : bool
+        Whether alpha is learnt, from 0.5 on; else it is 1.
     """
 
-    def __init__(self, settings: Settings, spec: ModelSpec, experts: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        spec: ModelSpec,
+        experts: int,
+        *,
+        main_expert: bool = True,
+    ) -> None:
         self._settings = settings
         self._spec = spec
         self._compact = spec.build(spec.one_of_each)
         self.gate = ServerGate(spec, experts, settings.run.seed)
-        self._logit = nn.Parameter(torch.zeros(1))  # alpha starts at 0.5
+        # The sigmoid of infinity is 1, and its gradient 0: alpha stays there.
+        self._logit = nn.Parameter(torch.full((1,), 0.0 if main_expert else torch.inf))
         self._trained = [*self.gate.parameters(), self._logit]
         self._adam = Adam(sum(parameter.numel() for parameter in self._trained))
 
     @property
     def alpha(self) -> float:
-        """Weight of the routed experts, in (0, 1)."""
+        """Weight of the routed experts, in (0, 1]."""
         return float(self._logit.detach().sigmoid())
 
     @cached_property

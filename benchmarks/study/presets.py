@@ -78,7 +78,9 @@ NONE += "calibration=0.0, average=0.0"
 
 def plus(options: str) -> dict[str, Scalar]:
     """Return the settings of flex-moe-plus with some options."""
-    return {"strategy": "flex-moe-plus", "strategy-options": options}
+    # Nothing set is no setting: the same run as in the main table.
+    named: dict[str, Scalar] = {"strategy-options": options} if options else {}
+    return {"strategy": "flex-moe-plus", **named}
 
 
 PLUS_ABLATION: Variants = {
@@ -113,34 +115,43 @@ STRESSED: Variants = {
     for stress, settings in STRESS.items()
     for name in ("random", "greedy", "flex-moe", "system-level", "flex-moe-plus")
 }
-# What Tables 4 (synchronisation) and 8 (main experts) vary is no option here.
-FED_MOE: Variants = {
-    **{
-        f"table 3: {k} routed experts": {
-            "strategy": "fed-moe",
-            "strategy-options": f"experts={k}",
-        }
-        for k in (1, 3, 5, 7)
+
+
+def fed_moe_row(options: str) -> dict[str, Scalar]:
+    """Return the settings of fed-moe with some options."""
+    return {"strategy": "fed-moe", "strategy-options": options}
+
+
+# Two and three main experts (Table 8) would all have the same values by Eq. 6.
+FED_MOE: dict[str, Variants] = {
+    "table 3": {f"{k} routed experts": fed_moe_row(f"experts={k}") for k in (1, 3, 7)},
+    "table 4": {
+        "without GEnt and Sync": fed_moe_row("entropy-weight=0.0, synchronise=false"),
+        "GEnt": fed_moe_row("synchronise=false"),
+        "Sync": fed_moe_row("entropy-weight=0.0"),
     },
-    **{
-        f"table 4, 5: entropy weight {weight}": {
-            "strategy": "fed-moe",
-            "strategy-options": f"entropy-weight={weight}",
-        }
-        for weight in (0.0, 1e-4, 1e-3, 1e-2, 1e-1)
+    "table 5": {
+        f"entropy weight {weight}": fed_moe_row(f"entropy-weight={weight}")
+        for weight in (1e-4, 1e-2, 1e-1)
     },
-    **{
-        f"table 6: top {top}": {
-            "strategy": "fed-moe",
-            "strategy-options": f"top-l={top}",
-        }
-        for top in (1, 3, 5)
+    "table 6": {f"top {top}": fed_moe_row(f"top-l={top}") for top in (2, 3, 5)},
+    "table 7": {
+        # The anchors come on top of the five.
+        "anchor-moe": {"strategy": "anchor-moe", "clients-per-round": 0},
+        **{n: {"strategy": n} for n in ("cent-moe", "avg-moe", "fedavg", "fedprox")},
     },
+    "table 8": {"no main expert": fed_moe_row("main-expert=false")},
+}
+FED_MOE_ROWS: Variants = {
+    "fed-moe": {"strategy": "fed-moe"},
     **{
-        f"table 7: {name}": {"strategy": name}
-        for name in ("cent-moe", "avg-moe", "fedavg", "fedprox")
+        f"{table}: {label}": settings
+        for table, rows in FED_MOE.items()
+        for label, settings in rows.items()
     },
 }
+# Five clients a round, as the paper has it.
+FED_MOE_BASE: dict[str, Scalar] = {"clients-per-round": 5, "num-experts": 5}
 
 
 def cells(
@@ -185,17 +196,20 @@ def ablations() -> list[Cell]:
         *cells("flex", *one, FLEX_ABLATION, QUICK, (0,)),
         *cells("budgets", *one, BUDGETS, QUICK, (0,)),
         *cells("stress", *one, STRESSED, QUICK, (0,)),
+        *cells(
+            "fed-moe",
+            ("cifar10",),
+            ("dirichlet:1.0",),
+            FED_MOE_ROWS,
+            {**QUICK, **FED_MOE_BASE, "reserved-samples": 400},
+            (0,),
+            clients=10,
+        ),
     ]
 
 
 def paper() -> list[Cell]:
     """Return the papers' full setting."""
-    fed_moe: dict[str, Scalar] = {
-        **PAPER,
-        "clients-per-round": 5,
-        "reserved-samples": 1000,
-        "num-experts": 5,
-    }
     return [
         *cells("main", DATASETS, PARTITIONS, {**STRATEGIES, **MORE_STRATEGIES}, PAPER),
         *cells("plus", DATASETS, PARTITIONS[1:], PLUS_ABLATION, PAPER),
@@ -204,7 +218,12 @@ def paper() -> list[Cell]:
         *cells("budgets", DATASETS, ("dirichlet:0.3", "classes:2"), BUDGETS, PAPER),
         *cells("stress", ("cifar10",), ("dirichlet:0.3",), STRESSED, PAPER),
         *cells(
-            "fed-moe", ("cifar10",), ("dirichlet:1.0",), FED_MOE, fed_moe, clients=10
+            "fed-moe",
+            ("cifar10",),
+            ("dirichlet:1.0",),
+            FED_MOE_ROWS,
+            {**PAPER, **FED_MOE_BASE, "reserved-samples": 1000},
+            clients=10,
         ),
     ]
 

@@ -20,6 +20,8 @@ choose:
   ``correlation``), its row softmax is flat and the experts never differ.
 - The summed W is normalised over the experts before Eq. 11, as in that code.
 - alpha is the sigmoid of a free number, which keeps it in (0, 1).
+- Without a main expert (its Table 8) alpha is 1, and new clients still get E_0. More
+  than one is no option: Eq. 6 would give them all the same values.
 - A step on gate and alpha is ``gate-epochs`` passes of Adam over D^r in batches.
 
 The authors' code for images also trains the experts themselves on D^r; Algorithm 1
@@ -98,6 +100,12 @@ class FedMoE(ExpertStrategy):
         gate_epochs: int = Field(
             1, ge=1, description="passes over the reserved set per inner iteration"
         )
+        synchronise: bool = Field(
+            True, description="Stage C; without it a client goes on from its own model"
+        )
+        main_expert: bool = Field(
+            True, description="whether E_0 takes part in answers and in Stage C"
+        )
         correlation: Literal["sum", "mean"] = Field(
             "sum", description="Eq. 4 over the reserved set: summed or averaged"
         )
@@ -132,7 +140,12 @@ class FedMoE(ExpertStrategy):
         self._sent: dict[int, Vector] = {}  # models of the round under way, by row
         main = self._main
         self.model |= {routed_part(k): main for k in range(self.options.experts)}
-        self._gate = GateTraining(settings, self.spec, self.options.experts)
+        self._gate = GateTraining(
+            settings,
+            self.spec,
+            self.options.experts,
+            main_expert=self.options.main_expert,
+        )
         self.model |= self._gate.vectors()
 
     # --- Stage A ----------------------------------------------------------------------
@@ -194,6 +207,9 @@ class FedMoE(ExpertStrategy):
 
     def _synchronise(self, sent: Mapping[int, Vector], confidence: Matrix) -> None:
         """Mix every participant's next model from all experts (Eq. 11-13)."""
+        if not self.options.synchronise:
+            self.clients |= sent
+            return
         w = self._correlation(confidence)
         if self.options.correlation == "sum":
             w = expert_weights(w)

@@ -18,7 +18,7 @@ from server_app.correlation import (
     server_weights,
 )
 from server_app.gate_training import gate_loss
-from server_app.server_moe import ServerMoE, join
+from server_app.server_moe import ServerMoE, compact_model, join
 from server_app.server_training import Adam
 from server_app.strategies import check_run_config
 from server_app.strategies.base import Plan, Reply
@@ -164,6 +164,32 @@ def test_stages_b_and_c_follow_the_equations() -> None:
         target = sum(w * e for w, e in zip(columns[:, j], experts, strict=True))
         expected = 0.25 * model + 0.75 * target
         np.testing.assert_allclose(strategy.clients[j], expected, atol=1e-6)
+
+
+def test_without_synchronisation_a_client_goes_on_from_its_own_model() -> None:
+    strategy = strategy_of("experts=2, iterations=1, synchronise=false")
+    before = strategy._main
+    merge(strategy, 3, 0.1)
+    strategy.finish()
+    np.testing.assert_array_equal(strategy.clients[3], before + np.float32(0.1))
+
+
+def test_without_a_main_expert_alpha_stays_one() -> None:
+    strategy = strategy_of("experts=2, iterations=2, main-expert=false")
+    gate = strategy._gate.gate.vector()
+    for row, shift in ((0, 0.2), (1, -0.4)):
+        merge(strategy, row, shift)
+    strategy.finish()
+    assert strategy._gate.alpha == 1
+    assert not np.array_equal(strategy._gate.gate.vector(), gate)
+    # The main expert has no part in an answer: that of one routed expert is all of it.
+    x = torch.rand(5, 1, 8, 8)
+    answer = strategy.global_model()(x)
+    experts = [compact_model(SPEC.dense(), e)(x) for e in strategy._experts[1:]]
+    alone = torch.stack([e.logits.softmax(1) for e in experts])
+    nearest = (alone - answer).abs().amax(2).amin(0)
+    torch.testing.assert_close(nearest, torch.zeros(5))
+    assert all(np.isfinite(vector).all() for vector in strategy.clients.values())
 
 
 def test_replies_may_come_in_any_order() -> None:
