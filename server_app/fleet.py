@@ -1,9 +1,10 @@
 """Who is out there: one row per client, found by asking, kept for the whole run.
 
 Flower's node ids are random per run and change when a device restarts, so a client is
-known by the name it states in its ``query`` reply. Rows of all matrices follow this
-registry: sorted by partition and name at first, later arrivals appended. It remembers
-how reliably each client answers, and leaves those that keep failing alone for a while.
+known by the name it states in its ``query`` reply. Where devices authenticate, that has
+to be the name its key is registered under. Rows of all matrices follow this registry:
+sorted by partition and name at first, later arrivals appended. It remembers how
+reliably each client answers, and leaves those that keep failing alone for a while.
 """
 
 import logging
@@ -152,7 +153,8 @@ class Fleet:
         timeout : float
             Seconds to wait for answers.
         """
-        online = set(grid.get_node_ids())
+        registered = {node.node_id: node.name for node in grid.get_nodes()}
+        online = registered.keys()
         limit = self._settings.rounds.set_aside_after
         here = [
             client
@@ -174,7 +176,7 @@ class Fleet:
             ]
             self._asked_at = time.monotonic()
             replies = exchange(grid, queries, min(timeout, QUERY_SECONDS))
-            answered = self._register(replies)
+            answered = self._register(replies, registered)
         for client in here:
             if client.node_id in probed - answered:
                 client.note(server_round, answered=False)
@@ -200,8 +202,16 @@ class Fleet:
             }
         )
 
-    def _register(self, replies: Iterable[Message]) -> set[int]:
-        """Take in query replies; return the nodes that answered."""
+    def _register(
+        self, replies: Iterable[Message], registered: Mapping[int, str]
+    ) -> set[int]:
+        """Take in query replies; return the nodes that answered.
+
+        Parameters
+        ----------
+        registered : mapping of int to str
+            The name of every node's key; "" without authentication.
+        """
         found: list[tuple[QueryReply, int, float]] = []
         answered: set[int] = set()
         for message in replies:
@@ -213,6 +223,15 @@ class Fleet:
                 profile = wire.decode_query_reply(message.content)
             except WireError as error:
                 self._refuse(f"node {node}", str(error))
+                continue
+            name = registered.get(node) or profile.client
+            if name != profile.client:
+                # Asked again every round: once corrected, it comes as the same node.
+                self._refuse(
+                    name,
+                    f"it calls itself {profile.client!r} (name in its node "
+                    f"configuration), but its key is registered as {name!r}",
+                )
                 continue
             answered.add(node)
             if profile.code_hash != code_hash():

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import httpx
 from flwr.app import Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -82,6 +83,10 @@ class PatientGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the nodes that are connected."""
         return self._persist(lambda: list(self._grid.get_node_ids()))
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return what the SuperLink knows of the nodes that are connected."""
+        return self._persist(lambda: list(self._grid.get_nodes()))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Push messages; see :meth:`flwr.serverapp.Grid.push_messages`."""

@@ -1,11 +1,12 @@
 """The registry of clients: back-off, probing, restarts, budgets, availability."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 
 from common import wire
 from common.code_hash import code_hash
@@ -87,6 +88,29 @@ def test_other_code_is_refused_with_the_reason(devices: Devices) -> None:
     fleet = fleet_of()
     assert refresh(fleet, InlineGrid(devices.app, 2, {}), 1) == []
     assert "other code" in fleet.refused["client-0"]
+
+
+class Registered(InlineGrid):
+    """A grid that knows under which name the key of each node is registered."""
+
+    names: Mapping[int, str]
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(node_id=i, name=self.names[i]) for i in self.get_node_ids()]
+
+
+def test_a_device_cannot_pass_for_another(devices: Devices) -> None:
+    fleet, grid = fleet_of(), Registered(devices.app, 3, {})
+    # The second calls itself otherwise; the key of the third has no name.
+    grid.names = {1: "client-0", 2: "pi", 3: ""}
+    assert refresh(fleet, grid, 1) == ["client-0", "client-2"]
+    assert fleet.refused == {
+        "pi": "it calls itself 'client-1' (name in its node configuration), "
+        "but its key is registered as 'pi'"
+    }
+
+    grid.names = {**grid.names, 2: "client-1"}
+    assert refresh(fleet, grid, 2) == ["client-0", "client-2", "client-1"]
 
 
 def test_a_broken_client_is_asked_again_next_round(devices: Devices) -> None:

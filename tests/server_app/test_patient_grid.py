@@ -81,6 +81,9 @@ def test_calls_are_tried_until_the_superlink_answers(
     assert list(grid.get_node_ids()) == [1, 2]
 
     flaky.failures = 2
+    assert [node.node_id for node in grid.get_nodes()] == [1, 2]
+
+    flaky.failures = 2
     sent = iter([Message(RecordDict(), 1, "query", group_id="query")])
     ids = list(grid.push_messages(sent))
 
