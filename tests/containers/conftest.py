@@ -8,6 +8,9 @@ import pytest
 
 from tests.containers.demo import ROOT, Demo
 
+MEASURED = pytest.StashKey[dict[str, dict[str, float]]]()
+"""What the tests measured: name and value, by unit."""
+
 
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
@@ -41,19 +44,24 @@ def demo(
 ) -> Iterator[Demo]:
     """The demo fleet, all devices online."""
     demo = Demo(tmp_path_factory.mktemp("keys"))
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+    measured: dict[str, dict[str, float]] = {"s": demo.seconds, "MB peak": demo.peaks}
+    request.config.stash[MEASURED] = measured
     demo.stop()  # what an interrupted run left
     try:
         demo.build()
+        measured["MB image"] = demo.sizes()
         demo.start()
         yield demo
-        figures = {
-            "s": demo.seconds,
-            "MB image": demo.sizes(),
-            "MB peak": demo.peaks(),
-        }
-        for unit, values in figures.items():
-            for name, value in values.items():
-                reporter.write_line(f"{name:28} {value:9.1f} {unit}")
     finally:
         demo.stop()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print what was measured, whether or not the tests passed."""
+    if measured := config.stash.get(MEASURED, None):
+        terminalreporter.section("measured in containers")
+        for unit, values in measured.items():
+            for name, value in values.items():
+                terminalreporter.write_line(f"{value:9.1f} {unit:9} {name}")

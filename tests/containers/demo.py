@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,38 @@ with ControlAPI("superlink:8000", pathlib.Path("fleet/ca.crt")) as api:
 """
 
 
+PEAK = (
+    "cat /sys/fs/cgroup/memory.peak 2>/dev/null"
+    " || cat /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
+)
+"""The most memory a container has had since it started, file cache included."""
+KILLS = (
+    "cat /sys/fs/cgroup/memory.events 2>/dev/null"
+    " || cat /sys/fs/cgroup/memory/memory.oom_control"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One submitted run.
+
+    Attributes
+    ----------
+    title : str
+    number : str
+        Flower's.
+    output : str
+        Its ``output-dir`` in the server's container.
+    submitted : float
+        When, in seconds of the monotonic clock.
+    """
+
+    title: str
+    number: str
+    output: str
+    submitted: float
+
+
 class Demo:
     """The running fleet.
 
@@ -38,6 +71,13 @@ class Demo:
     ----------
     folder : Path
         Where its keys go.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        How long things took.
+    peaks : dict of str to float
+        The most memory of containers and training processes so far, in MB.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,6 +92,7 @@ class Demo:
             "FLEET_PORT": "0",
         }
         self.seconds: dict[str, float] = {}
+        self.peaks: dict[str, float] = {}
 
     def docker(self, *arguments: str, timeout: float = PATIENCE) -> str:
         """Run docker; return what it prints, fail if it fails."""
@@ -115,29 +156,51 @@ class Demo:
         """The state of every device."""
         return [state for _, state in self.nodes().values()]
 
-    def submit(self, config: Mapping[str, Any]) -> str:
-        """Submit a run of this checkout; return Flower's number for it."""
-        text = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+    def submit(self, title: str, config: Mapping[str, Any]) -> Run:
+        """Submit a run of this checkout; no two have the same title."""
+        started = time.monotonic()
+        output = f"{RESULTS}/{title.replace(' ', '-')}"
+        values = {**config, "output-dir": output}
+        text = " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
         command = ["flwr", "run", "/app", "fleet", "--format", "json"]
         said = self.operator(*command, "--run-config", text)
-        return str(json.loads(said[said.index("{") :])["run-id"])
+        number = str(json.loads(said[said.index("{") :])["run-id"])
+        return Run(title, number, output, started)
 
-    def status(self, run: str) -> str:
+    def status(self, run: Run) -> str:
         """Flower's word about a run."""
-        command = ["flwr", "list", "fleet", "--run-id", run, "--format", "json"]
+        command = ["flwr", "list", "fleet", "--run-id", run.number, "--format", "json"]
         said = self.operator(*command)
         return str(json.loads(said[said.index("{") :])["runs"][0]["status"])
 
-    def records(self) -> list[dict[str, Any]]:
-        """The rounds done so far, of the only run there is."""
-        said = self.execute("superexec", "sh", "-c", f"cat {RESULTS}/*/metrics.jsonl")
+    def finish(self, run: Run) -> list[dict[str, Any]]:
+        """Wait for the successful end of a run; return its rounds."""
+        self.until(
+            "the end of the run", lambda: self.status(run).startswith("finished"), 5
+        )
+        self.seconds[run.title] = time.monotonic() - run.submitted
+        records = self.records(run)
+        self._measure(run, records)
+        assert self.status(run) == "finished:completed", self.logs()
+        return records
+
+    def records(self, run: Run) -> list[dict[str, Any]]:
+        """The rounds of a run done so far."""
+        command = f"cat {run.output}/*/metrics.jsonl"
+        said = self.execute("superexec", "sh", "-c", command)
         return [json.loads(line) for line in said.splitlines()]
 
-    def gates(self, device: str) -> dict[str, str]:
-        """Names and hashes of the private gates that a device keeps."""
-        command = "cd /state; find . -name 'gate-*.npy' -exec sha256sum {} +"
+    def gates(self, device: str, run: Run) -> dict[str, str]:
+        """Paths (``DEVICE/FILE``) and hashes of the gates a device keeps for a run."""
+        folder = self.execute("superexec", "ls", run.output).strip()
+        command = f"cd /state/{folder}; sha256sum */gate-*.npy"
         said = self.execute(f"{device}-superexec", "sh", "-c", command)
         return {name: digest for digest, name in map(str.split, said.splitlines())}
+
+    def trains(self, device: str) -> bool:
+        """Whether a device is at work on a message."""
+        container = self.container(f"{device}-superexec")["Id"]
+        return "flwr-clientapp" in self.docker("top", container)
 
     def container(self, service: str) -> dict[str, Any]:
         """What docker knows of a service's container."""
@@ -149,6 +212,26 @@ class Demo:
         """SIGKILL every process of a container but its init, which then ends."""
         with pytest.raises(AssertionError, match="137"):
             self.execute(service, "sh", "-c", "kill -9 -1; sleep 60")
+
+    @contextmanager
+    def memory_limit(self, service: str, limit: str) -> Iterator[None]:
+        """Let a running container have less memory for a while."""
+        container = self.container(service)
+        self._limit_memory(container["Id"], limit)
+        try:
+            yield
+        finally:
+            before = str(container["HostConfig"]["Memory"])
+            self._limit_memory(container["Id"], before)
+
+    def _limit_memory(self, container: str, limit: str) -> None:
+        update = ["update", "--memory", limit, "--memory-swap", limit]
+        self.docker(*update, container)
+
+    def out_of_memory_kills(self, service: str) -> int:
+        """How many processes of a container the kernel has killed for its limit."""
+        said = self.execute(service, "sh", "-c", KILLS)
+        return int(dict(map(str.split, said.splitlines()))["oom_kill"])
 
     def slow_down(self, service: str, rate: str) -> None:
         """Limit what a container sends on every link it has.
@@ -186,17 +269,20 @@ class Demo:
         """The ends of all logs."""
         return self.compose("logs", "--tail", "25", "--no-color")
 
-    def peaks(self) -> dict[str, float]:
-        """The most memory each container has had so far, in MB."""
-        script = (
-            "cat /sys/fs/cgroup/memory.peak 2>/dev/null"
-            " || cat /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
-        )
-        services = self.compose("ps", "--services").split()
-        return {
-            name: int(self.execute(name, "sh", "-c", script)) / 1e6
-            for name in sorted(services)
-        }
+    def _measure(self, run: Run, records: list[dict[str, Any]]) -> None:
+        """Note the seconds of a run's rounds and all memory peaks so far."""
+        for record in records:
+            self.seconds[f"{run.title}: round {record['round']}"] = record["seconds"]
+            for client in record["clients"]:
+                if client["memory_peak"]:
+                    name = f"{client['client']}: process that trains"
+                    self._note_peak(name, client["memory_peak"])
+        for service in sorted(self.compose("ps", "--services").split()):
+            self._note_peak(service, int(self.execute(service, "sh", "-c", PEAK)))
+
+    def _note_peak(self, name: str, nbytes: int) -> None:
+        # A container that was started again has forgotten its own.
+        self.peaks[name] = max(self.peaks.get(name, 0.0), nbytes / 1e6)
 
     def sizes(self) -> dict[str, float]:
         """The size of every image, in MB."""

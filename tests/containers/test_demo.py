@@ -1,10 +1,11 @@
 """Images and compose files at work: a server and three devices in containers.
 
 One device is an arm64 one (in qemu, unless this machine is), another sits behind a link
-of 2 Mbit/s, and one loses power in the middle of a run.
+of 2 Mbit/s, and one loses power in the middle of a run and memory in that of another.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -132,22 +133,27 @@ print(json.dumps([platform.machine(), torch.__version__, torch.version.cuda, nam
             assert torch.partition("+")[0] == "2.9.1"
 
 
+def gate_files(device: str, rounds: Sequence[int]) -> list[str]:
+    return [f"{device}/gate-{number}.npy" for number in rounds]
+
+
+def assert_same_devices(demo: Demo, before: Mapping[str, tuple[int, str]]) -> None:
+    """Every name is still that of the same node."""
+    demo.until("all devices online", lambda: demo.states() == ["online"] * 3)
+    assert demo.nodes() == before
+
+
 def test_three_rounds_over_a_slow_link_and_through_a_power_cut(demo: Demo) -> None:
     demo.slow_down("small-supernode", "2mbit")
     before = demo.nodes()
-    with demo.timed("run of 3 rounds"):
-        run = demo.submit(CONFIG)
-        demo.until("the first round", demo.records)
-        first = demo.gates("large")
-        restarts = demo.container("large-supernode")["RestartCount"]
-        demo.cut_power("large-supernode")
-        demo.cut_power("large-superexec")
-        demo.until(
-            "the end of the run", lambda: demo.status(run).startswith("finished"), 5
-        )
+    run = demo.submit("run with a power cut", CONFIG)
+    demo.until("the first round", lambda: demo.records(run))
+    first = demo.gates("large", run)
+    restarts = demo.container("large-supernode")["RestartCount"]
+    demo.cut_power("large-supernode")
+    demo.cut_power("large-superexec")
+    records = demo.finish(run)
 
-    assert demo.status(run) == "finished:completed", demo.logs()
-    records = demo.records()
     assert [record["round"] for record in records] == [1, 2, 3]
     for record in records:
         clients = {each["client"]: each for each in record["clients"]}
@@ -158,14 +164,42 @@ def test_three_rounds_over_a_slow_link_and_through_a_power_cut(demo: Demo) -> No
         assert all(len(each["experts"]) <= each["budget"] for each in clients.values())
     # The same device: its name, its node, its gate.
     assert demo.container("large-supernode")["RestartCount"] > restarts
-    after = demo.nodes()
+    assert_same_devices(demo, before)
     for device in DEVICES:
-        assert after[device][0] == before[device][0]
-        gates = demo.gates(device)
-        assert {name.split("/")[-2] for name in gates} == {device}
-        assert sorted(name.split("/")[-1] for name in gates) == [
-            "gate-1.npy",
-            "gate-2.npy",
-            "gate-3.npy",
-        ]
-    assert first and first.items() <= demo.gates("large").items()
+        assert sorted(demo.gates(device, run)) == gate_files(device, [1, 2, 3])
+    assert first and first.items() <= demo.gates("large", run).items()
+
+
+def test_a_device_out_of_memory_misses_one_round(demo: Demo) -> None:
+    before = demo.nodes()
+    kills = demo.out_of_memory_kills("large-superexec")
+    run = demo.submit("run out of memory", {**CONFIG, "min-replies": 2})
+
+    def has_trained() -> bool:
+        return bool(demo.gates("large", run)) and not demo.trains("large")
+
+    # It has reported 3 GB and waits for the others, of which one has a slow link.
+    demo.until("its part of the first round", has_trained, every=0.5)
+    with demo.memory_limit("large-superexec", "1g"):
+        demo.until(
+            "the kernel to kill what trains",
+            lambda: demo.out_of_memory_kills("large-superexec") > kills,
+        )
+    first = demo.gates("large", run)
+    records = demo.finish(run)
+
+    assert [record["round"] for record in records] == [1, 2, 3]
+    assert all(record["merged"] for record in records)
+    assert [list(record["rejected"]) for record in records] == [[], ["large"], []]
+    # Flower's code for a client process that ended without a reply.
+    assert records[1]["rejected"]["large"].startswith("error 8: ")
+    for record in records:
+        lost = set(record["rejected"])
+        clients = {each["client"]: each for each in record["clients"]}
+        replied = {name for name in clients if clients[name]["replied"]}
+        assert replied == set(DEVICES) - lost
+    assert_same_devices(demo, before)
+    assert sorted(first) == gate_files("large", [1])
+    last = demo.gates("large", run)
+    assert sorted(last) == gate_files("large", [1, 3])
+    assert first.items() <= last.items()
