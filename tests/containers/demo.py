@@ -176,7 +176,7 @@ class Demo:
     def finish(self, run: Run) -> list[dict[str, Any]]:
         """Wait for the successful end of a run; return its rounds."""
         self.until(
-            "the end of the run", lambda: self.status(run).startswith("finished"), 5
+            "the end of the run", lambda: self.status(run).startswith("finished"), 20
         )
         self.seconds[run.title] = time.monotonic() - run.submitted
         records = self.records(run)
@@ -249,9 +249,13 @@ class Demo:
             self._run([*inside, *command], 60)
 
     def until(
-        self, what: str, condition: Callable[[], Any], every: float = 2.0
+        self, what: str, condition: Callable[[], Any], every: float = 5.0
     ) -> None:
-        """Wait for something; fail with the containers' logs if it never comes."""
+        """Wait for something; fail with the containers' logs if it never comes.
+
+        Asking costs a second of a processor, of which the emulated device is short:
+        Flower gives up a task whose process is not up within 30 s.
+        """
         deadline = time.monotonic() + PATIENCE
         while not self._holds(condition):
             if time.monotonic() > deadline:

@@ -179,7 +179,7 @@ def test_a_device_out_of_memory_misses_one_round(demo: Demo) -> None:
         return bool(demo.gates("large", run)) and not demo.trains("large")
 
     # It has reported 3 GB and waits for the others, of which one has a slow link.
-    demo.until("its part of the first round", has_trained, every=0.5)
+    demo.until("its part of the first round", has_trained)
     with demo.memory_limit("large-superexec", "1g"):
         demo.until(
             "the kernel to kill what trains",
@@ -199,7 +199,8 @@ def test_a_device_out_of_memory_misses_one_round(demo: Demo) -> None:
         replied = {name for name in clients if clients[name]["replied"]}
         assert replied == set(DEVICES) - lost
     assert_same_devices(demo, before)
-    assert sorted(first) == gate_files("large", [1])
+    # The kill may come before or after it has kept the gate of the lost round.
     last = demo.gates("large", run)
-    assert sorted(last) == gate_files("large", [1, 3])
+    assert set(gate_files("large", [1])) <= first.keys()
+    assert set(gate_files("large", [1, 3])) <= last.keys()
     assert first.items() <= last.items()
