@@ -9,9 +9,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import socket
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A loaded machine makes any example slow; that is no fault of what is tested.
+hypothesis.settings.register_profile("expertfleet", deadline=None)
+hypothesis.settings.load_profile("expertfleet")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -74,7 +74,7 @@ def test_parse_refuses(text: str, says: str) -> None:
     assert repr(text) in str(error.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=st.lists(st.integers(1, 60), min_size=2, max_size=8),
     num_clients=st.integers(1, 12),
@@ -99,7 +99,7 @@ def test_disjoint_covering_large_enough_and_repeatable(
     assert hash_of(partition(labels, parsed, num_clients, seed)) == hash_of(parts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_classes_are_exact_and_balanced(data: st.DataObject, seed: int) -> None:
     num_classes = data.draw(st.integers(1, 9))

@@ -43,7 +43,7 @@ def test_held_out_is_stratified_by_hand() -> None:
     assert np.bincount(labels[train]).tolist() == [40, 24, 16]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     labels=st.lists(st.integers(0, 5), min_size=2, max_size=60),
     groups=st.one_of(st.none(), st.integers(1, 12)),

@@ -66,7 +66,7 @@ def test_rejects_a_bound_missed_without_need() -> None:
 
 
 @given(arguments=problems(features=FEATURES), data=st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_accepts_exactly_the_optima(
     arguments: dict[str, Any], data: st.DataObject
 ) -> None:
@@ -85,7 +85,7 @@ def test_accepts_exactly_the_optima(
 
 
 @given(arguments=problems(features=FEATURES), data=st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_prices_bound_the_optimum(
     arguments: dict[str, Any], data: st.DataObject
 ) -> None:

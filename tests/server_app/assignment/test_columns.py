@@ -28,7 +28,7 @@ def every_column(experts: int) -> list[tuple[int, ...]]:
     room=st.integers(0, 12),
     exclusive=st.sampled_from([[], [[0, 1]], [[0, 1], [1, 2]], [[0, 1, 2], [2, 3, 4]]]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_clients_knapsack_is_exact(
     worth: list[int], sizes: list[int], room: int, exclusive: list[list[int]]
 ) -> None:
@@ -52,7 +52,7 @@ def test_a_clients_knapsack_is_exact(
     floor=st.integers(0, 4),
     groups=st.lists(st.integers(0, 2), min_size=5, max_size=5),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_clients_floor_and_groups_are_exact_for_count_budgets(
     worth: list[int], room: int, floor: int, groups: list[int]
 ) -> None:

@@ -120,7 +120,7 @@ def test_the_packages_example_is_true() -> None:
 
 @pytest.mark.parametrize("solver", ["auto", "flow", "cp-sat", "columns", "highs"])
 @given(arguments=problems(cells=24), data=st.data())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_never_worse_than_greedy(
     solver: str, arguments: dict[str, Any], data: st.DataObject
 ) -> None:

@@ -49,7 +49,7 @@ def check_exact(arguments: dict[str, Any], solver: str) -> None:
 
 @pytest.mark.parametrize("features", FLOW_VARIANTS)
 @given(data=st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_flow_is_exact_and_certified(features: str, data: st.DataObject) -> None:
     arguments = data.draw(problems(features=frozenset(features.split())))
     check_exact(arguments, "flow")
@@ -58,14 +58,14 @@ def test_flow_is_exact_and_certified(features: str, data: st.DataObject) -> None
 
 @pytest.mark.parametrize("features", FLOW_VARIANTS + OTHER_VARIANTS)
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_cp_sat_is_exact(features: str, data: st.DataObject) -> None:
     check_exact(data.draw(problems(features=frozenset(features.split()))), "cp-sat")
 
 
 @pytest.mark.parametrize("features", FLOW_VARIANTS)
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_flow_and_cp_sat_agree_to_the_last_bit(
     features: str, data: st.DataObject
 ) -> None:
@@ -79,7 +79,7 @@ def test_flow_and_cp_sat_agree_to_the_last_bit(
     "features", ["", "sizes", "weights penalty", OTHER_VARIANTS[-1]]
 )
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_highs_is_exact(features: str, data: st.DataObject) -> None:
     check_exact(data.draw(problems(features=frozenset(features.split()))), "highs")
 
@@ -87,7 +87,7 @@ def test_highs_is_exact(features: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("solver", ["columns", "greedy"])
 @pytest.mark.parametrize("features", ["", *OTHER_VARIANTS])
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_heuristics_are_valid_and_their_bounds_hold(
     features: str, solver: str, data: st.DataObject
 ) -> None:

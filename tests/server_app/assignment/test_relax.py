@@ -71,7 +71,7 @@ def test_a_feasible_problem_has_nothing_to_explain() -> None:
 
 
 @given(arguments=problems(features=frozenset({"forbidden"}), cells=16))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_slack_it_names_is_what_fixes_it(arguments: dict[str, Any]) -> None:
     problem = AssignmentProblem(**arguments)
     why = explain(problem)
