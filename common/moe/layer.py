@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from common.moe.grouped import run_experts
+
 Mixes = Literal["logits", "probabilities"]
 
 
@@ -239,8 +241,7 @@ class MoELayer(nn.Module):
         if self.top_k == len(experts) or not len(x_MD):
             return self._all_experts(x_MD, experts)[: len(slots)]
         # Contiguous slices per expert: one matrix product each, no mask, no waste.
-        routed = x_MD[positions].split(counts)
-        return torch.cat([f(x) for f, x in zip(experts, routed, strict=True) if len(x)])
+        return run_experts(x_MD[positions], experts, counts)
 
     def _all_experts(
         self, x_MD: torch.Tensor, experts: list[nn.Module]
