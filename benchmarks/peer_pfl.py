@@ -2,9 +2,10 @@
 
 A second environment keeps its dependencies away from the project's::
 
-    python -m venv --system-site-packages PEER    # with the project's .venv active
+    python3.11 -m venv PEER                 # the interpreter that .venv was made with
     PEER/bin/pip install --no-deps pfl multiprocess dill dp-accounting prv-accountant
-    PEER/bin/python -m benchmarks.peer_pfl --data-dir DATA
+    PYTHONPATH=.:.venv/lib/python3.11/site-packages \\
+      PEER/bin/python -m benchmarks.peer_pfl --data-dir DATA
 
 It prints the seconds of a round, the first one left out, and of the bare loop that
 trains the same clients (``benchmarks.side_by_side``), measured right after.
@@ -127,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--train-samples", type=int, default=4000)
+    parser.add_argument("--train-samples", type=int, default=6000)
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--backbone", default="cnn")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))

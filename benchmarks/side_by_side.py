@@ -130,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--train-samples", type=int, default=4000)
+    parser.add_argument("--train-samples", type=int, default=6000)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--backbone", default="cnn")
