@@ -1,10 +1,10 @@
-"""The same clients in pfl-research's simulator, dense FedAvg of the whole mixture.
+r"""The same clients in pfl-research's simulator, dense FedAvg of the whole mixture.
 
 A second environment keeps its dependencies away from the project's::
 
     python3.11 -m venv PEER                 # the interpreter that .venv was made with
     PEER/bin/pip install --no-deps pfl multiprocess dill dp-accounting prv-accountant
-    PYTHONPATH=.:.venv/lib/python3.11/site-packages \\
+    PYTHONPATH=.:.venv/lib/python3.11/site-packages \
       PEER/bin/python -m benchmarks.peer_pfl --data-dir DATA
 
 It prints the seconds of a round, the first one left out, and of the bare loop that
