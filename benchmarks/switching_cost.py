@@ -33,7 +33,7 @@ def moves(assignments: np.ndarray) -> float:
 def run(cost: float, seed: int, clients: int, rounds: int) -> tuple[float, ...]:
     """Train once and return the measures."""
     with tempfile.TemporaryDirectory() as folder:
-        config = {
+        config: dict[str, str | int | float | bool] = {
             "strategy": "flex-moe",
             "dataset": "digits",
             "partition": "dirichlet:0.3",

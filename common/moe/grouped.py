@@ -51,7 +51,7 @@ def run_experts(
 
 class _Grouped(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x_ND: torch.Tensor,
         scale: float,

@@ -53,7 +53,7 @@ def test_alpha_moves_weight_from_the_main_to_the_routed_experts() -> None:
 
 def test_without_a_main_expert_the_routed_ones_share_everything() -> None:
     weights = server_weights(np.log([[3.0, 5.0], [1.0, 5.0]]), 1.0)
-    np.testing.assert_allclose(weights, [[0, 0], [0.75, 0.5], [0.25, 0.5]])
+    np.testing.assert_allclose(weights, [[0.0, 0.0], [0.75, 0.5], [0.25, 0.5]])
 
 
 def test_summed_correlations_are_brought_back_to_the_scale_of_alpha() -> None:

@@ -178,12 +178,12 @@ def test_the_server_gate_sends_each_sample_to_the_expert_that_knows_it() -> None
     model = SPEC.build(range(EXPERTS))
     with torch.no_grad():
         for number, expert in model.moe.experts.items():
-            expert.out.weight.zero_()
-            expert.out.bias.copy_(torch.tensor([8.0, -8.0]) * (-1) ** int(number))
-        hidden = model.extractor.hidden
-        hidden.weight.zero_()
-        hidden.bias.zero_()
-        hidden.weight[0, 0] = 1.0
+            sure = torch.tensor([8.0, -8.0]) * (-1) ** int(number)
+            expert.get_parameter("out.weight").zero_()
+            expert.get_parameter("out.bias").copy_(sure)
+        for parameter in model.extractor.parameters():
+            parameter.zero_()
+        model.extractor.get_parameter("hidden.weight")[0, 0] = 1.0
     x = torch.zeros(200, 1, 2, 2)
     x[100:, 0, 0, 0] = 4.0
     y = torch.arange(200) // 100
