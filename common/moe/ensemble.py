@@ -125,8 +125,8 @@ class UsageMixture(nn.Module):
         if self.model.spec.encoder is not None:
             probabilities = self(x)
             most_used = self.weights.split(self._counts)[-1].argmax()
-            named = self.model.last_held[most_used]
-            return Answer(probabilities, named.expand(len(probabilities)))
+            nothing = torch.zeros_like(probabilities[:, 0], dtype=torch.int64)
+            return Answer(probabilities, nothing + self.model.last_held[most_used])
         features = self.model.extractor(x)
         members_HBC, shares_HB = self.members(features), self.shares(features)
         mixed_BC = self._mixed(members_HBC, shares_HB)

@@ -36,6 +36,7 @@ from torch import nn
 from common.config import Settings
 from common.moe import ModelSpec, Vector, pack, unpack_into
 from common.moe.ensemble import ServerGated
+from common.sections import SettingsError
 from common.seeding import stream
 from server_app.server_gate import train_gate
 from server_app.server_training import Tensors, require_reserved, reserved_tensors
@@ -104,6 +105,12 @@ class FlexMoEPlus(FlexMoE):
             require_reserved(
                 settings, cls.name, "gate-epochs trains the server's gate on them"
             )
+            if settings.model.takes_tokens:
+                raise SettingsError(
+                    "strategy-options of flex-moe-plus: gate-epochs is not allowed "
+                    f"with backbone {settings.model.backbone!r}: the server's gate is "
+                    "for experts that classify"
+                )
         return options
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:

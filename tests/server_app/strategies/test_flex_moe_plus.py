@@ -173,6 +173,17 @@ def test_a_server_gate_needs_reserved_samples() -> None:
         FlexMoEPlus(settings_of("gate-epochs=1"), SPEC)
 
 
+def test_a_server_gate_is_refused_inside_an_encoder() -> None:
+    config = {
+        "backbone": "text-transformer",
+        "reserved-samples": 10,
+        "strategy-options": "gate-epochs=1",
+    }
+    settings = Settings.from_run_config(config)
+    with pytest.raises(SettingsError, match=r"gate-epochs.*text-transformer"):
+        FlexMoEPlus.parse_options(settings)
+
+
 def test_the_server_gate_sends_each_sample_to_the_expert_that_knows_it() -> None:
     """Two experts that always say one class: only a gate can be right about both."""
     model = SPEC.build(range(EXPERTS))
