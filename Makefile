@@ -67,7 +67,7 @@ distclean: clean ## The same, and the environment .venv
 
 # ------------------------------------------------------------------ bootstrap
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,export,sinks]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,export,hf,sinks]'
 	@touch $@
 
 $(BIN)/uv: | $(BIN)/python

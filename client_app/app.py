@@ -33,7 +33,7 @@ from common.code_hash import code_hash
 from common.inputs import Inputs
 from common.moe import EXTRACTOR, GATE, MoEModel, Vector, expert_part
 from common.seeding import stream
-from common.shape import ordered_spec
+from common.shape import checkpoint_hash, ordered_spec
 
 app = ClientApp()
 
@@ -51,6 +51,7 @@ def query(message: Message, context: Context) -> Message:
         num_examples=session.num_examples,
         code_hash=code_hash(),
         partition_hash=session.partition_hash,
+        checkpoint=checkpoint_hash(session.settings),
         expert_cap=session.reported_capacity,
         **(_profile(session) if session.owns_machine else {}),
         seconds_total=time.perf_counter() - started,

@@ -38,8 +38,8 @@ class Session:
     context : Context
         ``node_config`` holds ``partition-id`` and ``num-partitions``, and may hold
         ``name``, ``expert-cap``, ``memory-bytes``, ``flops-per-second``,
-        ``uplink-bytes-per-second``, ``data-dir`` and ``state-dir`` of this device,
-        which win over the run's settings and over what is measured.
+        ``uplink-bytes-per-second``, ``data-dir``, ``state-dir`` and ``pretrained`` of
+        this device, which win over the run's settings and over what is measured.
 
     Attributes
     ----------
@@ -57,6 +57,11 @@ class Session:
                 update={"data_dir": str(node["data-dir"])}
             )
             self.settings = self.settings.model_copy(update={"data": data})
+        if "pretrained" in node and self.settings.model.pretrained:
+            model = self.settings.model.model_copy(
+                update={"pretrained": str(node["pretrained"])}
+            )
+            self.settings = self.settings.model_copy(update={"model": model})
         self.partition_id = int(node["partition-id"])
         self.num_partitions = int(node["num-partitions"])
         self.client = str(node.get("name", f"client-{self.partition_id}"))

@@ -16,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from client_app.bases import install_from
 from client_app.store import Store
 from common.inputs import Inputs
 from common.moe import ModelSpec, MoEModel
@@ -84,6 +85,8 @@ class DeviceSource:
                 facts: dict[str, Any] = json.loads(metadata["facts"])
                 inputs = Inputs.from_facts(facts["inputs"])
                 spec = ModelSpec.from_facts(facts["spec"])
+                if spec.encoder is not None and spec.has_base:
+                    install_from(path.parent, spec.encoder)
                 model = spec.build(facts["experts"])
                 # Part by part: a second copy of them all might not fit.
                 for part in model.parts():

@@ -5,6 +5,7 @@ Below ``<state-dir>/<run>/<client>/``, every file written atomically::
     gate-<round>.npy, attempts     the private gate (``gates``)
     residual-<round>.safetensors   what quantised uploads left out (``residuals``)
     parts/<part>-<version>.npy     what the server sent, as it was sent (``cache``)
+    base/<version>.npy             the frozen checkpoint, as it was sent (``bases``)
     model.safetensors              what the client ended its last round with: extractor,
                                    experts and gate (``snapshot``)
 

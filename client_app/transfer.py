@@ -8,11 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 from flwr.app import Array, RecordDict
 
+from client_app.bases import Bases
 from client_app.cache import PartCache
 from client_app.residuals import KEPT, Residuals, pack_with_feedback
 from client_app.store import DirectoryStore, Store
 from common import wire
 from common.moe import Layout, ModelSpec, Vector
+from common.moe.pretrained import BASE
 from common.wire import Packing, TrainOrder
 
 
@@ -49,6 +51,7 @@ class Transfer:
         self._order = order
         self._store = store
         self._cache = PartCache(store) if cached else None
+        self._bases = Bases(store)
         self._parts = set(spec.part_names())
         self._spec = spec
 
@@ -57,6 +60,8 @@ class Transfer:
 
     def receive(self, content: RecordDict) -> dict[str, Vector]:
         """Return the parts of the model: those sent, and those ordered from the cache.
+
+        A frozen base is none of them: it is made ready for the models of this process.
 
         Raises
         ------
@@ -67,10 +72,16 @@ class Transfer:
         """
         order = self._order
         sent = wire.arrays_of(content)
+        encoder = self._spec.encoder
+        lacks_base = False
+        if order.base is not None and encoder is not None and encoder.config:
+            lacks_base = not self._bases.take(encoder, sent.pop(BASE, None))
         if strangers := sorted(sent.keys() - self._parts):
             raise wire.WireError(f"parts that are not of the model: {strangers}")
         recalled = self._cache.recall(order) if self._cache is not None else {}
-        if lacking := [name for name in order.cached_parts if name not in recalled]:
+        lacking = [BASE] if lacks_base else []
+        lacking += [p for p in order.cached_parts if p != BASE and p not in recalled]
+        if lacking:
             raise PartsLackedError(lacking)
         arrays = recalled | sent
         layouts = self._layouts(arrays)
@@ -82,8 +93,9 @@ class Transfer:
         return vectors
 
     def holds(self) -> list[str]:
-        """Return the versions in the cache, for the report."""
-        return [] if self._cache is None else self._cache.versions()
+        """Return the versions kept, for the report."""
+        parts = [] if self._cache is None else self._cache.versions()
+        return parts if self._order.base is None else [*parts, *self._bases.versions()]
 
     def send(
         self, deltas: Mapping[str, Vector], rng: np.random.Generator

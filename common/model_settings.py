@@ -6,12 +6,19 @@ from pydantic import Field, field_validator, model_validator
 
 from common.sections import Section, SettingsError, nearest
 
+PRETRAINED = "pretrained"
+
 
 class ModelSettings(Section):
     """The mixture: its backbone, its experts and how samples are routed."""
 
     backbone: str = Field(
-        "mlp", description="mlp, cnn, resnet8, resnet18 or text-transformer"
+        "mlp",
+        description="mlp, cnn, resnet8, resnet18, text-transformer or pretrained",
+    )
+    pretrained: str = Field(
+        "",
+        description="directory or hub id of the checkpoint of backbone pretrained",
     )
     num_experts: int = Field(
         8, ge=1, le=4096, description="experts of each layer, 1 to 4096"
@@ -67,21 +74,47 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        depths, last = self.moe_depths, self.encoder_layers
-        if (
-            list(depths) != sorted({*depths})
-            or not 1 <= depths[0] <= depths[-1] <= last
-        ):
+        if bool(self.pretrained) != (self.backbone == PRETRAINED):
             raise SettingsError(
-                f"moe-layers = {self.moe_layers!r} is not allowed: ascending depths "
-                f"from 1 to encoder-layers = {last}, or all"
+                f"pretrained = {self.pretrained!r} is not allowed with backbone = "
+                f"{self.backbone!r}: a directory or hub id goes with backbone = "
+                f"{PRETRAINED!r}, and only with it"
             )
+        if self.backbone != PRETRAINED:  # a checkpoint is not read for this
+            self.check_depths("encoder-layers")
         if self.encoder_width % self.encoder_heads:
             raise SettingsError(
                 f"encoder-width = {self.encoder_width} is not allowed: a multiple of "
                 f"encoder-heads = {self.encoder_heads}"
             )
         return self
+
+    def check_depths(self, limit: str) -> None:
+        """Raise SettingsError if there is no block at a depth of ``moe-layers``.
+
+        Parameters
+        ----------
+        limit : str
+            What the number of blocks comes from, for the message.
+        """
+        depths, last = self.moe_depths, self.depth
+        if (
+            list(depths) != sorted({*depths})
+            or not 1 <= depths[0] <= depths[-1] <= last
+        ):
+            raise SettingsError(
+                f"moe-layers = {self.moe_layers!r} is not allowed: ascending depths "
+                f"from 1 to {limit} = {last}, or all"
+            )
+
+    @property
+    def depth(self) -> int:
+        """Blocks of an encoder; SettingsError if a checkpoint cannot be read."""
+        if self.backbone != PRETRAINED:
+            return self.encoder_layers
+        from common.checkpoint import read_checkpoint
+
+        return read_checkpoint(self.pretrained).layers
 
     @property
     def takes_tokens(self) -> bool:
@@ -94,7 +127,7 @@ class ModelSettings(Section):
     def moe_depths(self) -> tuple[int, ...]:
         """Depths, from 1, at which an encoder has a mixture layer."""
         if self.moe_layers == "all":
-            return tuple(range(1, self.encoder_layers + 1))
+            return tuple(range(1, self.depth + 1))
         return tuple(int(depth) for depth in self.moe_layers.split(","))
 
     @property

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common.checkpoint import fingerprint, read_checkpoint, tokeniser_of
 from common.config import Settings
 from common.data import (
     Dataset,
     HashedPieces,
+    Tokeniser,
     load_dataset,
     parse_partition,
     reserved_split,
@@ -18,6 +20,7 @@ from common.data import (
 )
 from common.data.partition_kinds import NO_OWNERS
 from common.inputs import Inputs
+from common.model_settings import PRETRAINED
 from common.moe import EncoderSpec, ModelSpec
 from common.sections import SettingsError
 from common.seeding import stream
@@ -35,12 +38,29 @@ def dataset_of(settings: Settings) -> Dataset:
         If the partition needs what the data do not say.
     """
     data = settings.data
-    tokeniser = HashedPieces(length=data.text_length, vocabulary=data.vocabulary)
-    dataset = load_dataset(data.dataset, data.data_dir, tokeniser)
+    dataset = load_dataset(data.dataset, data.data_dir, tokeniser_for(settings))
     by_owner = parse_partition(data.partition).kind == "natural"
     if by_owner and dataset.owner_train is None:
         raise SettingsError(f"dataset = {data.dataset!r} is not allowed: {NO_OWNERS}")
     return dataset
+
+
+def tokeniser_for(settings: Settings) -> Tokeniser:
+    """Return what makes token ids of texts: a pretrained checkpoint has its own."""
+    data, model = settings.data, settings.model
+    if model.backbone == PRETRAINED:
+        return tokeniser_of(read_checkpoint(model.pretrained), data.text_length)
+    return HashedPieces(length=data.text_length, vocabulary=data.vocabulary)
+
+
+def checkpoint_hash(settings: Settings) -> str:
+    """Return the fingerprint of the pretrained checkpoint, "" without one.
+
+    Server and devices read configuration and tokeniser each for themselves.
+    """
+    if settings.model.backbone != PRETRAINED:
+        return ""
+    return fingerprint(read_checkpoint(settings.model.pretrained))
 
 
 def test_samples(
@@ -95,7 +115,19 @@ def model_spec(settings: Settings, data: Dataset | Inputs) -> ModelSpec:
             f"{settings.data.dataset!r}, which is {has}: choose {wants}"
         )
     encoder = None
-    if model.takes_tokens:
+    if model.backbone == PRETRAINED:
+        model.check_depths("the blocks of the checkpoint")
+        found = read_checkpoint(model.pretrained)
+        encoder = EncoderSpec(
+            vocabulary=data.vocabulary,
+            layers=found.layers,
+            width=found.width,
+            heads=found.heads,
+            moe_layers=model.moe_depths,
+            routing=model.routing,
+            config=found.config,
+        )
+    elif model.takes_tokens:
         encoder = EncoderSpec(
             vocabulary=data.vocabulary,
             layers=model.encoder_layers,
@@ -118,8 +150,12 @@ def model_spec(settings: Settings, data: Dataset | Inputs) -> ModelSpec:
 
 def ordered_spec(spec: ModelSpec, order: TrainOrder) -> ModelSpec:
     """Return the shape a client builds to carry out an order."""
+    encoder = spec.encoder
+    if encoder is not None:
+        encoder = replace(encoder, base=order.base or "")
     return replace(
         spec,
+        encoder=encoder,
         num_experts=order.num_experts,
         top_k=order.top_k,
         width=order.width,

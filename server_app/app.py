@@ -10,6 +10,7 @@ from common.config import Settings
 from common.inputs import Inputs
 from common.shape import dataset_of, model_spec
 from server_app.evaluation import ServerEvaluation
+from server_app.frozen import keep_base, with_base
 from server_app.runlog import RunLog
 from server_app.strategies import find_strategy
 
@@ -25,12 +26,12 @@ def main(grid: Grid, context: Context) -> None:
     # One thread gives the same sums in every process, hence the same bits.
     torch.set_num_threads(settings.training.threads)
     dataset = dataset_of(settings)
-    strategy = find_strategy(settings.run.strategy)(
-        settings, model_spec(settings, dataset)
-    )
+    spec = with_base(model_spec(settings, dataset), settings)
+    strategy = find_strategy(settings.run.strategy)(settings, spec)
     log = RunLog(settings)
+    base = keep_base(log.folder, spec, settings, log.facts)
     strategy.rounds.attach(log)
-    log.write_facts(inputs=Inputs.of(dataset).facts())
+    log.write_facts(inputs=Inputs.of(dataset).facts(), **base)
     try:
         strategy.start(
             grid,

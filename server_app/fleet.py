@@ -20,6 +20,7 @@ from common import wire
 from common.code_hash import code_hash
 from common.config import Settings
 from common.seeding import stream
+from common.shape import checkpoint_hash
 from common.wire import QueryReply, TrainReport, WireError
 from server_app.device_budget import DeviceBudget, Link
 
@@ -239,6 +240,13 @@ class Fleet:
                     profile.client,
                     f"runs other code ({profile.code_hash}, the server has "
                     f"{code_hash()}); is an older SuperLink still running?",
+                )
+                continue
+            if profile.checkpoint != checkpoint_hash(self._settings):
+                self._refuse(
+                    profile.client,
+                    "its pretrained checkpoint has another configuration or tokeniser "
+                    "than the server's",
                 )
                 continue
             found.append((profile, node, time.monotonic() - self._asked_at))

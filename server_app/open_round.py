@@ -17,8 +17,10 @@ from common import wire
 from common.code_hash import code_hash
 from common.metrics import coefficient_of_variation, layer_variations
 from common.moe import Layout, Vector
+from common.moe.pretrained import BASE
 from common.wire import Packing, TrainOrder, WireError
 from server_app.fleet import Client, first_line
+from server_app.frozen import base_array
 from server_app.record import ClientRound, RoundRecord
 from server_app.strategies.contract import Plan, Reply
 
@@ -73,6 +75,8 @@ class Asked:
         """Return the message to the client."""
         left_out = self.order.cached_parts
         sent = {k: v for k, v in self.arrays.items() if k not in left_out}
+        if self.order.base is not None and BASE not in left_out:
+            sent[BASE] = base_array(self.order.base)
         return Message(
             wire.encode_order(self.order, sent),
             self.client.node_id,

@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 
 from common import wire
 from common.moe import Layout, Vector, expert_part
+from common.moe.pretrained import BASE
 from common.seeding import stream
 from common.shape import ordered_spec
 from common.wire import TrainOrder
@@ -118,6 +119,13 @@ class RoundOpener:
             arrays = packer.pack(parts, layouts)
             if self._settings.wire.expert_cache:
                 order = self._without_cached(order, client, packer, arrays)
+            if order.base is not None and order.base in client.holds:
+                order = order.model_copy(
+                    update={
+                        "cached_parts": [*order.cached_parts, BASE],
+                        "cached_versions": [*order.cached_versions, order.base],
+                    }
+                )
             asked = Asked(
                 client=client,
                 order=order,
@@ -212,6 +220,7 @@ class RoundOpener:
             "top_k": spec.top_k,
             "mixes": spec.mixes,
             "gate": self._strategy.gate,
+            "base": spec.encoder.base or None if spec.encoder else None,
             "download_dtype": self._settings.wire.download_dtype,
             "upload_dtype": self._settings.wire.upload_dtype,
             "merged_round": client.merged_round,

@@ -39,6 +39,7 @@ MOST_SHOWN = 16
 FREE_TO_CHANGE = frozenset(
     {
         "data-dir",
+        "pretrained",
         "keep-checkpoints",
         "num-rounds",
         "output-dir",
@@ -116,6 +117,11 @@ class RunLog:
             self._settings.to_run_config(),
             completed,
         )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What ``run.json`` says; a copy."""
+        return dict(self._facts)
 
     def write_facts(self, **facts: Any) -> None:
         """Add facts to ``run.json``."""

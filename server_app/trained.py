@@ -14,6 +14,7 @@ from common.inputs import Inputs
 from common.serving.servable import Servable, SourceError
 from common.shape import model_spec
 from server_app.checkpoint import newest_intact
+from server_app.frozen import from_run, with_base
 from server_app.strategies import find_strategy
 
 
@@ -51,7 +52,9 @@ class RunSource:
         """
         try:
             facts = json.loads((self._folder / "run.json").read_text())
-            settings = Settings.from_run_config(facts["settings"])
+            settings = from_run(
+                self._folder, Settings.from_run_config(facts["settings"])
+            )
             inputs = Inputs.from_facts(facts["inputs"])
             run = str(facts["run"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -65,7 +68,8 @@ class RunSource:
         path, state = found
         try:
             kind = find_strategy(settings.run.strategy)
-            strategy = kind(settings, model_spec(settings, inputs))
+            spec = with_base(model_spec(settings, inputs), settings)
+            strategy = kind(settings, spec)
             strategy.model = dict(state["model"])
             strategy.load_state(state["strategy"])
             predictor = strategy.global_model()

@@ -10,15 +10,17 @@ process had before (interpreter, torch, data set)::
 
     train(k) = COPIES P(k) + S(k) + T + B a_train + 4 d n       P(k) = psi + k theta
     eval(k)  = (COPIES - 2) P(k) + V a_eval + 4 d v
-    memory   = max(train, eval) + RUNTIME
+    memory   = max(train, eval) + RUNTIME + FROZEN_COPIES F
 
 with P the bytes of the parts shipped (theta: one expert of every layer), S the stacked
 copies that :class:`MoELayer` makes when every held expert sees every sample, T the
 largest single tensor (weight decay makes a temporary of it), a the bytes of activations
 a sample needs, B the batch and V the evaluation batch, d the values of an input (tokens
-take 8 bytes, not 4), n and v the samples trained and evaluated on.
+take 8 bytes, not 4), n and v the samples trained and evaluated on, F the bytes of a
+frozen checkpoint.
 """
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -28,11 +30,15 @@ from torch import nn
 
 from common.moe.layer import Routed
 from common.moe.parts import EXTRACTOR, GATE, expert_part
+from common.moe.pretrained import installed
 from common.moe.spec import ModelSpec
 from common.wire.codec import Dtype, encoded_size
 
 COPIES = 5
 """Message, received vectors, weights, gradients, momentum."""
+
+FROZEN_COPIES = 2
+"""Of a frozen base: the module, and the bytes it was made of."""
 
 STACKED = 2
 """The stacked weights of all held experts, and their gradient."""
@@ -100,7 +106,8 @@ def training_memory(
         + inputs * test_samples
     )
     # Just above top_k held experts nothing is stacked any more: never less than before.
-    return RUNTIME + np.maximum.accumulate(np.maximum(train, evaluate))
+    more = RUNTIME + FROZEN_COPIES * spec.base_nbytes
+    return more + np.maximum.accumulate(np.maximum(train, evaluate))
 
 
 def training_work(spec: ModelSpec) -> Costs:
@@ -130,12 +137,19 @@ class _Activations:
         Kept from the forward to the backward pass.
     largest : float
         Of the largest single activation.
+
+    Parameters
+    ----------
+    frozen : iterable of Parameter
+        Weights that are used and are not the module's own: no activations.
     """
 
-    def __init__(self, module: nn.Module, x: torch.Tensor) -> None:
+    def __init__(
+        self, module: nn.Module, x: torch.Tensor, frozen: Iterable[nn.Parameter] = ()
+    ) -> None:
         kept: dict[int, int] = {}
         sizes = [x.numel()]
-        weights = {p.data_ptr() for p in module.parameters()}
+        weights = {p.data_ptr() for p in (*module.parameters(), *frozen)}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
             if tensor.data_ptr() not in weights:
@@ -166,6 +180,7 @@ def _activations(spec: ModelSpec) -> tuple[_Activations, _Activations]:
     expert.saved *= spec.num_layers
     # Layers inside an encoder keep copies of their own; experts are counted apart.
     # The difference of two samples and one leaves out what does not depend on samples.
-    whole, two = (_Activations(model, spec.example(samples)) for samples in (1, 2))
+    frozen = list(installed(spec.encoder.base).parameters()) if spec.has_base else []
+    whole, two = (_Activations(model, spec.example(n), frozen) for n in (1, 2))
     whole.saved = two.saved - whole.saved - expert.saved
     return expert, whole

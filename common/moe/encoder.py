@@ -48,6 +48,9 @@ class EncoderSpec:
         Depths, from 1, whose feed-forward layer is a mixture; ascending.
     routing : {"token", "sequence"}
         Whether a gate sees each token or the mean of a text's real tokens.
+    config, base : str
+        Configuration (JSON) and version of a frozen checkpoint inside
+        (:mod:`common.moe.pretrained`); empty without one.
     """
 
     vocabulary: int
@@ -56,6 +59,8 @@ class EncoderSpec:
     heads: int
     moe_layers: tuple[int, ...]
     routing: RoutingLevel = "token"
+    config: str = ""
+    base: str = ""
 
 
 class Embedding(nn.Embedding):
@@ -172,7 +177,15 @@ def pooled(x_BTD: torch.Tensor, real_BT: torch.Tensor) -> torch.Tensor:
     return (x_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp_min(1)
 
 
+def _pretrained(spec: EncoderSpec, length: int, num_classes: int) -> nn.Module:
+    # Late: it needs this module.
+    from common.moe.pretrained import PretrainedEncoder
+
+    return PretrainedEncoder(spec, length, num_classes)
+
+
 ENCODERS: dict[str, Callable[[EncoderSpec, int, int], nn.Module]] = {
-    "text-transformer": TextTransformer
+    "text-transformer": TextTransformer,
+    "pretrained": _pretrained,
 }
 """Constructors by name, called with the shape, the length of a text and the classes."""

@@ -24,6 +24,7 @@ from common.moe.parts import (
     initialise,
     layout_of,
 )
+from common.moe.pretrained import base_flops, base_values, start_silent
 from common.seeding import derive
 
 
@@ -84,6 +85,18 @@ class ModelSpec:
         return int(np.ceil(self.expert_hidden * self.width))
 
     @property
+    def has_base(self) -> bool:
+        """Whether a frozen checkpoint is inside, which is none of the parts."""
+        return self.encoder is not None and bool(self.encoder.config)
+
+    @property
+    def base_nbytes(self) -> int:
+        """Bytes of that checkpoint, 0 without one."""
+        if self.encoder is None or not self.has_base:
+            return 0
+        return 4 * base_values(self.encoder)
+
+    @property
     def num_layers(self) -> int:
         """Mixture layers L."""
         return 1 if self.encoder is None else len(self.encoder.moe_layers)
@@ -132,6 +145,8 @@ class ModelSpec:
                 # stack traces at every call.
                 torch.default_generator.manual_seed(derive(seed, "init", name))
                 initialise(module)
+                if self.has_base and expert_id(name) is not None:
+                    start_silent(module)
         return model
 
     def part_names(self) -> list[str]:
@@ -206,6 +221,8 @@ def _flops(spec: ModelSpec) -> dict[str, int]:
             module(torch.zeros(spec.positions, features))
     for hook in hooks:
         hook.remove()
+    if spec.encoder is not None and spec.has_base:
+        counts[EXTRACTOR] += base_flops(spec.encoder, spec.positions)
     return counts
 
 

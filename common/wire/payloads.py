@@ -108,6 +108,9 @@ class TrainOrder(Payload):
         one left out by quantising belongs to this one.
     cached_parts, cached_versions : list of str
         Parts that are not sent because the client said it holds that version.
+    base : str or None
+        Version of the frozen checkpoint inside the model, which travels as the part
+        ``base``; None for a model without.
     keep_share : float
         Share of its local change the client keeps in the model it uses itself; 1 keeps
         all of it. What it returns is the whole change.
@@ -141,6 +144,7 @@ class TrainOrder(Payload):
     merged_round: Count = 0
     cached_parts: list[str] = []
     cached_versions: list[Version] = []
+    base: Version | None = None
     keep_share: Share = 1.0
     calibration: Annotated[float, Field(ge=0)] = 0.0
     label_prior: Annotated[float, Field(ge=0)] = 0.0
@@ -195,7 +199,8 @@ class TrainReport(Payload):
     memory_peak : int or None
         Most memory the device's process has had; None for a virtual client.
     holds : list of str
-        Versions of the parts in the device's cache; empty without ``expert-cache``.
+        Versions of the parts in the device's cache (with ``expert-cache``) and of its
+        frozen base.
     """
 
     server_round: Count
@@ -244,6 +249,8 @@ class QueryReply(Payload):
     ----------
     partition_id, num_partitions : int
         Which share of the data it has; -1 and 0 for a device with data of its own.
+    checkpoint : str
+        Fingerprint of the configuration and the tokeniser of a pretrained checkpoint.
     memory_bytes : int
         Memory this process could ever have, cgroup limits first; 0 if unknown.
     memory_available, process_bytes : int or None
@@ -268,6 +275,7 @@ class QueryReply(Payload):
     num_examples: Count
     code_hash: str
     partition_hash: str
+    checkpoint: str = ""
     memory_bytes: Count = 0
     memory_available: Count | None = None
     process_bytes: Count | None = None

@@ -140,6 +140,11 @@ def resolve(
         # "" means "not set" to every one of these settings.
         if isinstance(value, str) and value:
             resolved[key] = str((base / Path(value).expanduser()).resolve())
+    checkpoint = merged.get("pretrained")
+    if isinstance(checkpoint, str) and checkpoint:
+        folder = base / Path(checkpoint).expanduser()
+        if folder.is_dir():  # an id of the hub stays what it is
+            resolved["pretrained"] = str(folder.resolve())
     return resolved
 
 

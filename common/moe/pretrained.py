@@ -1,0 +1,157 @@
+"""An encoder of text around a frozen checkpoint: BERT or GPT-2 with adapters.
+
+After the blocks at the chosen depths, the mixture's answer to the block's (normalised)
+output is added to it: experts are bottleneck adapters (Houlsby et al., ICML 2019) of
+``expert-hidden`` units, which add nothing until they have learnt something. The frozen
+base is none of the model's parts: it is not trained, merged, checkpointed or sent back.
+All models of a process share one, and it stays in evaluation mode: dropout in a base
+that does not learn would only blur its features.
+
+Shape suffixes: B texts, T tokens, D features, C classes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.checkpoint import SHIFT, blocks_of, empty_model
+from common.data import PADDING
+from common.moe.encoder import EncoderSpec, Mix, pooled
+from common.moe.parts import Vector, unpack_into
+
+BASE = "base"
+"""Name under which the frozen weights travel, once."""
+
+ROOM = 2
+"""Bases kept by a process."""
+
+_installed: dict[str, nn.Module] = {}
+
+
+def install(version: str, base: nn.Module) -> None:
+    """Make a base the one that models of this version use in this process."""
+    while len(_installed) >= ROOM:
+        _installed.pop(next(iter(_installed)))
+    _installed[version] = base.requires_grad_(False).eval()
+
+
+def install_vector(encoder: EncoderSpec, vector: Vector) -> None:
+    """Do so with what came in a message.
+
+    Raises
+    ------
+    ValueError
+        If the vector is not of the encoder's configuration.
+    """
+    # In inference mode tensors are made that nothing can ever be trained on top of.
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        base = empty_model(encoder.config)
+        unpack_into(base, vector, BASE)
+    install(encoder.base, base)
+
+
+def is_installed(version: str) -> bool:
+    """Whether this process has a base."""
+    return version in _installed
+
+
+def installed(version: str) -> nn.Module:
+    """Return a base of this process.
+
+    Raises
+    ------
+    LookupError
+        If it has not been loaded or received.
+    """
+    if version not in _installed:
+        raise LookupError(f"the frozen base {version or '(none)'} is not loaded")
+    return _installed[version]
+
+
+class PretrainedEncoder(nn.Module):
+    """Frozen base, adapters, mean over real tokens, norm and linear head.
+
+    Its own parameters, the part ``extractor``, are norm and head.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+        ``base`` names the weights; they are looked up when they are needed.
+    length : int
+        Most tokens of a text.
+    num_classes : int
+    """
+
+    def __init__(self, spec: EncoderSpec, length: int, num_classes: int) -> None:
+        super().__init__()
+        del length  # the base has its positions
+        self.spec = spec
+        self.out_features = spec.width
+        self.norm = nn.LayerNorm(spec.width)
+        self.head = nn.Linear(spec.width, num_classes)
+
+    def forward(
+        self, tokens_BT: torch.Tensor, mixes: Sequence[Mix | None]
+    ) -> torch.Tensor:
+        """Map tokens (B, T) to logits (B, C)."""
+        return self.head(self.norm(self._pooled(tokens_BT, mixes)))
+
+    def features(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        """Return pooled features (B, D) without any adapter."""
+        with torch.no_grad():
+            return self._pooled(tokens_BT, ())
+
+    def _pooled(
+        self, tokens_BT: torch.Tensor, mixes: Sequence[Mix | None]
+    ) -> torch.Tensor:
+        real_BT = tokens_BT != PADDING
+        base = installed(self.spec.base).to(tokens_BT.device)
+        blocks = blocks_of(base)
+        hooks = [
+            blocks[depth - 1].register_forward_hook(_adding(mix, real_BT))
+            for depth, mix in zip(self.spec.moe_layers, mixes, strict=False)
+            if mix is not None
+        ]
+        try:
+            out = base(
+                input_ids=(tokens_BT - SHIFT).clamp_min(0),
+                attention_mask=real_BT.long(),
+                use_cache=False,
+            )
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return pooled(out.last_hidden_state, real_BT)
+
+
+def _adding(mix: Mix, real_BT: torch.Tensor) -> Callable[..., Any]:
+    """Return a hook that adds the mixture's answer to what a block gives."""
+
+    def add(_: nn.Module, __: object, out_BTD: torch.Tensor) -> torch.Tensor:
+        # Normalised without parameters: GPT-2's blocks hand on an unnormalised sum.
+        seen_BTD = F.layer_norm(out_BTD, out_BTD.shape[-1:])
+        return out_BTD + mix(seen_BTD, real_BT)
+
+    return add
+
+
+def start_silent(expert: nn.Module) -> None:
+    """Let an adapter add nothing until it has been trained."""
+    out = expert.get_submodule("out")
+    nn.init.zeros_(out.get_parameter("weight"))
+    nn.init.zeros_(out.get_parameter("bias"))
+
+
+def base_values(encoder: EncoderSpec) -> int:
+    """Return the number of float32 values in the frozen base."""
+    return sum(p.numel() for p in installed(encoder.base).parameters())
+
+
+def base_flops(encoder: EncoderSpec, tokens: int) -> int:
+    """Return the operations of the base's matrices on one text of so many tokens."""
+    blocks = blocks_of(installed(encoder.base))
+    matrices = (p for p in blocks.parameters() if p.ndim == 2)
+    return 2 * tokens * sum(p.numel() for p in matrices)
