@@ -74,4 +74,4 @@ def _tokeniser(kind: str) -> Any:
         special |= {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     else:
         special["eos_token"] = "[SEP]"  # GPT-2 has no padding and no frame
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **special)  # type: ignore[no-untyped-call]
