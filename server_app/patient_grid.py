@@ -4,6 +4,10 @@ Flower's own retries give up at once when the words of an error hint at TLS, les
 wrong certificate be tried for ever. A SuperLink that dies in the middle of a handshake
 gives the same words ("EOF occurred in violation of protocol"), and the run was lost.
 By the time we get to ask, the certificate has been accepted, so trying again is right.
+
+A message's objects are pushed and pulled one by one within a session, which a SuperLink
+that was started again no longer knows: it answers, and refuses the rest. The call as a
+whole opens another session.
 """
 
 import logging
@@ -15,6 +19,7 @@ import httpx
 from flwr.app import Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError
 from flwr.supercore.run import Run
 
 logger = logging.getLogger("flwr.expertfleet")
@@ -24,6 +29,9 @@ OUTAGE_SECONDS = 300.0
 life from the ServerApp, so a longer one ends in its refusal, not in silence."""
 
 PAUSE_SECONDS = 1.0
+
+OUTAGE = (httpx.TransportError, ObjectPushError, ObjectPullError)
+"""What a call ends with while the SuperLink is away, or was in the middle of it."""
 
 Answer = TypeVar("Answer")
 
@@ -39,7 +47,7 @@ class PatientGrid(Grid):
 
     Raises
     ------
-    httpx.TransportError
+    httpx.TransportError, ObjectPushError, ObjectPullError
         By any call, after ``OUTAGE_SECONDS`` of failures.
     """
 
@@ -52,7 +60,7 @@ class PatientGrid(Grid):
         while True:
             try:
                 return call()
-            except httpx.TransportError as error:
+            except OUTAGE as error:
                 if time.monotonic() - started > OUTAGE_SECONDS:
                     raise
                 if not told:

@@ -27,7 +27,10 @@ from server_app.provisioning.directory import FleetDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL = 0.2
-PATIENCE = 400.0
+QUESTION = 20.0
+"""Seconds between two questions to Flower's command line, which takes a processor for
+seconds to start: asked all the time, it would leave the fleet little to train with."""
+PATIENCE = 600.0
 """Seconds after which anything awaited is taken for lost, on a busy machine."""
 
 Condition = Callable[[], Any]
@@ -220,7 +223,7 @@ class Fleet:
             self._provision("register")
             for program in (self.executor, *self.devices):
                 program.start()
-            self.until("all devices online", self._all_started, every=1)
+            self.until("all devices online", self._all_started, every=3)
         except BaseException:
             self._stack.close()
             raise
@@ -305,9 +308,19 @@ class Fleet:
             status = self.status(run)
             return status.startswith("finished")
 
-        model = run.output.glob
-        self.until("the model", lambda: any(model("*/model.safetensors")) or ended(), 2)
-        self.until("the end of the run", ended, 1)
+        asked = time.monotonic()
+
+        def over() -> bool:
+            nonlocal asked
+            if any(run.output.glob("*/model.safetensors")):
+                return True
+            if time.monotonic() - asked < QUESTION:
+                return False
+            asked = time.monotonic()
+            return ended()
+
+        self.until("the model", over)
+        self.until("the end of the run", ended, 2)
         return status
 
     def until(self, what: str, condition: Condition, every: float = POLL) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import httpx
 import pytest
 from flwr.app import Message, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectPushError
 from flwr.superlink.grid.http_grid import HttpGrid
 
 from client_app.app import app as client_app
@@ -53,11 +54,12 @@ class FlakyGrid(InlineGrid):
     def __init__(self, failures: int) -> None:
         super().__init__(client_app, 2, {})
         self.failures = failures
+        self.error: Exception = httpx.ConnectError("EOF in violation of protocol")
 
     def _maybe_fail(self) -> None:
         if self.failures:
             self.failures -= 1
-            raise httpx.ConnectError("EOF occurred in violation of protocol")
+            raise self.error
 
     def get_node_ids(self) -> list[int]:
         self._maybe_fail()
@@ -89,6 +91,22 @@ def test_calls_are_tried_until_the_superlink_answers(
 
     flaky.failures = 2
     [reply] = grid.pull_messages(iter(ids))
+    assert reply.metadata.reply_to_message_id == ids[0]
+
+
+def test_a_session_that_a_new_superlink_does_not_know_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patient_grid, "PAUSE_SECONDS", 0.0)
+    flaky = FlakyGrid(2)
+    flaky.error = ObjectPushError("object", 1, "session")
+    grid = PatientGrid(flaky)
+    ids = list(
+        grid.push_messages([Message(RecordDict(), 1, "query", group_id="query")])
+    )
+
+    flaky.failures, flaky.error = 2, ObjectPullError("object", "it is gone")
+    [reply] = grid.pull_messages(ids)
     assert reply.metadata.reply_to_message_id == ids[0]
 
 
