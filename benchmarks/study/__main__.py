@@ -3,8 +3,8 @@
 ``python -m benchmarks.study --preset quick --data-dir DIR`` runs what is missing in
 ``results/study-quick/runs.jsonl``, so that it can be stopped and continued (with other
 code, name another ``--out``), and writes ``table.csv``, ``tables.md`` and figures
-beside it. ``--only cifar10,classes:2`` keeps
-the runs that have all of these among their table, data set, partition and strategy.
+beside it. ``--only cifar10,classes:2`` keeps the runs that have all of these among
+their table, data set, partition and strategy.
 """
 
 import argparse

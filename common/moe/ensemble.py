@@ -167,20 +167,19 @@ class ServerGated(UsageMixture):
     model : MoEModel
         Holding all experts, which classify.
     usage : array_like, shape (E,)
-    gate : nn.Linear, optional
-        Features (B, D) to logits (B, E); zeros without one.
+
+    Attributes
+    ----------
+    gate : nn.Linear
+        Features (B, D) to logits (B, E); zeros at first.
     """
 
-    def __init__(
-        self, model: MoEModel, usage: ArrayLike, gate: nn.Linear | None = None
-    ) -> None:
+    def __init__(self, model: MoEModel, usage: ArrayLike) -> None:
         super().__init__(model, usage)
-        if gate is None:
-            features = int(model.extractor.out_features)  # type: ignore[arg-type]
-            gate = nn.Linear(features, len(self.weights))
-            nn.init.zeros_(gate.weight)
-            nn.init.zeros_(gate.bias)
-        self.gate = gate
+        features = int(model.extractor.out_features)  # type: ignore[arg-type]
+        self.gate = nn.Linear(features, len(self.weights))
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
 
     def shares(self, features: torch.Tensor) -> torch.Tensor:
         """Return the weight of every expert in every answer, shape (H, B)."""
