@@ -10,6 +10,8 @@ Scalar = str | int | float | bool
 
 ACCURACIES = ("server_global", "client_global", "client_local")
 MEASURES = (*ACCURACIES, "worst_tenth", "cv_cumulative", "MB", "seconds")
+LAYER_CV = "cv_layer_"
+"""Before the number of a mixture layer; measured where a model has several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +74,18 @@ def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **{name: _mean(r.get(name) for r in last) for name in ACCURACIES},
         "worst_tenth": _mean(_worst_tenth(r["clients"]) for r in last),
         "cv_cumulative": rounds[-1]["cv_cumulative"],
+        **{key: rounds[-1][key] for key in rounds[-1] if key.startswith(LAYER_CV)},
         "MB": total,
         "seconds": sum(r["seconds"] for r in rounds),
         "rounds": len(rounds),
         "curve": curve,
     }
+
+
+def measures(lines: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return what was measured of runs: ``MEASURES`` and the CV of each layer."""
+    layers = dict.fromkeys(k for line in lines for k in line if k.startswith(LAYER_CV))
+    return (*MEASURES, *layers)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.study.cells import MEASURES, Cell
+from benchmarks.study.cells import Cell, measures
 
 IDENTITY = ("table", "dataset", "partition", "strategy", "seed", "clients", "rounds")
 
@@ -42,13 +42,14 @@ def cell_text(values: Iterable[float | None]) -> str:
 
 def write_csv(path: Path, cells: Sequence[Cell], lines: Lines) -> None:
     """Write one row per run, one column per measure."""
+    columns = measures(lines.values())
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow([*IDENTITY, *MEASURES])
+        rows.writerow([*IDENTITY, *columns])
         for cell in cells:
             if (line := lines.get(cell.key)) is not None:
                 names = {**line, "table": cell.table, "strategy": cell.label}
-                rows.writerow([names[key] for key in (*IDENTITY, *MEASURES)])
+                rows.writerow([names.get(key) for key in (*IDENTITY, *columns)])
 
 
 def markdown(cells: Sequence[Cell], lines: Lines) -> str:
@@ -65,12 +66,13 @@ def markdown(cells: Sequence[Cell], lines: Lines) -> str:
         ]
         if not mine:
             continue
+        columns = measures(lines[c.key] for c in mine)
         parts.append(f"**{table}: {dataset}, {partition}**\n")
-        parts.append("| strategy | seeds | " + " | ".join(MEASURES) + " |")
-        parts.append("|---" * (len(MEASURES) + 2) + "|")
+        parts.append("| strategy | seeds | " + " | ".join(columns) + " |")
+        parts.append("|---" * (len(columns) + 2) + "|")
         for label in dict.fromkeys(c.label for c in mine):
             found = [lines[c.key] for c in mine if c.label == label]
-            texts = [cell_text(line[name] for line in found) for name in MEASURES]
+            texts = [cell_text(line.get(name) for line in found) for name in columns]
             parts.append(f"| {label} | {len(found)} | " + " | ".join(texts) + " |")
         parts.append("")
     return "\n".join(parts)

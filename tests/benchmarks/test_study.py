@@ -60,6 +60,27 @@ def test_a_run_is_summed_up_by_its_last_two_evaluations() -> None:
     ]
 
 
+def test_the_balance_of_each_layer_is_a_column_where_there_are_several(
+    tmp_path: Path,
+) -> None:
+    deep = {**record(1, 0.5, [0.5]), "cv_layer_1": 0.25, "cv_layer_2": 0.75}
+    cell, flat = cell_of(), cell_of("greedy")
+    lines = {
+        c.key: {**summary([r]), "partition": "iid", "dataset": "digits", "seed": 0}
+        | {"clients": 3}
+        for c, r in ((cell, deep), (flat, record(1, 0.5, [0.5])))
+    }
+    text = markdown([cell, flat], lines).splitlines()
+    assert text[2].endswith("| seconds | cv_layer_1 | cv_layer_2 |")
+    assert text[4].endswith("| 0.250 | 0.750 |")
+    assert text[5].endswith("| - | - |")
+    assert "cv_layer" not in markdown([flat], lines)
+    write_csv(tmp_path / "table.csv", [cell, flat], lines)
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["cv_layer_2"] for row in rows] == ["0.75", ""]
+
+
 def test_intervals_are_students() -> None:
     # Mean 2, standard deviation 1, t(2) = 4.303: half width 4.303 / sqrt(3) = 2.484.
     middle, half = interval([1.0, 2.0, 3.0])
