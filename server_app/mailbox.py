@@ -1,7 +1,8 @@
 """Sending messages and taking in replies as they land, in any of Flower's modes."""
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from datetime import datetime
 
 from flwr.app import Error, Message
 from flwr.serverapp import Grid
@@ -11,6 +12,9 @@ POLL_SECONDS = 0.1
 # Replies are fetched a few at a time and merged before the next ones are: memory for
 # these, not for the whole fleet's.
 AT_ONCE = 8
+
+RESTART_SECONDS = 10.0
+"""Between two looks for devices that were started again while a message was out."""
 
 # What Flower's simulation answers for a client whose worker process is gone.
 _WORKER_DIED = "ray.exceptions.ActorDiedError"
@@ -38,7 +42,11 @@ class Mailbox:
         self._abandoned: dict[str, float] = {}
 
     def exchange(
-        self, grid: Grid, messages: list[Message], timeout: float
+        self,
+        grid: Grid,
+        messages: list[Message],
+        timeout: float,
+        ask_anew: Callable[[int], Message | None] = lambda _: None,
     ) -> Generator[Message, None, None]:
         """Push messages and yield their replies until all are in or time is up.
 
@@ -50,6 +58,10 @@ class Mailbox:
             What is appended while the replies come in is sent as well.
         timeout : float
             Seconds.
+        ask_anew : callable
+            Given a node that came back while a message was out, returns the message to
+            send in its place, None to go on waiting. A SuperNode that is started again
+            no longer has what it had fetched, and Flower delivers a message once.
 
         Raises
         ------
@@ -59,6 +71,7 @@ class Mailbox:
         sent: dict[str, Message] = {}
         pending: set[str] = set()
         deadline = time.monotonic() + timeout
+        look = time.monotonic() + RESTART_SECONDS
         try:
             while pending or len(sent) < len(messages):
                 if added := messages[len(sent) :]:
@@ -77,6 +90,15 @@ class Mailbox:
                 if pending and not landed:
                     if time.monotonic() > deadline:
                         return
+                    if time.monotonic() > look:
+                        for lost in _lost(grid, [sent[i] for i in pending]):
+                            anew = ask_anew(lost.metadata.dst_node_id)
+                            if anew is not None:
+                                messages.append(anew)
+                                # It may have been fetched after all: then it is late.
+                                pending.remove(lost.metadata.message_id)
+                                self._abandoned[lost.metadata.message_id] = deadline
+                        look = time.monotonic() + RESTART_SECONDS
                     time.sleep(POLL_SECONDS)
         finally:
             # A message lives as long as its ttl, which is the timeout of its exchange.
@@ -94,6 +116,20 @@ class Mailbox:
                     yield reply
                 elif self._abandoned.pop(message_id, None) and not reply.has_error():
                     self.late += 1
+
+
+def _lost(grid: Grid, messages: list[Message]) -> list[Message]:
+    """Return the messages whose node has come back since they were written."""
+    back = {
+        node.node_id: datetime.fromisoformat(node.last_activated_at).timestamp()
+        for node in grid.get_nodes()
+        if node.last_activated_at
+    }
+    return [
+        message
+        for message in messages
+        if back.get(message.metadata.dst_node_id, 0) > message.metadata.created_at
+    ]
 
 
 def _from_the_client(reply: Message, sent: Mapping[str, Message]) -> Message:

@@ -175,6 +175,17 @@ class OpenRound:
         self.notes.append(f"{asked.client.name} lacked {', '.join(missing)}")
         return self.ask(asked.in_full())
 
+    def ask_anew(self, node: int) -> Message | None:
+        """Return a message to a device that was started again and lost the first.
+
+        None if it has answered. What it had in its cache it may have lost as well, and
+        then says so.
+        """
+        if (asked := self._waiting.get(node)) is None:
+            return None
+        self.notes.append(f"{asked.client.name} came back, asked again")
+        return self.ask(replace(asked, sent=time.monotonic()))
+
     def judge(self, message: Message) -> tuple[Client, Reply] | None:
         """Return who sent a reply and what it says; None if it does not count.
 

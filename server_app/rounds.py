@@ -149,7 +149,9 @@ class Rounds:
             # What earlier attempts met with belongs to the record of the round.
             self._current().notes.extend(notes)
             self._current().rejected.update(rejected)
-            replies = self.mailbox.exchange(grid, messages, timeout)
+            replies = self.mailbox.exchange(
+                grid, messages, timeout, self._current().ask_anew
+            )
             for reply in replies:
                 if (again := self._current().ask_again(reply)) is not None:
                     messages.append(again)

@@ -1,12 +1,16 @@
 """Errors that others answer in a client's place, and messages Flower does not take."""
 
+import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 
 from common.inline_grid import InlineGrid
+from server_app import mailbox
 from server_app.mailbox import Mailbox, WorkerLostError
 
 
@@ -55,3 +59,58 @@ def test_a_dead_worker_ends_the_run_loudly(task_identity: None) -> None:
     grid = ErrorGrid("ray.exceptions.ActorDiedError: killed")
     with pytest.raises(WorkerLostError, match="does not replace it"):
         list(Mailbox().exchange(grid, messages([6]), 5))
+
+
+class RestartedGrid(InlineGrid):
+    """Node 6 was started again after it had fetched its first message."""
+
+    def __init__(self, restarted: float) -> None:
+        super().__init__(ClientApp(), 9, {})
+        self.restarted = datetime.fromtimestamp(restarted, UTC).isoformat()
+        self.pushed: list[Message] = []
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [
+            NodeInfo(node_id=6, last_activated_at=self.restarted),
+            NodeInfo(node_id=7, last_activated_at="2026-01-01T00:00:00+00:00"),
+            NodeInfo(node_id=8),
+        ]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        pushed = list(messages)
+        self.pushed += pushed
+        return super().push_messages(pushed)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        asked = set(message_ids)
+        # The first of each node is lost; what comes after all three is answered.
+        return [
+            Message(RecordDict(), reply_to=message)
+            for message in self.pushed[3:]
+            if message.metadata.message_id in asked
+        ]
+
+
+def ask_6_anew(node: int) -> Message | None:
+    assert node == 6
+    [message] = messages([6])
+    return message
+
+
+def test_a_device_that_was_started_again_is_asked_again(
+    task_identity: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailbox, "RESTART_SECONDS", 0.0)
+    grid = RestartedGrid(restarted=time.time() + 1)
+    replies = list(Mailbox().exchange(grid, messages([6, 7, 8]), 0.5, ask_6_anew))
+    assert [reply.metadata.src_node_id for reply in replies] == [6]
+    assert len(grid.pushed) == 4
+
+
+def test_a_device_that_was_there_all_the_time_is_waited_for(
+    task_identity: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailbox, "RESTART_SECONDS", 0.0)
+    grid = RestartedGrid(restarted=time.time() - 60)
+    assert not list(Mailbox().exchange(grid, messages([6, 7, 8]), 0.5, ask_6_anew))
+    assert len(grid.pushed) == 3
