@@ -82,13 +82,16 @@ def test_a_killed_device_is_missed_by_name_and_returns_as_the_same_client(
     records = run.records()
     assert [record["round"] for record in records] == list(range(1, 8))
     assert all(record["merged"] for record in records)
-    [lost] = [record for record in records if "client-1" in record["rejected"]]
-    assert lost["round"] == 2
-    # Flower notices, unless the device is back before the server has asked once more.
-    reason = lost["rejected"]["client-1"]
-    assert reason.startswith(("error 5: ", "no reply in time")), reason
-    assert f"not merged: client-1: {reason}" in fleet.log(run)
-    assert {"client-0", "client-2"} <= set(repliers(lost))
+    second = records[1]
+    assert {"client-0", "client-2"} <= set(repliers(second))
+    assert [r["round"] for r in records if r["rejected"]] in ([2], [])
+    # Flower notices, unless the device is back before the server has looked once more.
+    if reason := second["rejected"].get("client-1"):
+        assert reason.startswith("error 5: "), reason
+        assert f"not merged: client-1: {reason}" in fleet.log(run)
+    else:
+        assert "client-1 came back, asked again" in second["notes"]
+        assert "client-1" in repliers(second)
     assert before == ["gate-1.npy"]
     last = max(r["round"] for r in records if "client-1" in repliers(r))
     assert f"gate-{last}.npy" in gates(fleet, run, 1)
