@@ -2,19 +2,17 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from datetime import datetime
 
 from flwr.app import Error, Message
 from flwr.serverapp import Grid
+
+from server_app.restarts import Restarts
 
 POLL_SECONDS = 0.1
 
 # Replies are fetched a few at a time and merged before the next ones are: memory for
 # these, not for the whole fleet's.
 AT_ONCE = 8
-
-RESTART_SECONDS = 10.0
-"""Between two looks for devices that were started again while a message was out."""
 
 # What Flower's simulation answers for a client whose worker process is gone.
 _WORKER_DIED = "ray.exceptions.ActorDiedError"
@@ -59,9 +57,10 @@ class Mailbox:
         timeout : float
             Seconds.
         ask_anew : callable
-            Given a node that came back while a message was out, returns the message to
-            send in its place, None to go on waiting. A SuperNode that is started again
-            no longer has what it had fetched, and Flower delivers a message once.
+            Given a node that came back while a message was out, returns the same once
+            more, None to go on waiting. A SuperNode that is started again no longer has
+            what it had fetched, and Flower delivers a message once. If it has it after
+            all, its first reply is the one that counts.
 
         Raises
         ------
@@ -71,7 +70,8 @@ class Mailbox:
         sent: dict[str, Message] = {}
         pending: set[str] = set()
         deadline = time.monotonic() + timeout
-        look = time.monotonic() + RESTART_SECONDS
+        restarts = Restarts()
+        repeated: set[str] = set()
         try:
             while pending or len(sent) < len(messages):
                 if added := messages[len(sent) :]:
@@ -86,19 +86,23 @@ class Mailbox:
                 landed = False
                 for reply in self._pull(grid, pending):
                     landed = True
+                    answered = reply.metadata.reply_to_message_id
+                    if answered in repeated and reply.has_error():
+                        continue
+                    if repeated:
+                        node = _node(sent[answered])
+                        twins = {i for i in pending if _node(sent[i]) == node}
+                        pending -= twins
+                        self._abandoned |= dict.fromkeys(twins, deadline + timeout)
                     yield _from_the_client(reply, sent)
                 if pending and not landed:
                     if time.monotonic() > deadline:
                         return
-                    if time.monotonic() > look:
-                        for lost in _lost(grid, [sent[i] for i in pending]):
-                            anew = ask_anew(lost.metadata.dst_node_id)
-                            if anew is not None:
-                                messages.append(anew)
-                                # It may have been fetched after all: then it is late.
-                                pending.remove(lost.metadata.message_id)
-                                self._abandoned[lost.metadata.message_id] = deadline
-                        look = time.monotonic() + RESTART_SECONDS
+                    waited_for = [sent[i] for i in pending - repeated]
+                    for lost in restarts.lost(grid, waited_for):
+                        if (anew := ask_anew(_node(lost))) is not None:
+                            messages.append(anew)
+                            repeated.add(lost.metadata.message_id)
                     time.sleep(POLL_SECONDS)
         finally:
             # A message lives as long as its ttl, which is the timeout of its exchange.
@@ -118,18 +122,8 @@ class Mailbox:
                     self.late += 1
 
 
-def _lost(grid: Grid, messages: list[Message]) -> list[Message]:
-    """Return the messages whose node has come back since they were written."""
-    back = {
-        node.node_id: datetime.fromisoformat(node.last_activated_at).timestamp()
-        for node in grid.get_nodes()
-        if node.last_activated_at
-    }
-    return [
-        message
-        for message in messages
-        if back.get(message.metadata.dst_node_id, 0) > message.metadata.created_at
-    ]
+def _node(message: Message) -> int:
+    return message.metadata.dst_node_id
 
 
 def _from_the_client(reply: Message, sent: Mapping[str, Message]) -> Message:

@@ -10,7 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 
 from common.inline_grid import InlineGrid
-from server_app import mailbox
+from server_app import restarts
 from server_app.mailbox import Mailbox, WorkerLostError
 
 
@@ -62,55 +62,77 @@ def test_a_dead_worker_ends_the_run_loudly(task_identity: None) -> None:
 
 
 class RestartedGrid(InlineGrid):
-    """Node 6 was started again after it had fetched its first message."""
+    """Node 6 came back at a time, 7 long ago, and of 8 nothing is known.
 
-    def __init__(self, restarted: float) -> None:
+    Answers nothing before somebody was asked again; then the messages of before in one
+    way and the new ones in another.
+    """
+
+    def __init__(self, back: float, before: str, after: str) -> None:
         super().__init__(ClientApp(), 9, {})
-        self.restarted = datetime.fromtimestamp(restarted, UTC).isoformat()
-        self.pushed: list[Message] = []
+        self.back = datetime.fromtimestamp(back, UTC).isoformat()
+        self.ways = before, after
+        self.pushed: list[list[Message]] = []
 
     def get_nodes(self) -> list[NodeInfo]:
         return [
-            NodeInfo(node_id=6, last_activated_at=self.restarted),
+            NodeInfo(node_id=6, last_activated_at=self.back),
             NodeInfo(node_id=7, last_activated_at="2026-01-01T00:00:00+00:00"),
             NodeInfo(node_id=8),
         ]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        pushed = list(messages)
-        self.pushed += pushed
-        return super().push_messages(pushed)
+        self.pushed.append(list(messages))
+        return super().push_messages(self.pushed[-1])
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         asked = set(message_ids)
-        # The first of each node is lost; what comes after all three is answered.
-        return [
-            Message(RecordDict(), reply_to=message)
-            for message in self.pushed[3:]
-            if message.metadata.message_id in asked
-        ]
+        replies = []
+        if len(self.pushed) == 2:
+            for way, pushed in zip(self.ways, self.pushed, strict=True):
+                for message in pushed:
+                    if way == "nothing" or message.metadata.message_id not in asked:
+                        continue
+                    content = Error(5, "offline") if way == "error" else RecordDict()
+                    replies.append(Message(content, reply_to=message))
+        return replies
 
 
-def ask_6_anew(node: int) -> Message | None:
-    assert node == 6
-    [message] = messages([6])
-    return message
+def exchanged(
+    monkeypatch: pytest.MonkeyPatch, grid: RestartedGrid, nodes: list[int]
+) -> list[Message]:
+    monkeypatch.setattr(restarts, "LOOK_SECONDS", 0.0)
+    return list(
+        Mailbox().exchange(grid, messages(nodes), 0.5, lambda node: messages([node])[0])
+    )
 
 
+@pytest.mark.parametrize("before", ["nothing", "error"])
 def test_a_device_that_was_started_again_is_asked_again(
-    task_identity: None, monkeypatch: pytest.MonkeyPatch
+    before: str, task_identity: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailbox, "RESTART_SECONDS", 0.0)
-    grid = RestartedGrid(restarted=time.time() + 1)
-    replies = list(Mailbox().exchange(grid, messages([6, 7, 8]), 0.5, ask_6_anew))
-    assert [reply.metadata.src_node_id for reply in replies] == [6]
-    assert len(grid.pushed) == 4
+    grid = RestartedGrid(time.time() + 1, before, "reply")
+    [reply] = exchanged(monkeypatch, grid, [6])
+    _, [second] = grid.pushed
+    assert second.metadata.dst_node_id == 6
+    assert reply.metadata.reply_to_message_id == second.metadata.message_id
 
 
-def test_a_device_that_was_there_all_the_time_is_waited_for(
+def test_whichever_reply_of_a_device_comes_first_counts(
     task_identity: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailbox, "RESTART_SECONDS", 0.0)
-    grid = RestartedGrid(restarted=time.time() - 60)
-    assert not list(Mailbox().exchange(grid, messages([6, 7, 8]), 0.5, ask_6_anew))
-    assert len(grid.pushed) == 3
+    grid = RestartedGrid(time.time() + 1, "reply", "nothing")
+    [reply] = exchanged(monkeypatch, grid, [6])
+    [first] = grid.pushed[0]
+    assert reply.metadata.reply_to_message_id == first.metadata.message_id
+
+
+@pytest.mark.parametrize("ago", [60, -1])
+def test_only_a_device_that_came_back_is_asked_again(
+    ago: float, task_identity: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = RestartedGrid(time.time() - ago, "nothing", "nothing")
+    assert not exchanged(monkeypatch, grid, [6, 7, 8])
+    asked = [[m.metadata.dst_node_id for m in pushed] for pushed in grid.pushed]
+    # Once for one return, whatever the clocks say.
+    assert asked == ([[6, 7, 8]] if ago > 0 else [[6, 7, 8], [6]])
