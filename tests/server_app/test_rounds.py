@@ -1,6 +1,8 @@
 """The round loop over the in-process grid: bad replies, determinism, the run log."""
 
 import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
@@ -15,6 +18,7 @@ from common import wire
 from common.config import Settings
 from common.inline_grid import InlineGrid
 from common.shape import dataset_of, model_spec
+from server_app import restarts
 from server_app.app import app as server_app
 from server_app.rounds import Rounds
 from server_app.strategies.base import ExpertStrategy
@@ -33,14 +37,17 @@ def strategy_of(config: dict[str, Any]) -> ExpertStrategy:
 
 
 def run(
-    tmp_path: Path, config: dict[str, Any], app: ClientApp = client_app
+    tmp_path: Path,
+    config: dict[str, Any],
+    app: ClientApp = client_app,
+    grid: type[InlineGrid] = InlineGrid,
 ) -> tuple[Path, list[dict[str, Any]]]:
     config = {**config, "output-dir": str(tmp_path)}
     context = Context(
         run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config
     )
     before = set(tmp_path.iterdir())
-    server_app(grid=InlineGrid(app, CLIENTS, config), context=context)
+    server_app(grid=grid(app, CLIENTS, config), context=context)
     [folder] = set(tmp_path.iterdir()) - before
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return folder, [json.loads(line) for line in lines]
@@ -198,6 +205,52 @@ def test_a_late_reply_of_another_round_is_not_merged() -> None:
     strategy.rounds.open(2, grid)
     strategy.rounds.accept(late)
     assert strategy.rounds.close().load == [0, 0, 0, 0]
+
+
+class ForgetfulGrid(InlineGrid):
+    """Node 3, client-2, loses its order of round 2 and is back a moment later."""
+
+    node = 3
+    lost: str = ""
+    back = ""
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        pushed = list(messages)
+        ids = super().push_messages(pushed)
+        for message in pushed:
+            about = message.metadata
+            if not self.lost and (about.dst_node_id, about.group_id) == (
+                self.node,
+                "2",
+            ):
+                self.lost = about.message_id
+                self.back = datetime.now(UTC).isoformat()
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return super().pull_messages(i for i in message_ids if i != self.lost)
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [
+            NodeInfo(node_id=node, last_activated_at=self.back * (node == self.node))
+            for node in self.get_node_ids()
+        ]
+
+
+def test_an_order_that_a_device_lost_is_sent_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "LOOK_SECONDS", 0.0)
+    folder, rounds = run(tmp_path, settings_of(), grid=ForgetfulGrid)
+    expected, undisturbed = run(tmp_path, settings_of())
+    [once] = [c for c in undisturbed[1]["clients"] if c["client"] == "client-2"]
+    extra = [0, once["bytes_down"], 0]
+    for record, other, more in zip(rounds, undisturbed, extra, strict=True):
+        assert record["rejected"] == {}
+        assert record["bytes_down"] == other["bytes_down"] + more
+    assert rounds[1]["notes"] == ["client-2 came back, asked again"]
+    model = (folder / "model.safetensors").read_bytes()
+    assert model == (expected / "model.safetensors").read_bytes()
 
 
 def test_bytes_are_those_of_the_messages(tmp_path: Path) -> None:
