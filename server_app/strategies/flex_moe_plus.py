@@ -88,7 +88,7 @@ class FlexMoEPlus(FlexMoE):
             1.0, ge=0, description="weight of a client's own label frequencies"
         )
         calibration: float = Field(
-            0.5, ge=0, description="weight of its label frequencies in its loss"
+            0.25, ge=0, description="weight of its label frequencies in its loss"
         )
         average: float = Field(
             0.8, ge=0, lt=1, description="memory of the server's average, 0 to <1"

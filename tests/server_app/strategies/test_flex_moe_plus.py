@@ -126,7 +126,7 @@ def test_what_clients_are_asked_for() -> None:
         "top_k": 0,
         "keep_share": 0.25,
         "label_prior": 1.0,
-        "calibration": 0.5,
+        "calibration": 0.25,
     }
 
 
