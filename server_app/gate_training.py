@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from common.config import Settings
-from common.moe import GATE, Layout, ModelSpec, Vector
+from common.moe import GATE, Layout, ModelSpec, Vector, mean_entropy
 from common.seeding import stream
 from server_app.correlation import Matrix
 from server_app.server_moe import ServerGate, compact_parts
@@ -48,8 +48,7 @@ def gate_loss(
     mixed = torch.einsum("bk,bkc->bc", gates, routed)
     answer = (1 - alpha) * main + alpha * mixed  # Eq. 1
     true = answer.gather(1, y[:, None]).clamp_min(torch.finfo(answer.dtype).tiny)
-    entropy = torch.special.entr(gates).sum(1)
-    return -true.log().mean() + beta * entropy.mean()
+    return -true.log().mean() + beta * mean_entropy(gates)
 
 
 class GateTraining:

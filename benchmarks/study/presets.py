@@ -201,8 +201,7 @@ def ablations() -> list[Cell]:
             ("cifar10",),
             ("dirichlet:1.0",),
             FED_MOE_ROWS,
-            # At 0.05 Fed-MoE diverges.
-            {**QUICK, **FED_MOE_BASE, "reserved-samples": 400, "lr": 0.02},
+            {**QUICK, **FED_MOE_BASE, "reserved-samples": 400},
             (0,),
             clients=10,
         ),

@@ -1,7 +1,7 @@
 """The mixture-of-experts model both sides build: backbones, experts, gates, sizes."""
 
 from common.moe.encoder import EncoderSpec
-from common.moe.layer import Expert, MoELayer, Routed, Routing
+from common.moe.layer import Expert, MoELayer, Routed, Routing, mean_entropy
 from common.moe.model import MoEModel
 from common.moe.parts import (
     COMMON,
@@ -32,6 +32,7 @@ __all__ = [
     "Vector",
     "expert_id",
     "expert_part",
+    "mean_entropy",
     "pack",
     "unflatten",
     "unpack_into",

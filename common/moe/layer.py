@@ -80,7 +80,18 @@ class Routing:
 
     def entropy(self) -> torch.Tensor:
         """Return the mean entropy of the gate over the held experts, in nats."""
-        return torch.special.entr(self.held_probs).sum(1).mean()
+        return mean_entropy(self.held_probs)
+
+
+def mean_entropy(gates: torch.Tensor) -> torch.Tensor:
+    """Return the mean entropy of rows of probabilities (M, E), in nats.
+
+    Where a gate is so sure that a probability underflows to 0, the slope of -p log p is
+    infinite, and one such sample would make every weight of the gate NaN: the log stops
+    at the smallest normal number.
+    """
+    logs = gates.clamp_min(torch.finfo(gates.dtype).tiny).log()
+    return -(gates * logs).sum(1).mean()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,13 @@
 """The mixture layer against a naive loop over samples and experts."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from common.moe import MoELayer, Routing
+from common.moe import MoELayer, Routing, mean_entropy
 
 BATCH, FEATURES, CLASSES, EXPERTS = 13, 6, 3, 8
 
@@ -116,3 +117,11 @@ def test_entropy_by_hand() -> None:
         for i, j in itertools.product(range(4), range(2))
     )
     assert float(routed.entropy()) == pytest.approx(by_hand / 4, abs=1e-6)
+
+
+def test_a_gate_that_is_quite_sure_has_an_entropy_of_zero_and_finite_gradients() -> None:
+    logits = torch.tensor([[300.0, 0.0], [0.0, 0.0]], requires_grad=True)
+    entropy = mean_entropy(logits.softmax(1))
+    entropy.backward()  # type: ignore[no-untyped-call]
+    assert entropy.item() == pytest.approx(math.log(2) / 2)  # of (1, 0) and (1/2, 1/2)
+    torch.testing.assert_close(logits.grad, torch.zeros(2, 2))  # a minimum, a maximum

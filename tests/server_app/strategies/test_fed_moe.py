@@ -92,6 +92,28 @@ def test_gate_loss_by_hand() -> None:
     assert loss.item() == pytest.approx(-log(0.6) + 0.1 * entropy)
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_a_gate_that_is_quite_sure_still_learns(beta: float) -> None:
+    # Sure of the first expert, the first time rightly, the second time wrongly.
+    logits = torch.tensor([[300.0, 0.0], [300.0, 0.0]], requires_grad=True)
+    alpha = torch.tensor(0.5, requires_grad=True)
+    loss = gate_loss(
+        logits,
+        alpha,
+        torch.tensor([[0.5, 0.5], [0.5, 0.5]]),
+        torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]]),
+        torch.tensor([0, 0]),
+        beta=beta,
+    )
+    loss.backward()  # type: ignore[no-untyped-call]
+    # Eq. 1 gives .5 * .5 + .5 * 1 = 3/4 and .5 * .5 + .5 * 0 = 1/4.
+    assert loss.item() == pytest.approx(-(log(3 / 4) + log(1 / 4)) / 2)
+    torch.testing.assert_close(logits.grad, torch.zeros(2, 2))
+    # d/d alpha: (1 - .5) / .75 and (0 - .5) / .25, averaged, with the sign turned.
+    assert alpha.grad is not None
+    assert alpha.grad.item() == pytest.approx(-(0.5 / 0.75 - 0.5 / 0.25) / 2)
+
+
 def test_the_predictor_runs_the_top_experts_only() -> None:
     main, routed = Constant(0.5, 0.5), [Constant(0.9, 0.1), Constant(0.2, 0.8)]
     gate = Gate(1.0, 3.0)  # softmaxes to (1/4, 3/4) of its logarithms
