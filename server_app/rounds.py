@@ -224,8 +224,20 @@ class Rounds:
         self.load_total += current.load
         self.strategy.usage = self.strategy.usage + current.samples
         self.strategy.finish()
+        self._refuse_nan()
         self.strategy.learn(current.replies)
         current.finished = True
+
+    def _refuse_nan(self) -> None:
+        """Stop rather than send on what no client can train; replies were checked."""
+        parts = [p for p, v in self.strategy.model.items() if np.isnan(v).any()]
+        if parts:
+            raise RuntimeError(
+                f"round {self._current().server_round}: strategy "
+                f"{self.strategy.name!r} made NaN of {', '.join(parts[:3])}"
+                f"{' and others' if parts[3:] else ''}; its training on the server "
+                "may diverge at this learning rate"
+            )
 
     def _is_short(self) -> bool:
         current = self._current()

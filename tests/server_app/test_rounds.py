@@ -284,6 +284,19 @@ def test_no_client_is_a_clear_error() -> None:
         Rounds(strategy_of(config)).open(1, InlineGrid(client_app, 0, config))
 
 
+def test_a_server_whose_own_training_diverges_stops_and_says_of_what(
+    tmp_path: Path,
+) -> None:
+    config = settings_of(
+        **{"strategy": "cent-moe", "reserved-samples": 100, "lr": 1e20}
+    )
+    with pytest.raises(RuntimeError, match=r"strategy 'cent-moe' made NaN of .*may di"):
+        run(tmp_path, config)
+    [folder] = tmp_path.iterdir()
+    assert not (folder / "metrics.jsonl").exists()  # no such round is on record
+    assert not (folder / "model.safetensors").exists()
+
+
 def test_sampling_takes_the_same_clients_every_time(tmp_path: Path) -> None:
     config = settings_of(**{"clients-per-round": 3})
     chosen = []

@@ -119,9 +119,9 @@ def test_entropy_by_hand() -> None:
     assert float(routed.entropy()) == pytest.approx(by_hand / 4, abs=1e-6)
 
 
-def test_a_gate_that_is_quite_sure_has_an_entropy_of_zero_and_finite_gradients() -> None:
+def test_the_entropy_of_a_sure_gate_is_zero_with_finite_gradients() -> None:
     logits = torch.tensor([[300.0, 0.0], [0.0, 0.0]], requires_grad=True)
     entropy = mean_entropy(logits.softmax(1))
-    entropy.backward()  # type: ignore[no-untyped-call]
+    entropy.backward()
     assert entropy.item() == pytest.approx(math.log(2) / 2)  # of (1, 0) and (1/2, 1/2)
     torch.testing.assert_close(logits.grad, torch.zeros(2, 2))  # a minimum, a maximum

@@ -105,7 +105,7 @@ def test_a_gate_that_is_quite_sure_still_learns(beta: float) -> None:
         torch.tensor([0, 0]),
         beta=beta,
     )
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     # Eq. 1 gives .5 * .5 + .5 * 1 = 3/4 and .5 * .5 + .5 * 0 = 1/4.
     assert loss.item() == pytest.approx(-(log(3 / 4) + log(1 / 4)) / 2)
     torch.testing.assert_close(logits.grad, torch.zeros(2, 2))
