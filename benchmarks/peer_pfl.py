@@ -8,7 +8,7 @@ A second environment keeps its dependencies away from the project's::
       PEER/bin/python -m benchmarks.peer_pfl --data-dir DATA
 
 It prints the seconds of a round, the first one left out, and of the bare loop that
-trains the same clients (``benchmarks.side_by_side``), measured right after.
+trains the same clients (``benchmarks.side_by_side``), measured before and after.
 """
 
 import argparse
@@ -136,13 +136,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     settings = settings_of(config_of(args))
-    theirs = peer(settings, args.clients, args.rounds)
     floor = whole_mixture_floor(settings, args.clients, args.rounds)
+    theirs = peer(settings, args.clients, args.rounds)
+    floor += whole_mixture_floor(settings, args.clients, args.rounds)
     base = median(floor)
-    print(f"bare loop, whole mixture: {base:.2f} s a round")
-    spread = f"{min(theirs):.2f} to {max(theirs):.2f}"
-    over = f"{100 * (median(theirs) / base - 1):+.0f} % over the bare loop"
-    print(f"pfl: {median(theirs):.2f} s a round ({spread}), {over}")
+    for name, seconds in (("bare loop, whole mixture", floor), ("pfl", theirs)):
+        spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
+        over = f"{100 * (median(seconds) / base - 1):+.0f} % over the bare loop"
+        print(f"{name}: {median(seconds):.2f} s a round ({spread}), {over}")
 
 
 if __name__ == "__main__":
