@@ -10,18 +10,13 @@ far under float32's own.
 Missing parts are skipped, never counted as zero (METHODS 5).
 """
 
-import os
-from threading import Thread
-
 import numpy as np
 from numpy.typing import NDArray
 
 GRID = 2.0**32
 _LARGEST = 2.0**62
 _WEIGHT_GRID = 2**16
-_CHUNK = 1 << 16  # values handled at a time: temporaries stay in the cache
-
-_THREADS = min(4, os.cpu_count() or 1)
+_CHUNK = 1 << 15  # values handled at a time: temporaries stay in the cache
 
 # Above 2**52, the spacing of float64 is 1: adding 1.5 * 2**52 rounds |x| < 2**51 to the
 # nearest integer, ties to even as rint does, and leaves it in the low bits. Summing the
@@ -69,30 +64,8 @@ class ExactMean:
         if weight == 0:
             return
         quick = self._bound - before < _ROUNDER_LIMIT / 2
-        threads = max(1, min(_THREADS, vector.size // _CHUNK // 4))
-        others = [
-            Thread(target=self._add, args=(vector, weight, quick, first, threads))
-            for first in range(1, threads)
-        ]
-        for thread in others:
-            thread.start()
-        self._add(vector, weight, quick, 0, threads)
-        for thread in others:
-            thread.join()
-        self._rounded += quick
-        self.weight += weight
-
-    def _add(
-        self,
-        vector: NDArray[np.float32],
-        weight: float,
-        quick: bool,
-        first: int,
-        step: int,
-    ) -> None:
-        """Add every ``step``-th chunk from the ``first``; NumPy lets go of the GIL."""
         buffer = np.empty(min(_CHUNK, vector.size))
-        for start in range(first * _CHUNK, vector.size, step * _CHUNK):
+        for start in range(0, vector.size, _CHUNK):
             piece = vector[start : start + _CHUNK]
             total = self._sum[start : start + _CHUNK]
             scaled = buffer[: piece.size]
@@ -103,6 +76,8 @@ class ExactMean:
                 np.add(total, scaled.view(np.int64), out=total)
             else:
                 total += np.rint(scaled, out=scaled).astype(np.int64)
+        self._rounded += quick
+        self.weight += weight
 
     def mean(self) -> NDArray[np.float32] | None:
         """Return sum(w v) / sum(w), shape (size,); None if nothing had weight.
