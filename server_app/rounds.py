@@ -196,7 +196,13 @@ class Rounds:
             self.strategy.merge(reply)
 
     def close(self, server_metrics: MetricRecord | None = None) -> RoundRecord:
-        """Finish the round: apply sums, learn, write its record and a checkpoint."""
+        """Finish the round: apply sums, learn, write its record and a checkpoint.
+
+        Raises
+        ------
+        RuntimeError
+            If the strategy made NaN of a part of its model; nothing is written then.
+        """
         self._finish()
         current = self._current()
         late, self.mailbox.late = self.mailbox.late, 0
@@ -230,6 +236,7 @@ class Rounds:
 
     def _refuse_nan(self) -> None:
         """Stop rather than send on what no client can train; replies were checked."""
+        # Infinity a strategy may mean: Fed-MoE's alpha without a main expert.
         parts = [p for p, v in self.strategy.model.items() if np.isnan(v).any()]
         if parts:
             raise RuntimeError(

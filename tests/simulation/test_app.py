@@ -12,12 +12,13 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 5
 
-# Strategies that ship different things (experts, own mixtures, windows), in different
-# encodings.
+# Strategies that ship different things (experts, a shared gate, own mixtures, windows),
+# in different encodings.
 CONFIGS = {
     "flex-moe": 'upload-dtype="int8" download-dtype="int8" expert-cache=true drift=0.3',
     "fed-moe": "reserved-samples=100",
-    "fedrolex": 'upload-dtype="float16"',
+    "fedjets": 'upload-dtype="float16" expert-cache=true',
+    "fedrolex": "",
 }
 
 
