@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from client_app.sgd import SGD
 from client_app.statistics import LocalResult, Tally
 from common.moe import MoEModel, Routed, Routing
-from common.moe.cost import EVALUATION_BATCH
+from common.moe.cost import evaluation_batch
 from common.sections import TrainingSettings
 
 
@@ -141,10 +141,8 @@ def accuracy(
         Added to the logits of every sample.
     """
     model.eval()
-    correct = 0
-    for images, labels in zip(
-        x.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True
-    ):
+    correct, size = 0, evaluation_batch(model.spec)
+    for images, labels in zip(x.split(size), y.split(size), strict=True):
         logits = model(images).logits
         if shift is not None:
             logits = logits + shift

@@ -22,10 +22,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return run_command("python -m server_app", __doc__, COMMANDS, argv)
     except ModuleNotFoundError as error:
-        if not str(error.name).startswith("ortools"):
+        missing = str(error.name).partition(".")[0]
+        if missing not in ("ortools", "numba"):
             raise
         print(
-            "error: OR-Tools is missing: pip install 'expertfleet[server]'",
+            f"error: {missing} is missing: pip install 'expertfleet[server]'",
             file=sys.stderr,
         )
         return 2

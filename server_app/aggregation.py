@@ -13,18 +13,12 @@ Missing parts are skipped, never counted as zero (METHODS 5).
 import numpy as np
 from numpy.typing import NDArray
 
+from server_app.rounded_sum import LIMIT, ROUNDER_BITS, add_rounded, take_rounded
+
 GRID = 2.0**32
 _LARGEST = 2.0**62
 _WEIGHT_GRID = 2**16
-_CHUNK = 1 << 15  # values handled at a time: temporaries stay in the cache
-
-# Above 2**52, the spacing of float64 is 1: adding 1.5 * 2**52 rounds |x| < 2**51 to the
-# nearest integer, ties to even as rint does, and leaves it in the low bits. Summing the
-# bits is one pass where rounding, converting and summing are three; what the constant
-# adds up to is taken off at the end, modulo 2**64.
-_ROUNDER = 1.5 * 2.0**52
-_ROUNDER_BITS = int(np.float64(_ROUNDER).view(np.int64))
-_ROUNDER_LIMIT = 2.0**51
+_CHUNK = 1 << 12  # values handled at a time: temporaries stay small
 
 
 class ExactMean:
@@ -59,24 +53,25 @@ class ExactMean:
         """
         if vector.shape != self._sum.shape:
             raise ValueError(f"shape {vector.shape}, expected {self._sum.shape}")
-        before = self._bound
-        weight, self._bound = _checked(vector, weight, before)
+        weight = _on_grid(weight)
         if weight == 0:
             return
-        quick = self._bound - before < _ROUNDER_LIMIT / 2
-        buffer = np.empty(min(_CHUNK, vector.size))
-        for start in range(0, vector.size, _CHUNK):
-            piece = vector[start : start + _CHUNK]
-            total = self._sum[start : start + _CHUNK]
-            scaled = buffer[: piece.size]
-            scaled[:] = piece  # faster than a product of mixed types
-            np.multiply(scaled, weight * GRID, out=scaled)
-            if quick:
-                np.add(scaled, _ROUNDER, out=scaled)
-                np.add(total, scaled.view(np.int64), out=total)
-            else:
-                total += np.rint(scaled, out=scaled).astype(np.int64)
-        self._rounded += quick
+        vector, scale = np.ascontiguousarray(vector), weight * GRID
+        # To look at the values before would be to read them twice.
+        peak = float(np.int32(add_rounded(self._sum, vector, scale)).view(np.float32))
+        try:
+            self._bound = _raised(self._bound, peak, weight)
+        except ValueError:
+            take_rounded(self._sum, vector, scale)
+            raise
+        if peak * scale < LIMIT:
+            self._rounded += 1
+        else:
+            take_rounded(self._sum, vector, scale)
+            for start in range(0, vector.size, _CHUNK):
+                piece = vector[start : start + _CHUNK].astype(np.float64)
+                rounded = np.rint(piece * scale).astype(np.int64)
+                self._sum[start : start + _CHUNK] += rounded
         self.weight += weight
 
     def mean(self) -> NDArray[np.float32] | None:
@@ -89,7 +84,7 @@ class ExactMean:
             return None
         total, self._sum, size = self._sum, self._sum[:0].copy(), self._sum.size
         divisor, self.weight = GRID * self.weight, 0.0
-        rounders = np.uint64(self._rounded * _ROUNDER_BITS % 2**64).astype(np.int64)
+        rounders = np.uint64(self._rounded * ROUNDER_BITS % 2**64).astype(np.int64)
         result = total.view(np.float32)
         for start in range(0, size, _CHUNK):
             # A mean takes half the room of its sum: nothing unread is written over.
@@ -139,8 +134,12 @@ class CoordinateMean:
         """
         if vector.shape != positions.shape:
             raise ValueError(f"shape {vector.shape}, expected {positions.shape}")
-        weight, self._bound = _checked(vector, weight, self._bound)
-        for start in range(0, vector.size if weight else 0, _CHUNK):
+        weight = _on_grid(weight)
+        if weight == 0 or vector.size == 0:
+            return
+        peak = max(float(vector.max()), -float(vector.min()))
+        self._bound = _raised(self._bound, peak, weight)
+        for start in range(0, vector.size, _CHUNK):
             piece = vector[start : start + _CHUNK].astype(np.float64)
             where = positions[start : start + _CHUNK]
             self._sum[where] += np.rint(piece * (weight * GRID)).astype(np.int64)
@@ -152,22 +151,22 @@ class CoordinateMean:
         return (self._sum / divisor).astype(np.float32)
 
 
-def _checked(
-    vector: NDArray[np.float32], weight: float, bound: float
-) -> tuple[float, float]:
-    """Return the weight on its grid and the bound of the sum with this vector in it."""
+def _on_grid(weight: float) -> float:
+    """Return the weight rounded to a grid, where sums of weights are exact as well."""
     if not (np.isfinite(weight) and weight >= 0):
         raise ValueError(f"weight {weight} is not a non-negative number")
-    # On a grid of its own, the sum of weights is exact in any order as well.
-    weight = round(weight * _WEIGHT_GRID) / _WEIGHT_GRID
-    peak = max(float(vector.max()), -float(vector.min())) if vector.size else 0.0
+    return round(weight * _WEIGHT_GRID) / _WEIGHT_GRID
+
+
+def _raised(bound: float, peak: float, weight: float) -> float:
+    """Return the bound of the sum when values up to ``peak`` have joined it."""
     bound += peak * weight * GRID
     if not bound < _LARGEST:
         raise ValueError(
             f"values up to {peak:g} with weight {weight:g} leave the range of the "
             "exact sum"
         )
-    return weight, bound
+    return bound
 
 
 class PartMeans:

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from common.config import Settings
 from common.data import Dataset
 from common.moe import COMMON, GATE, MoEModel
+from common.moe.cost import evaluation_batch
 from common.shape import device_of, test_samples
 from server_app.strategies.base import ExpertStrategy
-
-BATCH = 512
 
 
 class ServerEvaluation:
@@ -52,8 +51,8 @@ class ServerEvaluation:
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Return the accuracy of the server's predictor after a round."""
         model = self._strategy.global_model().to(self._device).eval()
-        correct = 0
-        for x, y in zip(self._x.split(BATCH), self._y.split(BATCH), strict=True):
+        correct, size = 0, evaluation_batch(self._strategy.spec)
+        for x, y in zip(self._x.split(size), self._y.split(size), strict=True):
             correct += int((model(x).argmax(1) == y).sum())
         if self._learned is not None and (experts := bare_experts(self._strategy)):
             self._learned(expert_recall(experts.to(self._device), self._x, self._y))
@@ -96,7 +95,8 @@ def expert_recall(
     """
     experts, classes = list(model.moe.experts.values()), model.spec.num_classes
     right = torch.zeros(len(experts), classes, dtype=torch.float64, device=y.device)
-    for inputs, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+    size = evaluation_batch(model.spec)
+    for inputs, labels in zip(x.split(size), y.split(size), strict=True):
         features = model.moe.scale * model.extractor(inputs)
         for row, expert in zip(right, experts, strict=True):
             hits = labels[expert(features).argmax(1) == labels]

@@ -14,13 +14,14 @@ from torch import nn
 
 from common.config import Settings
 from common.moe import GATE, Layout, ModelSpec, Vector, mean_entropy
+from common.moe.cost import evaluation_batch
 from common.seeding import stream
 from server_app.correlation import Matrix
 from server_app.server_moe import ServerGate, compact_parts
 from server_app.server_training import Adam, Tensors, batches, reserved_tensors
 
 ALPHA = "alpha"
-TRAIN_BATCH, PROBE_BATCH = 32, 512
+TRAIN_BATCH = 32
 
 
 def gate_loss(
@@ -102,7 +103,7 @@ class GateTraining:
     def gating(self) -> Matrix:
         """Return Q on the reserved set, shape (n, K) (Eq. 3)."""
         self.gate.eval()
-        pieces = self._reserved[0].split(PROBE_BATCH)
+        pieces = self._reserved[0].split(evaluation_batch(self._spec))
         return torch.cat([self.gate(x).softmax(1) for x in pieces]).double().numpy()
 
     def train(
@@ -140,7 +141,7 @@ class GateTraining:
         """Return one compact model's class probabilities on D^r, shape (n, C)."""
         self._compact.load(compact_parts(self._spec, vector))
         self._compact.eval()
-        pieces = self._reserved[0].split(PROBE_BATCH)
+        pieces = self._reserved[0].split(evaluation_batch(self._spec))
         return torch.cat([self._compact(x).logits.softmax(1) for x in pieces])
 
     # --- gate and alpha as parts of the global model ----------------------------------

@@ -46,8 +46,8 @@ STACKED = 2
 BACKWARD = 3
 """A training step costs about three forward passes."""
 
-EVALUATION_BATCH = 512
-"""Samples evaluated at once."""
+EVALUATION_WORK = 2.0**30
+"""Operations of a batch that is evaluated: some 30 ms on one core."""
 
 TRANSIENT = 3
 """Largest activations alive at the same time: a layer's input, output and gradient."""
@@ -98,7 +98,7 @@ def training_memory(
         + np.maximum(largest, batch * (saved + TRANSIENT * widest))
         + inputs * train_samples
     )
-    evaluated = min(test_samples, EVALUATION_BATCH)
+    evaluated = min(test_samples, evaluation_batch(spec))
     evaluate = (
         (COPIES - 2) * (parts + spec.nbytes(GATE))
         + stacked / STACKED
@@ -108,6 +108,16 @@ def training_memory(
     # Just above top_k held experts nothing is stacked any more: never less than before.
     more = RUNTIME + FROZEN_COPIES * spec.base_nbytes
     return more + np.maximum.accumulate(np.maximum(train, evaluate))
+
+
+def evaluation_batch(spec: ModelSpec) -> int:
+    """Return how many samples to evaluate at once, 32 to 512.
+
+    Enough that the calls do not count, and no more: activations of tens of megabytes
+    leave the caches, and the allocator asks the system for each of them anew. That is
+    half of the time of 512 images in a convolution.
+    """
+    return int(np.clip(EVALUATION_WORK / (training_work(spec)[0] / BACKWARD), 32, 512))
 
 
 def training_work(spec: ModelSpec) -> Costs:

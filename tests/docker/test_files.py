@@ -177,7 +177,7 @@ def test_images_install_one_torch_that_the_project_allows() -> None:
     assert versions[0]["TORCHVISION"] in wanted["torchvision"]
 
 
-def test_a_device_needs_neither_ray_nor_or_tools() -> None:
+def test_a_device_needs_nothing_of_a_server() -> None:
     """All that ``client_app`` imports comes with the plain package."""
     loaded = subprocess.run(
         [
@@ -192,13 +192,14 @@ def test_a_device_needs_neither_ray_nor_or_tools() -> None:
         timeout=120,
         cwd=ROOT,
     ).stdout.split()
-    assert not {"ray", "ortools", "server_app"} & set(loaded)
+    assert not {"ray", "ortools", "numba", "server_app"} & set(loaded)
     assert "torch" in loaded
 
 
-def test_a_server_without_or_tools_says_what_to_install() -> None:
+@pytest.mark.parametrize("missing", ["ortools", "numba"])
+def test_a_server_without_its_extra_says_what_to_install(missing: str) -> None:
     code = (
-        "import sys; sys.modules['ortools'] = None; "
+        f"import sys; sys.modules[{missing!r}] = None; "
         "from server_app.__main__ import main; sys.exit(main(['simulate']))"
     )
     ran = subprocess.run(
@@ -209,7 +210,8 @@ def test_a_server_without_or_tools_says_what_to_install() -> None:
         cwd=ROOT,
     )
     assert ran.returncode == 2
-    assert "pip install 'expertfleet[server]'" in ran.stderr.splitlines()[-1]
+    last = ran.stderr.splitlines()[-1]
+    assert last == f"error: {missing} is missing: pip install 'expertfleet[server]'"
 
 
 @pytest.mark.parametrize("path", [*DOCKER.glob("*.sh")], ids=lambda path: path.name)

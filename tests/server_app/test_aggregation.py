@@ -53,7 +53,7 @@ def test_any_order_gives_the_same_bits_and_the_true_mean(
 def test_vectors_longer_than_a_chunk() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(3, 600_001)).astype(np.float32)
-    mean = ExactMean(600_001)  # several threads, where there are cores
+    mean = ExactMean(600_001)
     for vector, weight in zip(vectors, (1, 2, 5), strict=True):
         mean.add(vector, weight)
     expected = np.average(vectors.astype(np.float64), axis=0, weights=[1, 2, 5])
@@ -100,7 +100,7 @@ def test_fractional_weights_are_order_free_too() -> None:
 
 
 def test_rounding_by_bits_and_by_rint_agree() -> None:
-    # A weighted value of 2**18 and more leaves the quick path; both are in one sum.
+    # A weighted value of 2**19 and more leaves the quick way; both are in one sum.
     rng = np.random.default_rng(3)
     small = rng.normal(scale=0.01, size=501).astype(np.float32)
     half = np.array([0.5, 1.5, -0.5, -2.5] * 125 + [0], np.float32)
@@ -122,11 +122,44 @@ def test_impossible_weights_are_refused(weight: float) -> None:
         ExactMean(1).add(np.zeros(1, np.float32), weight)
 
 
-def test_overflow_is_refused_before_it_happens() -> None:
-    mean = ExactMean(1)
+@pytest.mark.parametrize("value", [1e9, -3e38, np.inf, -np.inf, np.nan, -np.nan])
+def test_what_leaves_the_range_is_refused_and_leaves_no_trace(value: float) -> None:
+    mean = ExactMean(3)
+    mean.add(np.array([1.0, -2.0, 0.5], np.float32), 3)
     with pytest.raises(ValueError, match="range of the exact sum"):
-        mean.add(np.array([1e9], np.float32), 1_000)
-    assert mean.mean() is None
+        mean.add(np.array([5.0, value, -7.0], np.float32), 1_000)
+    mean.add(np.array([2.0, 2.0, 0.25], np.float32), 1)
+    # (3 + 2) / 4, (-6 + 2) / 4, (1.5 + .25) / 4
+    np.testing.assert_array_equal(mean.mean(), np.array([1.25, -1, 0.4375], np.float32))
+
+
+def test_a_sum_that_fills_up_refuses_what_no_longer_fits() -> None:
+    # 2**62 / 2**32 = 2**30: two vectors of 2**28 fit, with 2**29 more it is full.
+    mean = ExactMean(1)
+    for _ in range(2):
+        mean.add(np.array([2.0**28], np.float32), 1)
+    with pytest.raises(ValueError, match="range of the exact sum"):
+        mean.add(np.array([2.0**29], np.float32), 1)
+    mean.add(np.array([-(2.0**27)], np.float32), 2)
+    np.testing.assert_array_equal(mean.mean(), np.array([2.0**26], np.float32))
+
+
+@pytest.mark.parametrize("value", [2.0**19, np.nextafter(np.float32(2**19), 0)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_both_sides_of_where_the_quick_way_ends(value: float, sign: int) -> None:
+    mean = ExactMean(2)
+    vector = np.array([sign * value, 0.75], np.float32)
+    mean.add(vector, 1)
+    np.testing.assert_array_equal(mean.mean(), vector)
+
+
+def test_views_are_merged_as_their_values() -> None:
+    whole = np.arange(20, dtype=np.float32)
+    packed = b"x" + whole.tobytes()  # read-only, and not at a multiple of four bytes
+    for view in (whole[::2], np.frombuffer(packed, np.float32, offset=1)):
+        mean = ExactMean(view.size)
+        mean.add(view, 2)
+        np.testing.assert_array_equal(mean.mean(), view)
 
 
 def test_wrong_shape_is_refused() -> None:

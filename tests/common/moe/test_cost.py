@@ -7,7 +7,12 @@ import pytest
 
 from common.moe import ModelSpec
 from common.moe.backbones import BACKBONES
-from common.moe.cost import training_memory, training_work, upload
+from common.moe.cost import (
+    evaluation_batch,
+    training_memory,
+    training_work,
+    upload,
+)
 
 SPEC = ModelSpec(
     backbone="mlp",
@@ -47,6 +52,23 @@ def test_evaluation_can_take_more_than_training() -> None:
     spec = replace(SPEC, expert_hidden=20_000)
     train = training_memory(spec, batch=1, train_samples=0, test_samples=0)
     both = training_memory(spec, batch=1, train_samples=0, test_samples=512)
-    # 512 samples, three activations of 20 000 values each, experts one after another.
+    # Two operations for each weight: extractor, gate and one expert.
+    batch = 2**30 // (2 * (768 * 64 + 64 * 6 + 20_000 * (64 + 10)))
+    assert evaluation_batch(spec) == batch == 351
+    # Three activations of 20 000 values each, experts one after another.
     assert both[-1] > train[0] and (both >= train).all()
-    assert both[3] >= 512 * 3 * 20_000 * 4
+    assert both[3] >= batch * 3 * 20_000 * 4
+
+
+def test_the_heavier_a_sample_the_fewer_are_evaluated_at_once() -> None:
+    sizes = {
+        backbone: evaluation_batch(
+            replace(SPEC, backbone=backbone, input_shape=(3, 32, 32), expert_hidden=32)
+        )
+        for backbone in ("mlp", "cnn", "resnet18")
+    }
+    # Kernels times positions of the three stages, the gate, one expert.
+    stages = 9 * (3 * 32 * 32**2 + 32 * 64 * 16**2 + 64 * 128 * 8**2)
+    cnn = 2**30 // (2 * (stages + 128 * 6 + 32 * (128 + 10)))
+    assert sizes == {"mlp": 512, "cnn": cnn, "resnet18": 32}
+    assert cnn == 51
