@@ -13,12 +13,12 @@ Missing parts are skipped, never counted as zero (METHODS 5).
 import numpy as np
 from numpy.typing import NDArray
 
-from server_app.rounded_sum import LIMIT, ROUNDER_BITS, add_rounded, take_rounded
-
 GRID = 2.0**32
 _LARGEST = 2.0**62
 _WEIGHT_GRID = 2**16
-_CHUNK = 1 << 12  # values handled at a time: temporaries stay small
+_COMPILED = 1 << 18  # values from which a compiled loop is worth its loading
+_CHUNK = 1 << 14  # values summed at a time: temporaries stay in the cache
+_FINISHED = 1 << 11  # values finished at a time: what a mean takes beside its sum
 
 
 class ExactMean:
@@ -32,7 +32,7 @@ class ExactMean:
 
     def __init__(self, size: int) -> None:
         self._sum = np.zeros(size, dtype=np.int64)
-        self._rounded = 0  # vectors whose bits were summed with the rounder in them
+        self._excess = 0  # what every sum holds beside its values, modulo 2**64
         self._bound = 0.0
         self.weight = 0.0
 
@@ -56,23 +56,30 @@ class ExactMean:
         weight = _on_grid(weight)
         if weight == 0:
             return
-        vector, scale = np.ascontiguousarray(vector), weight * GRID
-        # To look at the values before would be to read them twice.
-        peak = float(np.int32(add_rounded(self._sum, vector, scale)).view(np.float32))
-        try:
-            self._bound = _raised(self._bound, peak, weight)
-        except ValueError:
-            take_rounded(self._sum, vector, scale)
-            raise
-        if peak * scale < LIMIT:
-            self._rounded += 1
-        else:
-            take_rounded(self._sum, vector, scale)
+        if not (vector.size >= _COMPILED and self._add_compiled(vector, weight)):
+            self._bound = _raised(self._bound, vector, weight)
             for start in range(0, vector.size, _CHUNK):
                 piece = vector[start : start + _CHUNK].astype(np.float64)
-                rounded = np.rint(piece * scale).astype(np.int64)
+                piece *= weight * GRID
+                rounded = np.rint(piece, out=piece).astype(np.int64)
                 self._sum[start : start + _CHUNK] += rounded
         self.weight += weight
+
+    def _add_compiled(self, vector: NDArray[np.float32], weight: float) -> bool:
+        """Add a vector in one pass; False, and nothing added, if it is out of range."""
+        # Numba takes three seconds to load and to compile: small models never do.
+        from server_app.rounded_sum import LIMIT, ROUNDER, add_rounded, take_rounded
+
+        vector, scale = np.ascontiguousarray(vector), weight * GRID
+        # To look at the values before would be to read them twice.
+        bits = np.int32(add_rounded(self._sum, vector, scale))
+        grown = float(bits.view(np.float32)) * scale
+        if not (grown < LIMIT and self._bound + grown < _LARGEST):
+            take_rounded(self._sum, vector, scale)
+            return False
+        self._bound += grown
+        self._excess += int(np.float64(ROUNDER).view(np.int64))
+        return True
 
     def mean(self) -> NDArray[np.float32] | None:
         """Return sum(w v) / sum(w), shape (size,); None if nothing had weight.
@@ -84,11 +91,11 @@ class ExactMean:
             return None
         total, self._sum, size = self._sum, self._sum[:0].copy(), self._sum.size
         divisor, self.weight = GRID * self.weight, 0.0
-        rounders = np.uint64(self._rounded * ROUNDER_BITS % 2**64).astype(np.int64)
+        excess = np.uint64(self._excess % 2**64).astype(np.int64)
         result = total.view(np.float32)
-        for start in range(0, size, _CHUNK):
+        for start in range(0, size, _FINISHED):
             # A mean takes half the room of its sum: nothing unread is written over.
-            piece = total[start : start + _CHUNK] - rounders
+            piece = total[start : start + _FINISHED] - excess
             result[start : start + piece.size] = piece / divisor
         del result
         total.resize((size + 1) // 2, refcheck=False)
@@ -135,10 +142,9 @@ class CoordinateMean:
         if vector.shape != positions.shape:
             raise ValueError(f"shape {vector.shape}, expected {positions.shape}")
         weight = _on_grid(weight)
-        if weight == 0 or vector.size == 0:
+        if weight == 0:
             return
-        peak = max(float(vector.max()), -float(vector.min()))
-        self._bound = _raised(self._bound, peak, weight)
+        self._bound = _raised(self._bound, vector, weight)
         for start in range(0, vector.size, _CHUNK):
             piece = vector[start : start + _CHUNK].astype(np.float64)
             where = positions[start : start + _CHUNK]
@@ -158,8 +164,9 @@ def _on_grid(weight: float) -> float:
     return round(weight * _WEIGHT_GRID) / _WEIGHT_GRID
 
 
-def _raised(bound: float, peak: float, weight: float) -> float:
-    """Return the bound of the sum when values up to ``peak`` have joined it."""
+def _raised(bound: float, vector: NDArray[np.float32], weight: float) -> float:
+    """Return the bound of the sum when a vector has joined it."""
+    peak = max(float(vector.max()), -float(vector.min())) if vector.size else 0.0
     bound += peak * weight * GRID
     if not bound < _LARGEST:
         raise ValueError(

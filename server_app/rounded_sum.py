@@ -1,4 +1,4 @@
-"""The compiled loop of the merge: one pass over a reply, where numpy makes six.
+"""The compiled loop of large merges: one pass over a reply, where numpy makes seven.
 
 It is memory that a merge waits for. Converting, scaling, rounding, summing and looking
 for the largest value are each a pass over the vector in numpy; here a value is read
@@ -15,8 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-_ROUNDER = 1.5 * 2.0**52
-ROUNDER_BITS = int(np.float64(_ROUNDER).view(np.int64))
+ROUNDER = 1.5 * 2.0**52
 LIMIT = 2.0**51
 """Values are rounded rightly below this."""
 
@@ -27,7 +26,7 @@ _MAGNITUDE = np.int32(0x7FFFFFFF)
 def add_rounded(
     total: NDArray[np.int64], vector: NDArray[np.float32], scale: float
 ) -> np.int32:
-    """Add every ``scale * vector``, rounded, and ROUNDER_BITS to the sums in place.
+    """Add every ``scale * vector``, rounded, and ROUNDER's bits to the sums in place.
 
     Parameters
     ----------
@@ -44,7 +43,7 @@ def add_rounded(
     """
     bits, largest = vector.view(np.int32), np.int32(0)
     for i in range(vector.size):
-        rounded = np.float64(np.float64(vector[i]) * scale + _ROUNDER)
+        rounded = np.float64(np.float64(vector[i]) * scale + ROUNDER)
         total[i] += rounded.view(np.int64)
         # Magnitudes are ordered as their bits are, with NaN above infinity.
         largest = max(largest, bits[i] & _MAGNITUDE)
@@ -57,5 +56,5 @@ def take_rounded(
 ) -> None:
     """Undo :func:`add_rounded` of the same values to the bit, whatever they were."""
     for i in range(vector.size):
-        rounded = np.float64(np.float64(vector[i]) * scale + _ROUNDER)
+        rounded = np.float64(np.float64(vector[i]) * scale + ROUNDER)
         total[i] -= rounded.view(np.int64)

@@ -196,11 +196,18 @@ def test_a_device_needs_nothing_of_a_server() -> None:
     assert "torch" in loaded
 
 
-@pytest.mark.parametrize("missing", ["ortools", "numba"])
-def test_a_server_without_its_extra_says_what_to_install(missing: str) -> None:
+@pytest.mark.parametrize(
+    ("missing", "settings"),
+    [("ortools", ""), ("numba", "expert-hidden=4000 num-rounds=1 train-samples=100")],
+)
+def test_a_server_without_its_extra_says_what_to_install(
+    missing: str, settings: str, tmp_path: Path
+) -> None:
+    # Numba is for large parts only: experts of 4 000 x (64 + 10) weights are.
+    arguments = ["simulate", "--run-config", f'{settings} output-dir="{tmp_path}"']
     code = (
         f"import sys; sys.modules[{missing!r}] = None; "
-        "from server_app.__main__ import main; sys.exit(main(['simulate']))"
+        f"from server_app.__main__ import main; sys.exit(main({arguments!r}))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,5 +1,6 @@
 """The exact, order-free weighted mean."""
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
@@ -7,9 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server_app import aggregation
 from server_app.aggregation import CoordinateMean, ExactMean, PartMeans
 
 VALUES = st.floats(-1e3, 1e3, width=32)
+
+
+@pytest.fixture(scope="module", autouse=True, params=["numpy", "compiled"])
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have vectors of any length summed by numpy, or by the compiled loop."""
+    with pytest.MonkeyPatch.context() as patch:
+        least = 0 if request.param == "compiled" else 10**9
+        patch.setattr(aggregation, "_COMPILED", least)
+        yield
 
 
 def test_weighted_mean_by_hand() -> None:
@@ -99,8 +110,8 @@ def test_fractional_weights_are_order_free_too() -> None:
     assert forward.mean() is None  # used up
 
 
-def test_rounding_by_bits_and_by_rint_agree() -> None:
-    # A weighted value of 2**19 and more leaves the quick way; both are in one sum.
+def test_values_in_and_out_of_the_compiled_range_share_a_sum() -> None:
+    # A weighted value of 2**19 and more leaves the range of the compiled loop.
     rng = np.random.default_rng(3)
     small = rng.normal(scale=0.01, size=501).astype(np.float32)
     half = np.array([0.5, 1.5, -0.5, -2.5] * 125 + [0], np.float32)
@@ -144,9 +155,19 @@ def test_a_sum_that_fills_up_refuses_what_no_longer_fits() -> None:
     np.testing.assert_array_equal(mean.mean(), np.array([2.0**26], np.float32))
 
 
+def test_many_small_vectors_fill_a_sum_as_well() -> None:
+    # Each is 2**50 on the grid: with 2**12 of them it would be full.
+    mean, vector = ExactMean(1), np.array([2.0**18], np.float32)
+    for _ in range(2**12 - 1):
+        mean.add(vector, 1)
+    with pytest.raises(ValueError, match="range of the exact sum"):
+        mean.add(vector, 1)
+    np.testing.assert_array_equal(mean.mean(), vector)
+
+
 @pytest.mark.parametrize("value", [2.0**19, np.nextafter(np.float32(2**19), 0)])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_both_sides_of_where_the_quick_way_ends(value: float, sign: int) -> None:
+def test_both_sides_of_where_the_compiled_range_ends(value: float, sign: int) -> None:
     mean = ExactMean(2)
     vector = np.array([sign * value, 0.75], np.float32)
     mean.add(vector, 1)
