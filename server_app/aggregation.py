@@ -16,6 +16,14 @@ from numpy.typing import NDArray
 GRID = 2.0**32
 _LARGEST = 2.0**62
 _WEIGHT_GRID = 2**16
+# Above 2**52, the spacing of float64 is 1: adding 1.5 * 2**52 rounds |x| < 2**51 to the
+# nearest integer, ties to even as rint does, and leaves it in the low bits. Summing the
+# bits is one pass where rounding, converting and summing are three; what the constant
+# adds up to is taken off at the end, modulo 2**64.
+_ROUNDER = 1.5 * 2.0**52
+_ROUNDER_BITS = int(np.float64(_ROUNDER).view(np.int64))
+_ROUNDER_LIMIT = 2.0**51
+
 _COMPILED = 1 << 18  # values from which a compiled loop is worth its loading
 _CHUNK = 1 << 14  # values summed at a time: temporaries stay in the cache
 _FINISHED = 1 << 11  # values finished at a time: what a mean takes beside its sum
@@ -32,7 +40,7 @@ class ExactMean:
 
     def __init__(self, size: int) -> None:
         self._sum = np.zeros(size, dtype=np.int64)
-        self._excess = 0  # what every sum holds beside its values, modulo 2**64
+        self._rounded = 0  # vectors whose bits were summed with the rounder in them
         self._bound = 0.0
         self.weight = 0.0
 
@@ -57,28 +65,41 @@ class ExactMean:
         if weight == 0:
             return
         if not (vector.size >= _COMPILED and self._add_compiled(vector, weight)):
-            self._bound = _raised(self._bound, vector, weight)
-            for start in range(0, vector.size, _CHUNK):
-                piece = vector[start : start + _CHUNK].astype(np.float64)
-                piece *= weight * GRID
-                rounded = np.rint(piece, out=piece).astype(np.int64)
-                self._sum[start : start + _CHUNK] += rounded
+            self._add(vector, weight)
         self.weight += weight
+
+    def _add(self, vector: NDArray[np.float32], weight: float) -> None:
+        before, self._bound = self._bound, _raised(self._bound, vector, weight)
+        # Half of it: a difference of bounds is not exact.
+        quick = self._bound - before < _ROUNDER_LIMIT / 2
+        buffer = np.empty(min(_CHUNK, vector.size))
+        for start in range(0, vector.size, _CHUNK):
+            piece = vector[start : start + _CHUNK]
+            total = self._sum[start : start + _CHUNK]
+            scaled = buffer[: piece.size]
+            scaled[:] = piece  # faster than a product of mixed types
+            scaled *= weight * GRID
+            if quick:
+                scaled += _ROUNDER
+                total += scaled.view(np.int64)
+            else:
+                total += np.rint(scaled, out=scaled).astype(np.int64)
+        self._rounded += quick
 
     def _add_compiled(self, vector: NDArray[np.float32], weight: float) -> bool:
         """Add a vector in one pass; False, and nothing added, if it is out of range."""
         # Numba takes three seconds to load and to compile: small models never do.
-        from server_app.rounded_sum import LIMIT, ROUNDER, add_rounded, take_rounded
+        from server_app.rounded_sum import add_rounded, take_rounded
 
         vector, scale = np.ascontiguousarray(vector), weight * GRID
         # To look at the values before would be to read them twice.
-        bits = np.int32(add_rounded(self._sum, vector, scale))
+        bits = np.int32(add_rounded(self._sum, vector, scale, _ROUNDER))
         grown = float(bits.view(np.float32)) * scale
-        if not (grown < LIMIT and self._bound + grown < _LARGEST):
-            take_rounded(self._sum, vector, scale)
+        if not (grown < _ROUNDER_LIMIT and self._bound + grown < _LARGEST):
+            take_rounded(self._sum, vector, scale, _ROUNDER)
             return False
         self._bound += grown
-        self._excess += int(np.float64(ROUNDER).view(np.int64))
+        self._rounded += 1
         return True
 
     def mean(self) -> NDArray[np.float32] | None:
@@ -91,11 +112,11 @@ class ExactMean:
             return None
         total, self._sum, size = self._sum, self._sum[:0].copy(), self._sum.size
         divisor, self.weight = GRID * self.weight, 0.0
-        excess = np.uint64(self._excess % 2**64).astype(np.int64)
+        rounders = np.uint64(self._rounded * _ROUNDER_BITS % 2**64).astype(np.int64)
         result = total.view(np.float32)
         for start in range(0, size, _FINISHED):
             # A mean takes half the room of its sum: nothing unread is written over.
-            piece = total[start : start + _FINISHED] - excess
+            piece = total[start : start + _FINISHED] - rounders
             result[start : start + piece.size] = piece / divisor
         del result
         total.resize((size + 1) // 2, refcheck=False)
