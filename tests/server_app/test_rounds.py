@@ -42,6 +42,7 @@ def run(
     app: ClientApp = client_app,
     grid: type[InlineGrid] = InlineGrid,
 ) -> tuple[Path, list[dict[str, Any]]]:
+    tmp_path.mkdir(exist_ok=True)
     config = {**config, "output-dir": str(tmp_path)}
     context = Context(
         run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config
@@ -241,8 +242,10 @@ def test_an_order_that_a_device_lost_is_sent_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restarts, "LOOK_SECONDS", 0.0)
-    folder, rounds = run(tmp_path, settings_of(), grid=ForgetfulGrid)
-    expected, undisturbed = run(tmp_path, settings_of())
+    # A folder each: of two runs that start within a second the second has a longer
+    # name there, and the name is in every message.
+    folder, rounds = run(tmp_path / "lost", settings_of(), grid=ForgetfulGrid)
+    expected, undisturbed = run(tmp_path / "undisturbed", settings_of())
     [once] = [c for c in undisturbed[1]["clients"] if c["client"] == "client-2"]
     extra = [0, once["bytes_down"], 0]
     for record, other, more in zip(rounds, undisturbed, extra, strict=True):
