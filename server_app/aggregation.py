@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 GRID = 2.0**32
 _LARGEST = 2.0**62
 _WEIGHT_GRID = 2**16
+
 # Above 2**52, the spacing of float64 is 1: adding 1.5 * 2**52 rounds |x| < 2**51 to the
 # nearest integer, ties to even as rint does, and leaves it in the low bits. Summing the
 # bits is one pass where rounding, converting and summing are three; what the constant

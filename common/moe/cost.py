@@ -111,7 +111,7 @@ def training_memory(
 
 
 def evaluation_batch(spec: ModelSpec) -> int:
-    """Return how many samples to evaluate at once, 32 to 512.
+    """Return how many samples to evaluate at once, 32 to 512, EVALUATION_WORK in all.
 
     Enough that the calls do not count, and no more: activations of tens of megabytes
     leave the caches, and the allocator asks the system for each of them anew. That is
