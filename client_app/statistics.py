@@ -95,13 +95,13 @@ class _LayerTally:
     def add(self, routing: Routing, logits: torch.Tensor, y: torch.Tensor) -> None:
         if routing.samples is not None:
             logits, y = logits[routing.samples], y[routing.samples]
-        target = y[routing.positions]
         answers, own = routing.expert_logits, routing.expert_logits is not None
         if answers is None:
-            answers = logits[routing.positions]
-        loss = F.cross_entropy(answers, target, reduction="none")
-        hit = answers.argmax(1) == target
-        slots = routing.slots.cpu()
+            answers = logits[:, None].expand(-1, routing.slots.shape[1], -1)
+        target = y.repeat_interleave(routing.slots.shape[1])
+        loss = F.cross_entropy(answers.flatten(0, 1), target, reduction="none")
+        hit = answers.flatten(0, 1).argmax(1) == target
+        slots = routing.slots.flatten().cpu()
         self.seen += len(y)
         self.samples += torch.bincount(slots, minlength=len(self.samples))
         self.correct.index_add_(0, slots, hit.cpu().double())
@@ -112,9 +112,10 @@ class _LayerTally:
         self.gate_entropy += torch.special.entr(gate).sum(0)
         # r_{i,e} ~ g_e(x_i) p_e(y_i | x_i), normalised over the experts that answered
         # sample i; in logs because p underflows. Inside an encoder p is nobody's own.
-        prior = routing.held_probs[routing.positions, routing.slots]
+        prior = routing.held_probs.gather(1, routing.slots)
         joint = torch.full_like(routing.held_probs, -torch.inf)
-        joint[routing.positions, routing.slots] = prior.log() - (loss if own else 0)
+        each = prior.log() - (loss.view_as(prior) if own else 0)
+        joint.scatter_(1, routing.slots, each)
         self.responsibility += joint.softmax(1).sum(0).cpu().double()
 
     def result(self) -> dict[str, NDArray[np.generic]]:

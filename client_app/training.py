@@ -74,7 +74,7 @@ class Objective:
 def held_mass(routing: Routing, held: torch.Tensor) -> torch.Tensor:
     """Return the mean log of the gate's mass on the held experts, among all."""
     gate = routing.gate_logits
-    return (gate[:, held].logsumexp(1) - gate.logsumexp(1)).mean()
+    return (gate.index_select(1, held).logsumexp(1) - gate.logsumexp(1)).mean()
 
 
 def train(

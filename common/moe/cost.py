@@ -8,19 +8,18 @@ A cost is an array over the number of experts held in each layer: entry ``k - 1`
 Memory counts what ``client_app.app`` keeps while it answers one order, beyond what its
 process had before (interpreter, torch, data set)::
 
-    train(k) = COPIES P(k) + S(k) + T + B a_train + 4 d n       P(k) = psi + k theta
+    train(k) = COPIES P(k) + T + B a_train + 4 d n              P(k) = psi + k theta
     eval(k)  = (COPIES - 2) P(k) + V a_eval + 4 d v
     memory   = max(train, eval) + RUNTIME + FROZEN_COPIES F
 
-with P the bytes of the parts shipped (theta: one expert of every layer), S the stacked
-copies that :class:`MoELayer` makes when every held expert sees every sample, T the
-largest single tensor (weight decay makes a temporary of it), a the bytes of activations
-a sample needs, B the batch and V the evaluation batch, d the values of an input (tokens
+with P the bytes of the parts shipped (theta: one expert of every layer), T the largest
+single tensor (weight decay makes a temporary of it), a the bytes of activations a
+sample needs, B the batch and V the evaluation batch, d the values of an input (tokens
 take 8 bytes, not 4), n and v the samples trained and evaluated on, F the bytes of a
 frozen checkpoint.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -28,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from common.moe.grouped import run_experts
 from common.moe.layer import Routed
 from common.moe.parts import EXTRACTOR, GATE, expert_part
 from common.moe.pretrained import installed
@@ -40,9 +40,6 @@ COPIES = 5
 FROZEN_COPIES = 2
 """Of a frozen base: the module, and the bytes it was made of."""
 
-STACKED = 2
-"""The stacked weights of all held experts, and their gradient."""
-
 BACKWARD = 3
 """A training step costs about three forward passes."""
 
@@ -50,7 +47,8 @@ EVALUATION_WORK = 2.0**30
 """Operations of a batch that is evaluated: some 30 ms on one core."""
 
 TRANSIENT = 3
-"""Largest activations alive at the same time: a layer's input, output and gradient."""
+"""Largest activations alive at the same time: a layer's input, output and gradient.
+Of experts it is one: what they keep, or its gradient."""
 
 RUNTIME = 48 * 2**20
 """What torch, its allocator and Flower take on top: fitted to the measured cases of
@@ -78,12 +76,12 @@ def training_memory(
     others = spec.num_layers - 1
     parts = spec.nbytes(EXTRACTOR) + k * spec.set_nbytes
     routed = np.minimum(spec.top_k or k, k)
-    soft = routed == k
-    # A budget that is mixed unevenly leaves some layers with so few experts that all of
-    # them see everything, and one with what is left.
-    stacked = STACKED * np.where(soft, k, routed * others / (others + 1))
-    stacked = stacked * spec.set_nbytes
+    # A budget that is mixed unevenly leaves one of every layer, and the rest to one.
     fullest = np.minimum(k + others * (k - 1), spec.num_experts)
+    widest = np.maximum(
+        TRANSIENT * backbone.largest,
+        np.minimum(spec.top_k or fullest, fullest) * expert.largest,
+    )
     inputs = float(spec.example().nbytes)
     largest = max(
         FLOAT * float(np.prod(shape))
@@ -91,23 +89,19 @@ def training_memory(
         for _, shape in spec.layout(part)
     )
     saved = backbone.saved + routed * expert.saved
-    widest = np.maximum(backbone.largest, np.where(soft, fullest, 1) * expert.largest)
     train = (
         COPIES * (parts + spec.nbytes(GATE))
-        + stacked
-        + np.maximum(largest, batch * (saved + TRANSIENT * widest))
+        + np.maximum(largest, batch * (saved + widest))
         + inputs * train_samples
     )
     evaluated = min(test_samples, evaluation_batch(spec))
     evaluate = (
         (COPIES - 2) * (parts + spec.nbytes(GATE))
-        + stacked / STACKED
-        + evaluated * TRANSIENT * widest
+        + evaluated * widest
         + inputs * test_samples
     )
-    # Just above top_k held experts nothing is stacked any more: never less than before.
     more = RUNTIME + FROZEN_COPIES * spec.base_nbytes
-    return more + np.maximum.accumulate(np.maximum(train, evaluate))
+    return more + np.maximum(train, evaluate)
 
 
 def evaluation_batch(spec: ModelSpec) -> int:
@@ -139,7 +133,7 @@ def upload(spec: ModelSpec, dtype: Dtype = "float32") -> Costs:
 
 
 class _Activations:
-    """Bytes a module needs for one sample.
+    """Bytes that what is called needs for one sample.
 
     Attributes
     ----------
@@ -150,19 +144,22 @@ class _Activations:
 
     Parameters
     ----------
-    frozen : iterable of Parameter
-        Weights that are used and are not the module's own: no activations.
+    weights : iterable of Parameter
+        Of the call: no activations.
     """
 
     def __init__(
-        self, module: nn.Module, x: torch.Tensor, frozen: Iterable[nn.Parameter] = ()
+        self,
+        call: Callable[[torch.Tensor], torch.Tensor | Routed],
+        x: torch.Tensor,
+        weights: Iterable[nn.Parameter],
     ) -> None:
         kept: dict[int, int] = {}
         sizes = [x.numel()]
-        weights = {p.data_ptr() for p in (*module.parameters(), *frozen)}
+        given = {p.data_ptr() for p in weights}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
-            if tensor.data_ptr() not in weights:
+            if tensor.data_ptr() not in given:
                 kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
                 if tensor.is_floating_point():
                     sizes.append(tensor.numel())
@@ -172,7 +169,7 @@ class _Activations:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
-            out = module(x)
+            out = call(x)
         sizes.append((out.logits if isinstance(out, Routed) else out).numel())
         self.saved = float(sum(kept.values()))
         self.largest = float(FLOAT * max(sizes))
@@ -184,13 +181,20 @@ def _activations(spec: ModelSpec) -> tuple[_Activations, _Activations]:
     model = spec.build(spec.one_of_each).train()
     features = int(model.extractor.out_features)  # type: ignore[arg-type]
     first = next(iter(model.layers[0].experts.values()))
-    expert = _Activations(first, torch.zeros(spec.positions, features))
+    routed = torch.zeros(spec.positions, 1, dtype=torch.long)
+    expert = _Activations(
+        lambda x: run_experts(x, [first], routed),
+        torch.zeros(spec.positions, features),
+        first.parameters(),
+    )
     if spec.encoder is None:
-        return expert, _Activations(model.extractor, spec.example())
+        extractor = model.extractor
+        return expert, _Activations(extractor, spec.example(), extractor.parameters())
     expert.saved *= spec.num_layers
     # Layers inside an encoder keep copies of their own; experts are counted apart.
     # The difference of two samples and one leaves out what does not depend on samples.
-    frozen = list(installed(spec.encoder.base).parameters()) if spec.has_base else []
-    whole, two = (_Activations(model, spec.example(n), frozen) for n in (1, 2))
+    base = installed(spec.encoder.base).parameters() if spec.has_base else []
+    weights = [*model.parameters(), *base]
+    whole, two = (_Activations(model, spec.example(n), weights) for n in (1, 2))
     whole.saved = two.saved - whole.saved - expert.saved
     return expert, whole

@@ -6,8 +6,9 @@ backward write into slices of shared buffers, one matrix product per expert, wei
 direction, and every separate parameter still gets a gradient of its own. The same
 products in the same order give the same bits as calling the experts one by one.
 
-Shape suffixes as in ``layer``: N routed samples, sorted by expert; D features, C
-classes, and F hidden units of an expert; n samples of one expert.
+Shape suffixes as in ``layer``: M positions, each routed to K experts; N = M * K, sorted
+by expert; D features, O outputs, and F hidden units of an expert; n samples of one
+expert.
 """
 
 from collections.abc import Sequence
@@ -21,45 +22,56 @@ _PARAMETERS = 4
 
 
 def run_experts(
-    x_ND: torch.Tensor, experts: Sequence[Any], counts: Sequence[int]
+    x_MD: torch.Tensor, experts: Sequence[Any], slots_MK: torch.Tensor
 ) -> torch.Tensor:
-    """Run experts on consecutive slices of the samples.
+    """Run every expert on the positions that are routed to it.
 
     Parameters
     ----------
-    x_ND : Tensor, shape (N, D)
-        Samples of the first expert, then those of the second, and so on.
+    x_MD : Tensor, shape (M, D)
     experts : sequence of Expert
-        Equal in shape and scale.
-    counts : sequence of int
-        Samples of each expert; they add up to N. One without samples takes no part,
-        and its parameters get no gradient.
+        Equal in shape and scale. One without positions takes no part, and its
+        parameters get no gradient.
+    slots_MK : Tensor of int, shape (M, K)
+        Whom each position is routed to: indices of ``experts``, distinct in a row.
 
     Returns
     -------
-    Tensor, shape (N, C)
+    Tensor, shape (M, K, O)
     """
+    slots = slots_MK.flatten()
+    order_N = slots.argsort(stable=True)
+    counts = torch.bincount(slots, minlength=len(experts)).tolist()
     parameters: list[torch.Tensor] = []
     for expert, samples in zip(experts, counts, strict=True):
         if samples:
             hidden, out = expert.hidden, expert.out
             parameters += (hidden.weight, hidden.bias, out.weight, out.bias)
+    if not parameters:  # A text of nothing but padding.
+        return x_MD.new_empty(*slots_MK.shape, experts[0].out.out_features)
     sizes = [samples for samples in counts if samples]
-    answer: torch.Tensor = _Grouped.apply(x_ND, experts[0].scale, sizes, *parameters)
-    return answer
+    answer: torch.Tensor = _Grouped.apply(
+        x_MD, order_N, experts[0].scale, sizes, *parameters
+    )
+    return answer.unflatten(0, slots_MK.shape)
 
 
 class _Grouped(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x_ND: torch.Tensor,
+        x_MD: torch.Tensor,
+        order_N: torch.Tensor,
         scale: float,
         sizes: list[int],
         *parameters: torch.Tensor,
     ) -> torch.Tensor:
+        # Contiguous slices per expert: one matrix product each, no mask, no waste.
+        ctx.top_k = len(order_N) // len(x_MD)
+        positions_N = order_N.div(ctx.top_k, rounding_mode="floor")
+        x_ND = x_MD.index_select(0, positions_N)
         hidden_NF = x_ND.new_empty(len(x_ND), len(parameters[0]))
-        out_NC = x_ND.new_empty(len(x_ND), len(parameters[2]))
+        out_NO = x_ND.new_empty(len(x_ND), len(parameters[2]))
         weights = range(0, len(parameters), _PARAMETERS)
         hidden = hidden_NF.split(sizes)
         for i, x_nD, hidden_nF in zip(weights, x_ND.split(sizes), hidden, strict=True):
@@ -67,29 +79,30 @@ class _Grouped(torch.autograd.Function):
         hidden_NF.relu_()
         if scale != 1:
             hidden_NF.mul_(scale)
-        for i, hidden_nF, out_nC in zip(
-            weights, hidden, out_NC.split(sizes), strict=True
+        for i, hidden_nF, out_nO in zip(
+            weights, hidden, out_NO.split(sizes), strict=True
         ):
-            torch.addmm(parameters[i + 3], hidden_nF, parameters[i + 2].t(), out=out_nC)
-        ctx.save_for_backward(x_ND, hidden_NF, *parameters)
+            torch.addmm(parameters[i + 3], hidden_nF, parameters[i + 2].t(), out=out_nO)
+        ctx.save_for_backward(x_ND, hidden_NF, order_N, *parameters)
         ctx.scale, ctx.sizes = scale, sizes
-        return out_NC
+        return torch.empty_like(out_NO).index_copy_(0, order_N, out_NO)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_NC: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x_ND, hidden_NF, *parameters = ctx.saved_tensors
+    def backward(ctx: Any, grad_NO: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x_ND, hidden_NF, order_N, *parameters = ctx.saved_tensors
+        grad_NO = grad_NO.index_select(0, order_N)
         sizes = ctx.sizes
         weights = range(0, len(parameters), _PARAMETERS)
         gradients: list[torch.Tensor | None] = [None] * len(parameters)
         back_NF = torch.empty_like(hidden_NF)
         back = back_NF.split(sizes)
-        for i, grad_nC, hidden_nF, back_nF in zip(
-            weights, grad_NC.split(sizes), hidden_NF.split(sizes), back, strict=True
+        for i, grad_nO, hidden_nF, back_nF in zip(
+            weights, grad_NO.split(sizes), hidden_NF.split(sizes), back, strict=True
         ):
-            gradients[i + 2] = grad_nC.t().mm(hidden_nF)
-            gradients[i + 3] = grad_nC.sum(0)
-            torch.mm(grad_nC, parameters[i + 2], out=back_nF)
+            gradients[i + 2] = grad_nO.t().mm(hidden_nF)
+            gradients[i + 3] = grad_nO.sum(0)
+            torch.mm(grad_nO, parameters[i + 2], out=back_nF)
         if ctx.scale != 1:
             back_NF.mul_(ctx.scale)
         # What the rectifier lets through, its sign unchanged by a positive scale.
@@ -107,4 +120,9 @@ class _Grouped(torch.autograd.Function):
             gradients[i + 1] = back_nF.sum(0)
             if back_nD is not None:
                 torch.mm(back_nF, parameters[i], out=back_nD)
-        return back_ND, None, None, *gradients
+        back_MD = None
+        if back_ND is not None:
+            back_MD = torch.empty_like(back_ND).index_copy_(0, order_N, back_ND)
+            if ctx.top_k > 1:
+                back_MD = back_MD.unflatten(0, (-1, ctx.top_k)).sum(1)
+        return back_MD, None, None, None, *gradients

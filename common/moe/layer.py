@@ -2,7 +2,7 @@
 
 Shape suffixes: B samples, M positions that are routed (samples, or the tokens of a
 text), D features, O outputs (classes, or features again), E experts of this layer,
-H experts held here, K experts a position is routed to, N = M * K routed positions.
+H experts held here, K experts a position is routed to.
 
 Which experts exist on a device is decided elsewhere; the layer never allocates one it
 was not given.
@@ -47,23 +47,20 @@ class Routing:
 
     Attributes
     ----------
-    slots : Tensor of int, shape (N,)
-        Position of the expert in ``held``, ascending.
-    positions : Tensor of int, shape (N,)
-        Which of the M positions it was.
+    slots : Tensor of int, shape (M, K)
+        To which of the held experts, by its position in ``held``.
     held_probs : Tensor, shape (M, H)
         Softmax over the held experts, the others masked.
     gate_logits : Tensor, shape (M, E)
         Gate logits over all experts of the layer, held or not.
     samples : Tensor of int, shape (M,), or None
         Sample of the batch each position belongs to; None where positions are samples.
-    expert_logits : Tensor, shape (N, C), or None
-        Class logits of the expert each position was routed to; None for a layer inside
+    expert_logits : Tensor, shape (M, K, C), or None
+        Class logits of the experts each position was routed to; None for a layer inside
         an encoder, whose experts do not classify.
     """
 
     slots: torch.Tensor
-    positions: torch.Tensor
     held_probs: torch.Tensor
     gate_logits: torch.Tensor
     samples: torch.Tensor | None = None
@@ -75,7 +72,8 @@ class Routing:
         1 for a uniform split; above 1 the more the gate concentrates on few experts.
         """
         held = self.held_probs.shape[1]
-        share_H = torch.bincount(self.slots, minlength=held) / len(self.slots)
+        slots = self.slots.flatten()
+        share_H = torch.bincount(slots, minlength=held) / len(slots)
         return held * (share_H * self.held_probs.mean(0)).sum()
 
     def entropy(self) -> torch.Tensor:
@@ -188,27 +186,25 @@ class MoELayer(nn.Module):
         gate_ME = self.gate(x_MD if gate_input is None else gate_input)
         # Selecting the held columns equals masking the others with -inf before the
         # softmax, without computing the masked ones.
-        held_MH = gate_ME[:, self.held_ids]
+        held_MH = gate_ME.index_select(1, self.held_ids)
         probs_MH = torch.softmax(held_MH, dim=1)
-        weight_MK, slot_MK = probs_MH.topk(self.top_k, dim=1)
-        slots, order = slot_MK.flatten().sort(stable=True)
-        positions = order.div(self.top_k, rounding_mode="floor")
-        expert_NO = self._dispatch(x_MD, slots, positions)
+        # The largest one alone is several times as fast to find as the largest k.
+        weight_MK, slots_MK = (
+            probs_MH.max(1, keepdim=True)
+            if self.top_k == 1
+            else probs_MH.topk(self.top_k, dim=1)
+        )
+        expert_MKO = run_experts(x_MD, [*self.experts.values()], slots_MK)
         if self.mixes == "logits":
-            weighted_NO = expert_NO * weight_MK.flatten()[order, None]
-            output = torch.zeros(
-                len(x_MD), expert_NO.shape[1], dtype=expert_NO.dtype, device=x_MD.device
-            ).index_add_(0, positions, weighted_NO)
+            output_MO = (expert_MKO * weight_MK[:, :, None]).sum(1)
         else:
             # In logs throughout: the log of a product that underflowed has no gradient.
-            weight_MK = held_MH.log_softmax(1).gather(1, slot_MK)
-            joint_NO = expert_NO.log_softmax(1) + weight_MK.flatten()[order, None]
-            by_position = joint_NO[order.argsort()].unflatten(0, slot_MK.shape)
-            output = by_position.logsumexp(1)
-        return output, Routing(
-            expert_logits=expert_NO,
-            slots=slots,
-            positions=positions,
+            weight_MK = held_MH.log_softmax(1).gather(1, slots_MK)
+            joint_MKO = expert_MKO.log_softmax(2) + weight_MK[:, :, None]
+            output_MO = joint_MKO.logsumexp(1)
+        return output_MO, Routing(
+            expert_logits=expert_MKO,
+            slots=slots_MK,
             held_probs=probs_MH,
             gate_logits=gate_ME,
         )
@@ -229,7 +225,7 @@ class MoELayer(nn.Module):
         """
         x_MD = self.scale * x_MD
         gate_ME = self.gate(x_MD if gate_input is None else gate_input)
-        held_MH = gate_ME[:, self.held_ids]
+        held_MH = gate_ME.index_select(1, self.held_ids)
         chosen_MK = held_MH.topk(self.top_k, dim=1).indices
         kept_MH = torch.zeros_like(held_MH).scatter(1, chosen_MK, 1.0)
         expert_MHO = torch.stack([f(x_MD) for f in self.experts.values()], dim=1)
@@ -241,38 +237,3 @@ class MoELayer(nn.Module):
             weight_MH = held_MH.log_softmax(1) - 1e4 * (1 - kept_MH)
             output = (expert_MHO.log_softmax(2) + weight_MH[:, :, None]).logsumexp(1)
         return output, held_MH
-
-    def _dispatch(
-        self, x_MD: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor
-    ) -> torch.Tensor:
-        """Run every expert on its routed positions, which ``slots`` has sorted."""
-        experts = list(self.experts.values())
-        counts = torch.bincount(slots, minlength=len(experts)).tolist()
-        # Nothing but padding leaves no position at all.
-        if self.top_k == len(experts) or not len(x_MD):
-            return self._all_experts(x_MD, experts)[: len(slots)]
-        # Contiguous slices per expert: one matrix product each, no mask, no waste.
-        return run_experts(x_MD[positions], experts, counts)
-
-    def _all_experts(
-        self, x_MD: torch.Tensor, experts: list[nn.Module]
-    ) -> torch.Tensor:
-        """Run all experts on all positions as two batched products.
-
-        Stacking separate parameters keeps their gradients separate; indexing one
-        stacked parameter in a loop would allocate a full-size gradient per expert.
-        """
-
-        def stack(name: str) -> torch.Tensor:
-            return torch.stack([f.get_parameter(name) for f in experts])
-
-        batch = x_MD.expand(len(experts), -1, -1)
-        hidden = torch.baddbmm(
-            stack("hidden.bias")[:, None], batch, stack("hidden.weight").mT
-        )
-        out = torch.baddbmm(
-            stack("out.bias")[:, None],
-            self.scale * torch.relu(hidden),
-            stack("out.weight").mT,
-        )
-        return out.flatten(0, 1)

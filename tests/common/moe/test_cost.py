@@ -55,7 +55,7 @@ def test_evaluation_can_take_more_than_training() -> None:
     # Two operations for each weight: extractor, gate and one expert.
     batch = 2**30 // (2 * (768 * 64 + 64 * 6 + 20_000 * (64 + 10)))
     assert evaluation_batch(spec) == batch == 351
-    # Three activations of 20 000 values each, experts one after another.
+    # What its three experts keep: 20 000 values each.
     assert both[-1] > train[0] and (both >= train).all()
     assert both[3] >= batch * 3 * 20_000 * 4
 

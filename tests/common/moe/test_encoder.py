@@ -53,7 +53,7 @@ def test_routing_equals_a_loop_over_tokens(routing: str, top_k: int) -> None:
         assert layer.gate_logits.shape == (tokens, 4)
         assert layer.held_probs.shape == (tokens, held)
         # Padding is neither routed nor counted.
-        assert len(layer.slots) == tokens * (min(top_k, held) or held)
+        assert layer.slots.shape == (tokens, min(top_k, held) or held)
         assert layer.samples is not None
         assert torch.bincount(layer.samples).tolist() == (x != 0).sum(1).tolist()
 

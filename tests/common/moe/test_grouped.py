@@ -15,10 +15,22 @@ def experts(number: int, scale: float = 1.0) -> list[Expert]:
 
 
 def one_by_one(
-    x: torch.Tensor, members: list[Expert], counts: list[int]
+    x: torch.Tensor, members: list[Expert], slots: torch.Tensor
 ) -> torch.Tensor:
-    pieces = zip(members, x.split(counts), strict=True)
-    return torch.cat([expert(piece) for expert, piece in pieces if len(piece)])
+    """Return (M, K, O): a mask for each expert, and where its answers belong."""
+    pieces, places = [], []
+    for slot, expert in enumerate(members):
+        place = (slots == slot).nonzero()
+        if len(place):
+            pieces.append(expert(x[place[:, 0]]))
+            places.append(place[:, 0] * slots.shape[1] + place[:, 1])
+    return torch.cat(pieces)[torch.cat(places).argsort()].unflatten(0, slots.shape)
+
+
+def split(counts: list[int]) -> torch.Tensor:
+    """Return the experts' numbers (M, 1), each as often as it says, in any order."""
+    slots = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    return slots[torch.randperm(len(slots))][:, None]
 
 
 @pytest.mark.parametrize("scale", [1.0, 4.0])
@@ -28,35 +40,52 @@ def one_by_one(
 def test_answers_and_every_gradient_have_the_same_bits(
     counts: list[int], scale: float
 ) -> None:
-    members = experts(len(counts), scale)
-    x = torch.randn(sum(counts), FEATURES)
+    check_bits(split(counts), len(counts), scale)
+
+
+@pytest.mark.parametrize("top_k", [2, 3, 5])
+def test_the_same_bits_for_several_experts_a_position(top_k: int) -> None:
+    slots = torch.rand(40, 5).topk(top_k, 1).indices
+    check_bits(slots, 5, 1.0, exactly=top_k == 2)
+
+
+def check_bits(
+    slots: torch.Tensor, number: int, scale: float, exactly: bool = True
+) -> None:
+    members = experts(number, scale)
+    x = torch.randn(len(slots), FEATURES)
     results = []
     for run in (run_experts, one_by_one):
         leaf = x.clone().requires_grad_()
         for expert in members:
             expert.zero_grad()
-        answer = run(leaf, members, counts)
+        answer = run(leaf, members, slots)
         answer.square().sum().backward()
         parameters = [p for expert in members for p in expert.parameters()]
-        results.append([answer, leaf.grad, *(p.grad for p in parameters)])
+        results.append([answer, *(p.grad for p in parameters), leaf.grad])
     for mine, reference in zip(*results, strict=True):
         # Without samples: no gradient, so the optimiser leaves the expert alone.
         assert (mine is None) == (reference is None)
-        assert mine is None or torch.equal(mine, reference)
+    *same, features = zip(*results, strict=True)
+    assert all(mine is None or torch.equal(mine, other) for mine, other in same)
+    # A position's slope is a sum over its experts: of three, in an order of its own.
+    assert torch.equal(*features) if exactly else True
+    torch.testing.assert_close(*features)
 
 
 def test_gradients_are_the_slopes_of_the_answer() -> None:
     members = [expert.double() for expert in experts(3)]
     x = torch.randn(8, FEATURES, dtype=torch.float64, requires_grad=True)
     weights = [p for expert in members for p in expert.parameters()]
+    slots = torch.rand(8, 3).topk(2, 1).indices
     assert torch.autograd.gradcheck(
-        lambda x, *_: run_experts(x, members, [3, 1, 4]), (x, *weights)
+        lambda x, *_: run_experts(x, members, slots), (x, *weights)
     )
 
 
 def test_features_that_need_no_gradient_get_none() -> None:
     members, x = experts(2), torch.randn(6, FEATURES)
-    run_experts(x, members, [2, 4]).sum().backward()
+    run_experts(x, members, split([2, 4])).sum().backward()
     assert x.grad is None
     assert all(p.grad is not None for expert in members for p in expert.parameters())
 
@@ -65,14 +94,20 @@ def test_frozen_experts_are_not_trained() -> None:
     members = experts(2)
     members[0].requires_grad_(False)
     x = torch.randn(6, FEATURES, requires_grad=True)
-    run_experts(x, members, [2, 4]).sum().backward()
+    run_experts(x, members, split([2, 4])).sum().backward()
     assert all(p.grad is None for p in members[0].parameters())
     assert all(p.grad is not None for p in members[1].parameters())
 
 
 def test_without_autograd() -> None:
-    members, x = experts(2), torch.randn(6, FEATURES)
+    members, x, slots = experts(2), torch.randn(6, FEATURES), split([6, 0])
     with torch.inference_mode():
         assert torch.equal(
-            run_experts(x, members, [6, 0]), one_by_one(x, members, [6, 0])
+            run_experts(x, members, slots), one_by_one(x, members, slots)
         )
+
+
+def test_nothing_to_route_reaches_no_expert() -> None:
+    members, x = experts(2), torch.randn(0, FEATURES, requires_grad=True)
+    answer = run_experts(x, members, torch.empty(0, 1, dtype=torch.long))
+    assert answer.shape == (0, 1, CLASSES)
