@@ -9,8 +9,12 @@ medians to
   times: the same matrix products, nothing to route;
 - *naive*: a loop over all held experts with a boolean mask each, the textbook form.
 
-The three take turns, so a busy machine slows them alike. With one thread it is CPU
-time that is measured.
+*products* is not a layer: the matrix products of its experts alone, five for each, of
+the sizes that the gate makes them and into buffers that exist. What it takes against
+the dense layer is what is left to gain where the library that multiplies is given.
+
+The four take turns, so a busy machine slows them alike. With one thread it is CPU
+time that is measured. Freed memory stays in the process, as in a client's.
 """
 
 import argparse
@@ -21,6 +25,7 @@ from statistics import median
 import torch
 from torch import nn
 
+from client_app.allocator import keep_freed_memory
 from common.moe import MoELayer
 from common.moe.layer import Expert
 
@@ -73,6 +78,33 @@ class Naive(nn.Module):
         return out
 
 
+def products(moe: MoELayer, x: torch.Tensor) -> Callable[[], None]:
+    """Return what multiplies as the experts do in a step, and does nothing else."""
+    slots = moe(x)[1].slots.flatten()
+    sizes = torch.bincount(slots, minlength=len(moe.experts)).tolist()
+    calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+    for expert, rows in zip(moe.experts.values(), sizes, strict=True):
+        hidden, out = (
+            expert.get_parameter(f"{layer}.weight").detach()
+            for layer in ("hidden", "out")
+        )
+        x_nD, grad_nO = torch.randn(rows, x.shape[1]), torch.randn(rows, len(out))
+        hidden_nF, back_nF = torch.randn(2, rows, len(hidden))
+        calls += [
+            (x_nD, hidden.t(), hidden_nF),
+            (hidden_nF, out.t(), torch.empty_like(grad_nO)),
+            (grad_nO.t(), hidden_nF, torch.empty_like(out)),
+            (grad_nO, out, back_nF),
+            (back_nF.t(), x_nD, torch.empty_like(hidden)),
+        ]
+
+    def run() -> None:
+        for left, right, result in calls:
+            torch.mm(left, right, out=result)
+
+    return run
+
+
 def seconds(step: Callable[[], None], repeats: int) -> float:
     """Return the seconds of one step, over ``repeats`` of them."""
     # One thread: CPU time, which other programs on the machine disturb less.
@@ -85,8 +117,8 @@ def seconds(step: Callable[[], None], repeats: int) -> float:
 
 def compare(
     batch: int, experts: int, top_k: int, features: int, hidden: int, rounds: int
-) -> tuple[float, float, float]:
-    """Return the median milliseconds of the layer, the dense layer and the loop."""
+) -> tuple[float, float, float, float]:
+    """Return median milliseconds: the layer, the dense one, the loop, the products."""
     torch.manual_seed(0)
     x = torch.randn(batch, features)
     layer = MoELayer(
@@ -97,27 +129,31 @@ def compare(
         held=tuple(range(experts)),
         top_k=top_k,
     )
-    modules: list[tuple[nn.Module, Callable[[], torch.Tensor]]] = []
     dense, naive = Dense(features, hidden, 10, experts, top_k), Naive(layer)
-    modules += [(layer, lambda: layer(x)[0]), (dense, lambda: dense(x))]
-    modules += [(naive, lambda: naive(x))]
 
-    def stepper(module: nn.Module, forward: Callable[[], torch.Tensor]) -> None:
-        module.zero_grad(set_to_none=True)
-        forward().square().mean().backward()
+    def step(
+        module: nn.Module, forward: Callable[[], torch.Tensor]
+    ) -> Callable[[], None]:
+        parameters = list(module.parameters())
 
-    for module, forward in modules:
-        stepper(module, forward)
-    once = seconds(lambda: stepper(*modules[0]), 3)
-    repeats = max(1, int(0.01 / once))
-    times: list[list[float]] = [[] for _ in modules]
+        def run() -> None:
+            for parameter in parameters:
+                parameter.grad = None
+            forward().square().mean().backward()
+
+        return run
+
+    steps = [step(layer, lambda: layer(x)[0]), step(dense, lambda: dense(x))]
+    steps += [step(naive, lambda: naive(x)), products(layer, x)]
+    for run in steps:
+        run()
+    repeats = max(1, int(0.01 / seconds(steps[0], 3)))
+    times: list[list[float]] = [[] for _ in steps]
     for _ in range(rounds):
-        for (module, forward), measured in zip(modules, times, strict=True):
-            measured.append(
-                seconds(lambda m=module, f=forward: stepper(m, f), repeats)  # type: ignore[misc]
-            )
-    ours, theirs, loop = (1e3 * median(measured) for measured in times)
-    return ours, theirs, loop
+        for run, measured in zip(steps, times, strict=True):
+            measured.append(seconds(run, repeats))
+    ours, theirs, loop, alone = (1e3 * median(measured) for measured in times)
+    return ours, theirs, loop, alone
 
 
 def main() -> None:
@@ -130,18 +166,23 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     args = parser.parse_args()
     print(f"features {args.features}, hidden {args.hidden}, top-k {args.top_k}")
-    print("threads  batch experts   layer ms  dense ms  naive ms   /dense  /naive")
+    print(
+        "threads  batch experts   layer ms  dense ms  naive ms products ms"
+        "   /dense  /naive  products/dense"
+    )
     worst: dict[tuple[int, str], float] = {}
+    keep_freed_memory()
     for threads in map(int, args.threads.split(",")):
         torch.set_num_threads(threads)
         for batch in BATCHES:
             for experts in EXPERTS:
-                ours, dense, naive = compare(
+                ours, dense, naive, alone = compare(
                     batch, experts, args.top_k, args.features, args.hidden, args.repeats
                 )
                 print(
                     f"{threads:7d} {batch:6d} {experts:7d} {ours:10.3f} {dense:9.3f} "
-                    f"{naive:9.3f} {ours / dense:8.2f} {ours / naive:7.2f}",
+                    f"{naive:9.3f} {alone:11.3f} {ours / dense:8.2f} "
+                    f"{ours / naive:7.2f} {alone / dense:15.2f}",
                     flush=True,
                 )
                 for base, ratio in (("dense", ours / dense), ("naive", ours / naive)):

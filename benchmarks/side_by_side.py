@@ -12,7 +12,7 @@ One client trains at a time with one thread in all of them, so that their times 
 A round is a repetition; of every run the first round (start-up) and the last one
 (evaluation) are left out. Seconds are from the end of a round to the end of the next;
 CPU seconds are those of all processes of the contender, SuperLink and Ray included, and
-compare on a machine that others use too.
+compare on a machine that others use too. The floor, too, keeps freed memory.
 """
 
 import argparse
@@ -29,6 +29,7 @@ import torch
 
 from benchmarks.cpu_meter import CpuMeter
 from benchmarks.stock_fedavg.stock_fedavg.app import settings_of, tensors_of, train
+from client_app.allocator import keep_freed_memory
 from common.config import Settings
 from common.shape import dataset_of, model_spec
 from server_app.launcher.run import run_simulation
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="cnn")
     parser.add_argument("--expert-hidden", type=int, default=512)
     args = parser.parse_args()
+    keep_freed_memory()
     config = config_of(args)
     settings = settings_of(config)
     repeats = args.rounds - 2

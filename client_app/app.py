@@ -20,6 +20,7 @@ from flwr.app import Array, Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app import profiler
+from client_app.allocator import keep_freed_memory
 from client_app.gates import Gates
 from client_app.session import Session
 from client_app.snapshot import save_snapshot
@@ -43,7 +44,7 @@ def query(message: Message, context: Context) -> Message:
     """Say who this client is and what it can hold."""
     started = time.perf_counter()
     session = Session(context)
-    torch.set_num_threads(session.settings.training.threads)
+    _set_up_process(session)
     reply = wire.QueryReply(
         client=session.client,
         partition_id=session.partition_id,
@@ -71,9 +72,14 @@ def evaluate_round(message: Message, context: Context) -> Message:
     return _answer(message, context, may_train=False)
 
 
+def _set_up_process(session: Session) -> None:
+    torch.set_num_threads(session.settings.training.threads)
+    keep_freed_memory()
+
+
 def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
     session = Session(context)
-    torch.set_num_threads(session.settings.training.threads)
+    _set_up_process(session)
     if not wire.is_order(message.content):
         return _answer_flower(message, session, may_train=may_train)
     started = time.perf_counter()

@@ -5,6 +5,7 @@ import json
 
 import torch
 
+from client_app.allocator import keep_freed_memory
 from client_app.profiler import profile
 from client_app.speed import measure
 from common.moe import ModelSpec
@@ -23,6 +24,7 @@ def main(args: argparse.Namespace) -> int:
     """Print the profile."""
     # As a run trains unless it says otherwise.
     torch.set_num_threads(TrainingSettings().threads)
+    keep_freed_memory()
     found = profile(args.state_dir)
     spec = ModelSpec(
         backbone="mlp",

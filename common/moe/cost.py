@@ -50,9 +50,10 @@ TRANSIENT = 3
 """Largest activations alive at the same time: a layer's input, output and gradient.
 Of experts it is one: what they keep, or its gradient."""
 
-RUNTIME = 48 * 2**20
+RUNTIME = 64 * 2**20
 """What torch, its allocator and Flower take on top: fitted to the measured cases of
-``benchmarks/device_memory.py``, between 10 and 170 MiB there."""
+``benchmarks/device_memory.py``, up to 87 MiB there, and less where the copies of large
+parts are never all alive at the same time."""
 
 FLOAT = 4
 Costs = NDArray[np.float64]

@@ -38,7 +38,8 @@ class Expert(nn.Module):
 
     def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
         """Map features (N, D) to outputs (N, O)."""
-        return self.out(self.scale * torch.relu(self.hidden(x_ND)))
+        hidden_NF = torch.relu(self.hidden(x_ND))
+        return self.out(hidden_NF if self.scale == 1 else self.scale * hidden_NF)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +224,8 @@ class MoELayer(nn.Module):
         held_logits : Tensor, shape (M, H)
             The gate's, of the experts held.
         """
-        x_MD = self.scale * x_MD
+        if self.scale != 1:
+            x_MD = self.scale * x_MD
         gate_ME = self.gate(x_MD if gate_input is None else gate_input)
         held_MH = gate_ME.index_select(1, self.held_ids)
         chosen_MK = held_MH.topk(self.top_k, dim=1).indices
