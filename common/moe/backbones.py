@@ -16,6 +16,8 @@ from functools import partial
 import torch
 from torch import nn
 
+from common.moe.pooling import MaxPool2x2
+
 Norm = Callable[[int], nn.Module]
 
 
@@ -59,7 +61,7 @@ class CNN(nn.Module):
                 nn.Conv2d(before, after, 3, padding=1, bias=False),
                 norm(after),
                 nn.ReLU(),
-                nn.MaxPool2d(2),
+                MaxPool2x2(),
             ]
         self.stages = nn.Sequential(*stages)
 

@@ -43,8 +43,8 @@ def test_a_convolution_keeps_its_activations_for_every_sample_of_a_batch() -> No
         training_memory(spec, batch=batch, train_samples=0, test_samples=0)[0]
         for batch in (100, 200)
     )
-    # The first stage alone keeps four maps of 32 x 64 x 64 values: of convolution,
-    # norm and activation, and the indices of the pooling (a quarter, 8 bytes each).
+    # The first stage alone keeps three and a half maps of 32 x 64 x 64 values: of
+    # convolution, norm and activation, and the larger of each pair of the pooling.
     assert two - one > 100 * 3.5 * 32 * 64 * 64 * 4
 
 
