@@ -3,7 +3,7 @@
 ``python -m benchmarks.side_by_side`` trains 20 clients on CIFAR-10 with
 
 - *floor*: the bare PyTorch loop, client after client, no federation at all; before and
-  after the others;
+  after each of the others, which is compared with these two;
 - *inline*: ExpertFleet over the in-process grid;
 - *simulation*: ExpertFleet under ``flwr run``;
 - *stock*: Flower's FedAvg under ``flwr run``, the whole mixture to everybody.
@@ -20,6 +20,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -140,15 +141,23 @@ def main() -> None:
     keep_freed_memory()
     config = config_of(args)
     settings = settings_of(config)
-    repeats = args.rounds - 2
-    results = {"floor": floor(settings, args.clients, repeats)}
-    results["inline"] = expertfleet(config, args.clients, ray=False)
-    results["simulation"] = expertfleet(config, args.clients, ray=True)
-    results["stock"] = stock(config, args.clients)
-    again = floor(settings, args.clients, repeats)
-    for name, values in again.items():
-        results["floor"][name] += values
-    base, spent = (median(results["floor"][name]) for name in ("seconds", "cpu"))
+    contenders: dict[str, Callable[[], Measured]] = {
+        "inline": lambda: expertfleet(config, args.clients, ray=False),
+        "simulation": lambda: expertfleet(config, args.clients, ray=True),
+        "stock": lambda: stock(config, args.clients),
+    }
+    floors = [floor(settings, args.clients, args.rounds - 2)]
+    results: dict[str, Measured] = {}
+    for name, run in contenders.items():
+        results[name] = run()
+        floors.append(floor(settings, args.clients, args.rounds - 2))
+        for unit in ("seconds", "cpu"):
+            base = median(floors[-2][unit] + floors[-1][unit])
+            results[name][f"{unit} over"] = median(results[name][unit]) / base - 1
+    results["floor"] = {
+        unit: [value for each in floors for value in each[unit]]
+        for unit in ("seconds", "cpu")
+    }
     print(f"{args.clients} clients, {args.rounds} rounds, {os.cpu_count()} cores")
     print("| | rounds | s a round | floor | CPU s | floor | MB down + up | of stock |")
     print("|---" * 8 + "|")
@@ -160,9 +169,9 @@ def main() -> None:
             name,
             str(len(times)),
             f"{median(times):.2f} ({min(times):.2f} to {max(times):.2f})",
-            f"{100 * (median(times) / base - 1):+.0f} %",
+            f"{100 * result.get('seconds over', 0):+.0f} %",
             f"{median(cpu):.2f} ({min(cpu):.2f} to {max(cpu):.2f})",
-            f"{100 * (median(cpu) / spent - 1):+.0f} %",
+            f"{100 * result.get('cpu over', 0):+.0f} %",
             f"{sent / 1e6:.1f}",
             f"{100 * sent / whole:.1f} %",
         ]

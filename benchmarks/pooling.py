@@ -1,0 +1,91 @@
+"""The convolutional backbone with its own max-pooling and with torch's, in turns.
+
+``python -m benchmarks.pooling`` times a training step and an evaluation of the same
+model on one thread and prints medians of the CPU time and of the ratios.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from client_app.allocator import keep_freed_memory
+from client_app.sgd import SGD
+from common.moe import ModelSpec
+from common.moe.cost import evaluation_batch
+from common.moe.pooling import MaxPool2x2
+
+SPEC = ModelSpec(
+    backbone="cnn",
+    input_shape=(3, 32, 32),
+    num_classes=10,
+    num_experts=8,
+    expert_hidden=512,
+    top_k=1,
+)
+REPEATED = 4
+
+
+def steps(batch: int, pool: Callable[[], nn.Module]) -> list[Callable[[], object]]:
+    """Return what trains one batch, and what evaluates one."""
+    model = SPEC.build((0, 1)).train()
+    stages = model.extractor.get_submodule("stages")
+    for name, stage in stages.named_children():
+        if isinstance(stage, MaxPool2x2):
+            setattr(stages, name, pool())
+    optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0)
+    x, y = torch.randn(batch, *SPEC.input_shape), torch.randint(10, (batch,))
+    unseen = torch.randn(evaluation_batch(SPEC), *SPEC.input_shape)
+
+    def train() -> None:
+        loss = F.cross_entropy(model(x).logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    @torch.inference_mode()
+    def evaluate() -> None:
+        model(unseen)
+
+    return [train, evaluate]
+
+
+def milliseconds(step: Callable[[], object]) -> float:
+    """Return the CPU time of one step."""
+    started = time.process_time()
+    for _ in range(REPEATED):
+        step()
+    return 1e3 * (time.process_time() - started) / REPEATED
+
+
+def main() -> None:
+    """Print one line per batch size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=11)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    print("batch            torch ms  own ms  ratio")
+    for batch in (16, 32, 64):
+        both = zip(
+            ("train", "evaluate"),
+            steps(batch, lambda: nn.MaxPool2d(2)),
+            steps(batch, MaxPool2x2),
+            strict=True,
+        )
+        for name, torchs, own in both:
+            torchs(), own()  # the first ones allocate
+            taken = [
+                (milliseconds(torchs), milliseconds(own)) for _ in range(args.repeats)
+            ]
+            first, second = (median(each) for each in zip(*taken, strict=True))
+            ratio = median(b / a for a, b in taken)
+            print(f"{batch:5d} {name:9s} {first:9.2f} {second:7.2f} {ratio:6.2f}")
+
+
+if __name__ == "__main__":
+    main()
