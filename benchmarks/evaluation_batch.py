@@ -11,7 +11,7 @@ from statistics import median
 
 import torch
 
-from common.moe import ModelSpec
+from benchmarks.colour_images import spec_of
 from common.moe.cost import evaluation_batch
 from common.moe.model import MoEModel
 
@@ -40,14 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print("backbone  batch   us an image   system")
     for backbone in args.backbones.split(","):
-        spec = ModelSpec(
-            backbone=backbone,
-            input_shape=(3, 32, 32),
-            num_classes=10,
-            num_experts=8,
-            top_k=1,
-            expert_hidden=512,
-        )
+        spec = spec_of(backbone)
         model, x = spec.build((0, 1)).eval(), torch.randn(args.images, 3, 32, 32)
         chosen = evaluation_batch(spec)
         sizes = sorted({*BATCHES, chosen})

@@ -15,11 +15,9 @@ import time
 from statistics import median
 
 import torch
-from torch.nn import functional as F
 
+from benchmarks.colour_images import spec_of, training_step
 from client_app.allocator import keep_freed_memory
-from client_app.sgd import SGD
-from common.moe import ModelSpec
 
 CASES = [(b, n) for b in ("mlp", "cnn", "resnet8") for n in (16, 32, 64)]
 SECONDS = 1.0
@@ -29,24 +27,7 @@ Measured = tuple[float, float, float]
 
 def train(backbone: str, batch: int) -> Measured:
     """Return milliseconds of a step, the system's share, and the peak in MiB so far."""
-    spec = ModelSpec(
-        backbone=backbone,
-        input_shape=(3, 32, 32),
-        num_classes=10,
-        num_experts=8,
-        expert_hidden=512,
-        top_k=1,
-    )
-    model = spec.build((0, 1)).train()
-    optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0)
-    x, y = torch.randn(batch, 3, 32, 32), torch.randint(10, (batch,))
-
-    def step() -> None:
-        loss = F.cross_entropy(model(x).logits, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
+    step = training_step(spec_of(backbone).build((0, 1)).train(), batch)
     for _ in range(5):
         step()
     steps, before = 0, resource.getrusage(resource.RUSAGE_SELF)

@@ -11,22 +11,13 @@ from statistics import median
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from benchmarks.colour_images import spec_of, training_step
 from client_app.allocator import keep_freed_memory
-from client_app.sgd import SGD
-from common.moe import ModelSpec
 from common.moe.cost import evaluation_batch
 from common.moe.pooling import MaxPool2x2
 
-SPEC = ModelSpec(
-    backbone="cnn",
-    input_shape=(3, 32, 32),
-    num_classes=10,
-    num_experts=8,
-    expert_hidden=512,
-    top_k=1,
-)
+SPEC = spec_of("cnn")
 REPEATED = 4
 
 
@@ -37,21 +28,13 @@ def steps(batch: int, pool: Callable[[], nn.Module]) -> list[Callable[[], object
     for name, stage in stages.named_children():
         if isinstance(stage, MaxPool2x2):
             setattr(stages, name, pool())
-    optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0)
-    x, y = torch.randn(batch, *SPEC.input_shape), torch.randint(10, (batch,))
     unseen = torch.randn(evaluation_batch(SPEC), *SPEC.input_shape)
-
-    def train() -> None:
-        loss = F.cross_entropy(model(x).logits, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
 
     @torch.inference_mode()
     def evaluate() -> None:
         model(unseen)
 
-    return [train, evaluate]
+    return [training_step(model, batch), evaluate]
 
 
 def milliseconds(step: Callable[[], object]) -> float:

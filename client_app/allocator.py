@@ -2,7 +2,7 @@
 
 A step frees its activations and gradients and the next one asks for as much again. By
 default glibc gives a freed end of the heap of some tens of megabytes back to the
-system, which then clears every page anew: up to a quarter of the time of a step of a
+system, which then clears every page anew: up to a fifth of the time of a step of a
 convolution. What a client takes of a device is its peak, and that hardly changes; a
 device's process ends with its message, and all it kept with it.
 """
@@ -20,7 +20,7 @@ _MAPPED = 32 * 2**20
 
 _KEPT = 2**31 - 1
 
-OWN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+USER_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 """Variables by which a user has decided."""
 
 
@@ -29,14 +29,14 @@ def keep_freed_memory() -> bool:
     """Let this process use freed memory again instead of giving it back.
 
     Nothing happens where another C library allocates, or where the environment holds
-    one of ``OWN``.
+    one of ``USER_VARIABLES``.
 
     Returns
     -------
     bool
         Whether it was set.
     """
-    if sys.platform != "linux" or any(name in os.environ for name in OWN):
+    if sys.platform != "linux" or any(name in os.environ for name in USER_VARIABLES):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl

@@ -146,7 +146,7 @@ class _Activations:
     Parameters
     ----------
     weights : iterable of Parameter
-        Of the call: no activations.
+        What the call computes with: no activations.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from client_app.allocator import OWN
+from client_app.allocator import USER_VARIABLES
 
 ROOT = Path(__file__).parents[2]
 STEPS, BLOCKS, VALUES = 10, 40, 2**17
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(
 
 def run(*arguments: str, **environment: str) -> tuple[bool, int]:
     """Return whether memory is kept, and the page faults of all steps."""
-    mine = {k: v for k, v in os.environ.items() if k not in OWN}
+    mine = {k: v for k, v in os.environ.items() if k not in USER_VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],
         check=True,
@@ -64,7 +64,7 @@ def test_a_step_asks_the_system_for_nothing_that_the_one_before_had() -> None:
     assert faults < PAGES / 10
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", USER_VARIABLES)
 def test_what_the_environment_decides_stands(name: str) -> None:
     value = (
         "glibc.malloc.trim_threshold=131072" if name == "GLIBC_TUNABLES" else "131072"

@@ -112,3 +112,4 @@ def test_nothing_to_route_reaches_no_expert() -> None:
     members, x = experts(2), torch.randn(0, FEATURES, requires_grad=True)
     answer = run_experts(x, members, torch.empty(0, 1, dtype=torch.long))
     assert answer.shape == (0, 1, CLASSES)
+    assert not answer.requires_grad

@@ -34,7 +34,7 @@ def test_one_of_equal_values_gets_the_slope() -> None:
     assert set(x.grad.flatten().tolist()) == {0.0, 1.0}
 
 
-def test_what_is_not_a_number_stays_none() -> None:
+def test_nan_is_the_largest_value_of_its_window() -> None:
     x = torch.tensor([[[[1.0, 2.0], [torch.nan, 4.0]]]])
     assert MaxPool2x2()(x).isnan().all()
 
