@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="cnn")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--expert-hidden", type=int, default=512)
+    parser.add_argument("--local-epochs", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
     settings = settings_of(config_of(args))

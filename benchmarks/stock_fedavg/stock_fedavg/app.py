@@ -126,14 +126,16 @@ class Counted(FedAvg):
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run FedAvg; write when every round ended and how much was sent."""
+    """Run FedAvg; write when every round ended and how much a round sent."""
     settings = settings_of(context.run_config)
     clients = int(context.run_config["clients"])
     spec = model_spec(settings, dataset_of(settings))
-    ended: list[float] = []
+    out = Path(str(context.run_config["out"]))
 
     def note(server_round: int, arrays: ArrayRecord) -> None:
-        ended.append(time.time())
+        if server_round:  # not of the model before the first
+            with (out / "ended").open("a") as ended:
+                print(time.time(), file=ended)
 
     strategy = Counted(
         fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients
@@ -145,9 +147,5 @@ def main(grid: Grid, context: Context) -> None:
         evaluate_fn=note,
     )
     rounds = settings.rounds.num_rounds
-    facts = {
-        "ended": ended,
-        "bytes_down": strategy.bytes_down / rounds,
-        "bytes_up": strategy.bytes_up / rounds,
-    }
-    Path(str(context.run_config["out"])).write_text(json.dumps(facts))
+    sent = (strategy.bytes_down / rounds, strategy.bytes_up / rounds)
+    (out / "bytes.json").write_text(json.dumps(sent))

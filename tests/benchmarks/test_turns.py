@@ -1,0 +1,69 @@
+"""Contenders that take turns: clocks by hand, and real processes."""
+
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from benchmarks.turns import Clock, Contender, take_turns
+
+
+def test_a_clock_stands_still_between_turns() -> None:
+    clock = Clock()
+    clock.note(100.0, 102.0, 3.0)  # two seconds on a core and a half
+    clock.note(110.0, 114.0, 7.0)  # and four on one
+    seconds, cpu = clock.between([101.0, 111.0, 114.0])
+    assert seconds == pytest.approx([2.0, 3.0])
+    assert cpu == pytest.approx([2.5, 3.0])
+
+
+def ticking(path: Path, ticks: int) -> None:
+    """Start a program that ticks, and tick beside it."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", TICK.format(path=str(path) + ".child", ticks=ticks)]
+    )
+    exec(TICK.format(path=str(path), ticks=ticks))
+    child.wait()
+
+
+TICK = """
+import time
+with open({path!r}, "w", buffering=1) as file:
+    for _ in range({ticks}):
+        print(time.time(), file=file)
+        time.sleep(0.02)
+"""
+
+
+def test_contenders_never_run_at_once(tmp_path: Path) -> None:
+    names = ["first", "second"]
+    contenders = [Contender(ticking, tmp_path / name, 60) for name in names]
+    take_turns(contenders, 0.4)
+    moments = []
+    for name in names:
+        for file in (tmp_path / name, tmp_path / f"{name}.child"):
+            ticks = [float(line) for line in file.read_text().split()]
+            assert len(ticks) == 60
+            moments += [(tick, name) for tick in ticks]
+    order = [name for _, name in sorted(moments)]
+    changes = sum(a != b for a, b in pairwise(order))
+    # A program ticks for 1.2 s at least: three turns; at once they would mix.
+    assert 5 <= changes <= 40
+
+
+def failing() -> None:
+    """End with a code of one's own."""
+    raise SystemExit(3)
+
+
+def test_a_contender_that_fails_ends_the_others(tmp_path: Path) -> None:
+    endless = Contender(ticking, tmp_path / "endless", 10**6)
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        take_turns([endless, Contender(failing)], 1.0)
+    tick = tmp_path / "endless.child"
+    before = tick.stat().st_size
+    time.sleep(0.2)
+    assert tick.stat().st_size == before
