@@ -7,14 +7,16 @@ with everything they started, and a stopped program's clock stands still.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
+
+T = TypeVar("T")
 
 
 class Clock:
@@ -82,7 +84,7 @@ class Contender:
         self._process.join(seconds)
         if self._process.exitcode is None:
             ended = self._suspend()
-            self.clock.note(started, ended, sum(map(_cpu, self._tree())))
+            self.clock.note(started, ended, sum(_each(self._tree(), _cpu)))
         elif self._process.exitcode:
             raise RuntimeError(f"a contender ended with {self._process.exitcode}")
         return self._process.exitcode is None
@@ -95,24 +97,19 @@ class Contender:
         self._resume(processes)
         self._process.terminate()
         self._process.join()
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        _each(processes, psutil.Process.kill)
 
     def _resume(self, stopped: list[psutil.Process]) -> None:
         if not stopped:
             self._process.start()
-        for process in stopped:
-            process.resume()
+        _each(stopped, psutil.Process.resume)
 
     def _suspend(self) -> float:
         """Stop all of it; return when the first round of stopping was over."""
         stopped: set[psutil.Process] = set()
         ended = 0.0
         while new := set(self._tree()) - stopped:  # started while others were stopped
-            for process in new:
-                with suppress(psutil.NoSuchProcess):
-                    process.suspend()
+            _each(new, psutil.Process.suspend)
             ended = ended or time.time()
             stopped |= new
         return ended
@@ -144,6 +141,17 @@ def take_turns(contenders: Sequence[Contender], seconds: float) -> None:
 def _in_own_session(target: Callable[..., object], *args: Any) -> None:
     os.setsid()  # Ctrl-C is for the one who gives the turns, and ends the contenders
     target(*args)
+
+
+def _each(
+    processes: Iterable[psutil.Process], action: Callable[[psutil.Process], T]
+) -> list[T]:
+    """Return what the action answers for each that is still there."""
+    answers = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            answers.append(action(process))
+    return answers
 
 
 def _cpu(process: psutil.Process) -> float:
