@@ -8,11 +8,12 @@ A second environment keeps its dependencies away from the project's::
       PEER/bin/python -m benchmarks.peer_pfl --data-dir DATA
 
 It prints the seconds of a round, the first one left out, and of the bare loop that
-trains the same clients (``benchmarks.side_by_side``), measured before and after.
+trains the same clients with the whole mixture, one round of it after each of pfl.
 """
 
 import argparse
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -34,6 +35,7 @@ from torch.nn import functional as F
 
 from benchmarks.side_by_side import config_of
 from benchmarks.stock_fedavg.stock_fedavg.app import settings_of, tensors_of, train
+from client_app.allocator import keep_freed_memory
 from common.config import Settings
 from common.shape import dataset_of, model_spec
 
@@ -59,22 +61,29 @@ class Mixture(nn.Module):
         return {}
 
 
-class Clock(TrainingProcessCallback):  # type: ignore[misc]
-    """Notes when every round ends."""
+class Turns(TrainingProcessCallback):  # type: ignore[misc]
+    """After each round of pfl, one of the bare loop; the seconds of both."""
 
-    def __init__(self) -> None:
-        self.ended: list[float] = []
+    def __init__(self, loop: Callable[[], None]) -> None:
+        self.rounds: list[float] = []
+        self.loops: list[float] = []
+        self._loop = loop
+        self._started = time.perf_counter()
 
     def after_central_iteration(
         self, aggregate_metrics: Any, model: Any, *, central_iteration: int
     ) -> tuple[bool, Any]:
-        """Note the time and go on."""
-        self.ended.append(time.perf_counter())
+        """Note what the round took, time the loop and go on."""
+        ended = time.perf_counter()
+        self.rounds.append(ended - self._started)
+        self._loop()
+        self._started = time.perf_counter()
+        self.loops.append(self._started - ended)
         return False, Metrics()
 
 
-def peer(settings: Settings, clients: int, rounds: int) -> list[float]:
-    """Return the seconds of every round but the first."""
+def in_turns(settings: Settings, clients: int, rounds: int) -> Turns:
+    """Train the clients in pfl and, round by round, in a bare loop."""
     data = {str(c): tensors_of(settings, c, clients) for c in range(clients)}
     users = FederatedDataset(
         lambda user: Dataset(raw_data=list(data[user]), user_id=user),
@@ -89,7 +98,13 @@ def peer(settings: Settings, clients: int, rounds: int) -> list[float]:
         ),
         torch.optim.SGD(module.parameters(), 1.0),
     )
-    clock = Clock()
+    spec = model_spec(settings, dataset_of(settings))
+
+    def loop() -> None:
+        for x, y in data.values():
+            train(spec.build(range(spec.num_experts)), x, y, settings)
+
+    turns = Turns(loop)
     FederatedAveraging().run(
         algorithm_params=NNAlgorithmParams(
             central_num_iterations=rounds + 1,
@@ -105,22 +120,9 @@ def peer(settings: Settings, clients: int, rounds: int) -> list[float]:
             local_batch_size=rules.batch_size,
         ),
         model_eval_params=None,
-        callbacks=[clock],
+        callbacks=[turns],
     )
-    return [b - a for a, b in zip(clock.ended, clock.ended[1:], strict=False)]
-
-
-def whole_mixture_floor(settings: Settings, clients: int, rounds: int) -> list[float]:
-    """Return the seconds of the bare loop over the same whole mixtures."""
-    spec = model_spec(settings, dataset_of(settings))
-    data = [tensors_of(settings, number, clients) for number in range(clients)]
-    seconds = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        for x, y in data:
-            train(spec.build(range(spec.num_experts)), x, y, settings)
-        seconds.append(time.perf_counter() - started)
-    return seconds
+    return turns
 
 
 def main() -> None:
@@ -136,10 +138,9 @@ def main() -> None:
     parser.add_argument("--local-epochs", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    settings = settings_of(config_of(args))
-    floor = whole_mixture_floor(settings, args.clients, args.rounds)
-    theirs = peer(settings, args.clients, args.rounds)
-    floor += whole_mixture_floor(settings, args.clients, args.rounds)
+    keep_freed_memory()
+    turns = in_turns(settings_of(config_of(args)), args.clients, args.rounds)
+    floor, theirs = turns.loops[1:], turns.rounds[1:]
     base = median(floor)
     for name, seconds in (("bare loop, whole mixture", floor), ("pfl", theirs)):
         spread = f"{min(seconds):.2f} to {max(seconds):.2f}"
