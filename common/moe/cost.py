@@ -108,11 +108,13 @@ def training_memory(
 def evaluation_batch(spec: ModelSpec) -> int:
     """Return how many samples to evaluate at once, 32 to 512, EVALUATION_WORK in all.
 
-    Enough that the calls do not count, and no more: activations of tens of megabytes
-    leave the caches, and the allocator asks the system for each of them anew. That is
-    half of the time of 512 images in a convolution.
+    That is with as many experts as ever see a sample: of soft routing, all. Enough that
+    the calls do not count, and no more: activations of tens of megabytes leave the
+    caches, and the allocator asks the system for each of them anew, beside what
+    training has freed. That is half of the time of 512 images in a convolution, and
+    would be the peak of a device.
     """
-    return int(np.clip(EVALUATION_WORK / (training_work(spec)[0] / BACKWARD), 32, 512))
+    return int(np.clip(EVALUATION_WORK / (training_work(spec)[-1] / BACKWARD), 32, 512))
 
 
 def training_work(spec: ModelSpec) -> Costs:
