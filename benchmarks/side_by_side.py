@@ -18,6 +18,7 @@ SuperLink and Ray included. The floor, too, keeps freed memory.
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from benchmarks.turns import Contender, take_turns
 from client_app.allocator import keep_freed_memory
 from common.shape import dataset_of, model_spec
 from server_app.launcher.run import run_simulation
+from server_app.launcher.signals import Interrupted, Signals
 from server_app.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,7 +145,9 @@ def main() -> None:
             rounds = args.rounds + (4 if run is floor else 0)
             mine = {**config, "num-rounds": rounds}
             contenders[run] = Contender(run, folder, mine, args.clients)
-        take_turns(list(contenders.values()), args.turn)
+        with Signals() as signals:
+            signals.arm()
+            take_turns(list(contenders.values()), args.turn)
         used = {
             run: contenders[run].clock.between(ended(folder)[:-1])
             for run, folder in folders.items()
@@ -165,4 +169,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Interrupted:
+        sys.exit("interrupted: every contender was stopped")

@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from benchmarks.study.cells import Cell, summary
@@ -39,7 +41,7 @@ def run_all(
     tasks = [(cell, data_dir) for cell in cells]
     # A fresh interpreter per worker: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(jobs, len(tasks)), initializer=_quiet) as pool:
+    with context.Pool(min(jobs, len(tasks)), initializer=_start_worker) as pool:
         for ended in pool.imap_unordered(_run, tasks):
             if ended[1] is not None:
                 _append(out, json.dumps(ended[1]))
@@ -53,7 +55,16 @@ def _append(path: Path, line: str) -> None:
         file.write(f"{'' if whole else chr(10)}{line}\n")
 
 
-def _quiet() -> None:
+def _end_with_parent() -> None:
+    """Wait for the study to end: killed, it takes its runs with it."""
+    study = multiprocessing.parent_process()
+    assert study is not None
+    wait([study.sentinel])
+    os._exit(1)
+
+
+def _start_worker() -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     logging.disable(logging.WARNING)
 

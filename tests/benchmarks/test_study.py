@@ -1,9 +1,14 @@
 """The study's harness: what is kept of a run, intervals by hand, resuming."""
 
 import csv
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.study.__main__ import chosen, run_missing
@@ -12,6 +17,8 @@ from benchmarks.study.presets import PRESETS
 from benchmarks.study.tables import cell_text, interval, markdown, write_csv
 from common.config import Settings
 from server_app.strategies import find_strategy
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def cell_of(label: str = "random", seed: int = 0, **config: Any) -> Cell:
@@ -137,3 +144,36 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [row["seed"] for row in rows] == ["0", "1"]
     assert rows[0]["server_global"] == str(lines[good[0].key]["server_global"])
     assert "| random | 2 |" in markdown(good, lines)
+
+
+KILLED = """
+from pathlib import Path
+from benchmarks.study.runner import run_all
+from tests.benchmarks.test_study import cell_of
+if __name__ == "__main__":
+    endless = cell_of(**{"num-rounds": 100_000, "train-samples": 200})
+    list(run_all([endless], Path("runs.jsonl"), 1, ""))
+"""
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_takes_its_runs_with_it(tmp_path: Path) -> None:
+    (tmp_path / "study.py").write_text(KILLED)
+    study = subprocess.Popen(
+        [sys.executable, "study.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+    )
+    deadline = time.monotonic() + 120
+    try:
+        while not [*tmp_path.glob("tmp*/*")]:  # a run's directory: it is in the middle
+            assert study.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        workers = psutil.Process(study.pid).children(recursive=True)
+    finally:
+        study.kill()
+        study.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    for worker in alive:
+        worker.kill()
+    assert workers and not alive
