@@ -22,10 +22,10 @@ CONFIG = {
     "strategy": "flex-moe",
     "dataset": "digits",
     "min-replies": 3,
-    # So wide that memory is what limits: about 300 MB of it for each expert held.
+    # So wide that memory is what limits: about 220 MB of it for each expert held.
     "num-experts": 8,
     "expert-capacity": "8",
-    "expert-hidden": 24576,
+    "expert-hidden": 40960,
     "top-k": 0,
     "batch-size": 512,
     "local-epochs": 1,
