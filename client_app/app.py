@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, Context, Message
+from flwr.app import Array, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client_app import profiler
@@ -58,6 +58,12 @@ def query(message: Message, context: Context) -> Message:
         seconds_total=time.perf_counter() - started,
     )
     return Message(wire.encode_query_reply(reply), reply_to=message)
+
+
+@app.query("ping")
+def ping(message: Message, context: Context) -> Message:
+    """Say nothing, but in its turn: what came before has been answered by then."""
+    return Message(RecordDict(), reply_to=message)
 
 
 @app.train()

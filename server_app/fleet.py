@@ -9,7 +9,7 @@ reliably each client answers, and leaves those that keep failing alone for a whi
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,10 +23,9 @@ from common.seeding import stream
 from common.shape import checkpoint_hash
 from common.wire import QueryReply, TrainReport, WireError
 from server_app.device_budget import DeviceBudget, Link
+from server_app.mailbox import Mailbox
 
 logger = logging.getLogger("flwr.expertfleet")
-
-Exchange = Callable[[Grid, list[Message], float], Iterator[Message]]
 
 QUERY_SECONDS = 120.0
 MEMORY = 0.2
@@ -140,7 +139,7 @@ class Fleet:
         }
 
     def refresh(
-        self, grid: Grid, exchange: Exchange, server_round: int, timeout: float
+        self, grid: Grid, mailbox: Mailbox, server_round: int, timeout: float
     ) -> list[Client]:
         """Ask new nodes who they are; return the clients to plan a round with.
 
@@ -149,8 +148,7 @@ class Fleet:
 
         Parameters
         ----------
-        exchange : callable
-            Sends messages and yields replies as they land.
+        mailbox : Mailbox
         timeout : float
             Seconds to wait for answers.
         """
@@ -171,12 +169,16 @@ class Fleet:
         asked = sorted((online - self._known_nodes) | probed)
         answered: set[int] = set()
         if asked:
-            queries = [
-                Message(RecordDict(), node, "query", ttl=timeout, group_id="query")
-                for node in asked
-            ]
+
+            def query(node: int) -> Message:
+                return Message(
+                    RecordDict(), node, "query", ttl=timeout, group_id="query"
+                )
+
             self._asked_at = time.monotonic()
-            replies = exchange(grid, queries, min(timeout, QUERY_SECONDS))
+            queries = [query(node) for node in asked]
+            most = min(timeout, QUERY_SECONDS)
+            replies = mailbox.exchange(grid, queries, most, query)
             answered = self._register(replies, registered)
         for client in here:
             if client.node_id in probed - answered:

@@ -1,12 +1,15 @@
 """Sending messages and taking in replies as they land, in any of Flower's modes."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 
 from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
-from server_app.restarts import Restarts
+from server_app.lost import Watch
+
+AskAnew = Callable[[int], Message | None]
 
 POLL_SECONDS = 0.1
 
@@ -38,13 +41,14 @@ class Mailbox:
     def __init__(self) -> None:
         self.late = 0
         self._abandoned: dict[str, float] = {}
+        self._slowest = 0.0
 
     def exchange(
         self,
         grid: Grid,
         messages: list[Message],
         timeout: float,
-        ask_anew: Callable[[int], Message | None] = lambda _: None,
+        ask_anew: AskAnew = lambda _: None,
     ) -> Generator[Message, None, None]:
         """Push messages and yield their replies until all are in or time is up.
 
@@ -57,76 +61,85 @@ class Mailbox:
         timeout : float
             Seconds.
         ask_anew : callable
-            Given a node that came back while a message was out, returns the same once
-            more, None to go on waiting. A SuperNode that is started again no longer has
-            what it had fetched, and Flower delivers a message once. If it has it after
-            all, its first reply is the one that counts.
+            Given a node whose message or reply was lost on the way, returns what it is
+            to be sent instead; None if nothing, which is an error reply.
 
         Raises
         ------
         WorkerLostError
             If the simulation has lost a worker process.
         """
-        sent: dict[str, Message] = {}
-        pending: set[str] = set()
+        sent = 0
+        pending: dict[str, Message] = {}
         deadline = time.monotonic() + timeout
-        restarts = Restarts()
-        repeated: set[str] = set()
+        # Twice as long as any reply took is worth a question.
+        watch = Watch(patience=2 * self._slowest)
         try:
-            while pending or len(sent) < len(messages):
-                if added := messages[len(sent) :]:
+            while pending or sent < len(messages):
+                if added := messages[sent:]:
+                    sent = len(messages)
                     # A list: deployments answer a generator with HTTP 500.
                     taken = set(grid.push_messages(added))
-                    sent |= {message.metadata.message_id: message for message in added}
-                    pending |= taken
                     for message in added:
-                        if message.metadata.message_id not in taken:
+                        if message.metadata.message_id in taken:
+                            pending[message.metadata.message_id] = message
+                        else:
                             # Its node has left, or it is too large for Flower.
                             yield Message(Error(0, "not sent"), reply_to=message)
                 landed = False
-                for reply in self._pull(grid, pending):
+                for message, reply in self._pull(grid, pending, watch):
                     landed = True
-                    answered = reply.metadata.reply_to_message_id
-                    if answered in repeated and reply.has_error():
+                    about = message.metadata
+                    took = time.time() - about.created_at
+                    lost = _is_lost(reply) and took < about.ttl
+                    anew = ask_anew(about.dst_node_id) if lost else None
+                    if anew is not None:
+                        messages.append(anew)
                         continue
-                    if repeated:
-                        node = _node(sent[answered])
-                        twins = {i for i in pending if _node(sent[i]) == node}
-                        pending -= twins
-                        self._abandoned |= dict.fromkeys(twins, deadline + timeout)
-                    yield _from_the_client(reply, sent)
+                    if not reply.has_error():
+                        self._slowest = max(self._slowest, took)
+                    yield _from_the_client(reply, message)
                 if pending and not landed:
                     if time.monotonic() > deadline:
                         return
-                    waited_for = [sent[i] for i in pending - repeated]
-                    for lost in restarts.lost(grid, waited_for):
-                        if (anew := ask_anew(_node(lost))) is not None:
-                            messages.append(anew)
-                            repeated.add(lost.metadata.message_id)
+                    watch.look(grid, pending)
                     time.sleep(POLL_SECONDS)
         finally:
             # A message lives as long as its ttl, which is the timeout of its exchange.
             self._abandoned |= dict.fromkeys(pending, deadline + timeout)
 
-    def _pull(self, grid: Grid, pending: set[str]) -> Iterator[Message]:
+    def _pull(
+        self, grid: Grid, pending: dict[str, Message], watch: Watch
+    ) -> Iterator[tuple[Message, Message]]:
+        """Yield messages with their replies, and remove them from ``pending``."""
         now = time.monotonic()
         self._abandoned = {k: v for k, v in self._abandoned.items() if v > now}
-        ids = sorted(pending | self._abandoned.keys(), key=lambda i: (len(i), i))
+        overtaken = watch.proven()
+        ids = sorted(
+            pending.keys() | self._abandoned.keys() | watch.pings.keys(),
+            key=lambda i: (len(i), i),
+        )
         for start in range(0, len(ids), AT_ONCE):
             for reply in grid.pull_messages(ids[start : start + AT_ONCE]):
                 message_id = reply.metadata.reply_to_message_id
-                if message_id in pending:
-                    pending.remove(message_id)
-                    yield reply
+                if (message := pending.pop(message_id, None)) is not None:
+                    yield message, reply
+                elif watch.take(reply):
+                    continue
                 elif self._abandoned.pop(message_id, None) and not reply.has_error():
                     self.late += 1
+        for message_id in overtaken:
+            if (message := pending.pop(message_id, None)) is not None:
+                lost = Error(ErrorCode.MESSAGE_UNAVAILABLE, "lost on the way")
+                yield message, Message(lost, reply_to=message)
 
 
-def _node(message: Message) -> int:
-    return message.metadata.dst_node_id
+def _is_lost(reply: Message) -> bool:
+    """Whether a message or its reply no longer exists, by our word or Flower's."""
+    return reply.has_error() and reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE
 
 
-def _from_the_client(reply: Message, sent: Mapping[str, Message]) -> Message:
+def _from_the_client(reply: Message, message: Message) -> Message:
     """Return a reply that names the client it is about.
 
     Errors that the SuperLink or the Grid answer in a client's place (it is offline, its
@@ -139,4 +152,4 @@ def _from_the_client(reply: Message, sent: Mapping[str, Message]) -> Message:
             "a worker process of the simulation died, often for lack of memory; Flower "
             "does not replace it, and nearly every client would fail from now on"
         )
-    return Message(reply.error, reply_to=sent[reply.metadata.reply_to_message_id])
+    return Message(reply.error, reply_to=message)

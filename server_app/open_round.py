@@ -27,6 +27,9 @@ from server_app.strategies.contract import Plan, Reply
 SLACK_BYTES = 64 * 1024
 """What a reply may weigh beyond its arrays: names, headers and scalars."""
 
+LOSSES = 3
+"""How often a client is asked again in a round for what was lost on the way."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
@@ -46,6 +49,8 @@ class Asked:
         Of its model; see :func:`common.wire.check_report`.
     sent : float
         When it was asked, on the monotonic clock.
+    lost : int
+        How often the order or its reply has been lost on the way.
     """
 
     client: Client
@@ -57,6 +62,7 @@ class Asked:
     num_layers: int = 1
     positions: int = 1
     sent: float = field(default_factory=time.monotonic)
+    lost: int = 0
 
     @property
     def upload(self) -> Packing:
@@ -176,15 +182,16 @@ class OpenRound:
         return self.ask(asked.in_full())
 
     def ask_anew(self, node: int) -> Message | None:
-        """Return a message to a device that was started again and lost the first.
+        """Return the order again for a device that lost it, or whose reply was lost.
 
-        None if it has answered. What it had in its cache it may have lost as well, and
-        then says so.
+        None if that has happened ``LOSSES`` times in this round. What it had in its
+        cache it may have lost as well, and then says so.
         """
-        if (asked := self._waiting.get(node)) is None:
+        asked = self._waiting.get(node)
+        if asked is None or asked.lost == LOSSES:
             return None
-        self.notes.append(f"{asked.client.name} came back, asked again")
-        return self.ask(replace(asked, sent=time.monotonic()))
+        self.notes.append(f"{asked.client.name}: lost on the way, asked again")
+        return self.ask(replace(asked, lost=asked.lost + 1, sent=time.monotonic()))
 
     def judge(self, message: Message) -> tuple[Client, Reply] | None:
         """Return who sent a reply and what it says; None if it does not count.

@@ -72,8 +72,7 @@ class RoundOpener:
         seconds = self._settings.rounds.round_deadline
         deadline = time.monotonic() + seconds
         while True:
-            exchange = self._mailbox.exchange
-            ready = self._fleet.refresh(grid, exchange, server_round, seconds)
+            ready = self._fleet.refresh(grid, self._mailbox, server_round, seconds)
             over = time.monotonic() > deadline
             if len(ready) >= needed or (ready and (over or self._fleet.refused)):
                 return ready

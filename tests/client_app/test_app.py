@@ -66,6 +66,11 @@ def gate_of(grid: InlineGrid, node: int) -> Vector:
     return gate
 
 
+def test_a_ping_is_answered_with_nothing(grid: InlineGrid) -> None:
+    [reply] = grid.send_and_receive([Message(RecordDict(), 2, "query.ping")])
+    assert not reply.has_error() and not reply.content
+
+
 def test_query_says_who_and_what(grid: InlineGrid) -> None:
     [reply] = grid.send_and_receive([Message(RecordDict(), 2, "query")])
     profile = wire.decode_query_reply(reply.content)

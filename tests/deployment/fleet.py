@@ -6,12 +6,14 @@ of its own: killing it takes everything it started along, and nothing of the oth
 
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -92,6 +94,16 @@ class Program:
         if self._process is not None:
             self._process.wait(timeout=10)
 
+    def suspend(self) -> None:
+        """Stop it and everything it started where they are, until :meth:`resume`."""
+        for process in members(self.home):
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        for process in members(self.home):
+            process.resume()
+
     def has(self, program: str) -> bool:
         """Whether a program with this name is among what it started."""
         for process in members(self.home):
@@ -164,6 +176,7 @@ class Fleet:
 
     def __init__(self, folder: Path, devices: int = 3) -> None:
         self.folder = folder
+        self._database = folder / "state.db"
         self._stack = ExitStack()
         self._submitted = 0
         address = f"127.0.0.1:{free_port()}"
@@ -211,7 +224,7 @@ class Fleet:
         command = ["flower-superlink", "--host", host, "--port", port]
         command += ["--isolation", "process", "--enable-supernode-auth"]
         command += ["--disable-runtime-dependency-installation"]
-        command += ["--database", str(self.folder / "state.db")]
+        command += ["--database", str(self._database)]
         command += ["--ssl-ca-certfile", str(self.keys.authority_file)]
         command += ["--ssl-certfile", str(self.keys.path / "server.pem")]
         return [*command, "--ssl-keyfile", str(self.keys.path / "server.key")]
@@ -270,6 +283,16 @@ class Fleet:
     def all_online(self) -> bool:
         """Whether Flower takes every device for connected."""
         return self.listing().count('"online"') == len(self.devices)
+
+    def lose_messages(self) -> int:
+        """Take all messages to devices for delivered; return how many were not.
+
+        What a SuperLink leaves behind that dies before it has answered a device.
+        """
+        with closing(sqlite3.connect(self._database)) as database, database:
+            when = datetime.now(UTC).isoformat()
+            change = "UPDATE message_ins SET delivered_at = ? WHERE delivered_at = ''"
+            return database.execute(change, (when,)).rowcount
 
     def submit(self, run_config: Mapping[str, Any]) -> Run:
         """Submit a run; its ``output-dir`` is a fresh one unless it is given."""

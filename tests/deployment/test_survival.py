@@ -31,6 +31,12 @@ def assert_same_as_in_one_process(run: Run, config: dict[str, Any], tmp: Path) -
         np.testing.assert_array_equal(found[name], tensor, err_msg=name)
 
 
+def has_replied(log: str) -> bool:
+    """Whether a device has sent a reply to an order."""
+    _, _, after = log.partition("Sending: train message")
+    return "Sent successfully" in after
+
+
 def repliers(record: dict[str, Any]) -> list[str]:
     return [each["client"] for each in record["clients"] if each["replied"]]
 
@@ -73,7 +79,7 @@ def test_a_killed_device_is_missed_by_name_and_returns_as_the_same_client(
         assert reason.startswith("error 5: "), reason
         assert f"not merged: client-1: {reason}" in fleet.log(run)
     else:
-        assert "client-1 came back, asked again" in second["notes"]
+        assert "client-1: lost on the way, asked again" in second["notes"]
         assert "client-1" in repliers(second)
     assert before == ["gate-1.npy"]
     last = max(r["round"] for r in records if "client-1" in repliers(r))
@@ -84,15 +90,23 @@ def test_a_run_survives_its_superlink_and_is_resumed_after_a_power_cut(
     fleet: Fleet, tmp_path: Path
 ) -> None:
     config = {**CONFIG, "num-rounds": 4, "seed": 3, "min-replies": 3}
+    slow = fleet.devices[2]
+    before = len(slow.log())
     run = fleet.submit(config)
+    fleet.until("its first reply", lambda: has_replied(slow.log()[before:]), every=0.1)
+    slow.suspend()
     fleet.until("the first round", lambda: run.records())
     fleet.until("the second one", lambda: fleet.devices[0].has("flwr-clientapp"))
 
+    # It dies after it has noted a delivery and before the device has it.
     fleet.link.kill()
+    assert fleet.lose_messages()
     fleet.link.start()
+    slow.resume()
 
     # ServerApp and SuperNodes retry until the SuperLink answers again.
     fleet.until("the second round", lambda: len(run.records()) > 1)
+    assert "client-2: lost on the way, asked again" in run.records()[1]["notes"]
     fleet.until("the third one", lambda: fleet.devices[0].has("flwr-clientapp"))
 
     # The server's machine as a whole, ServerApp included: no run survives that.

@@ -71,7 +71,7 @@ def fleet_of(**config: Any) -> Fleet:
 
 def refresh(fleet: Fleet, grid: InlineGrid, server_round: int) -> list[str]:
     mailbox = Mailbox()
-    ready = fleet.refresh(grid, mailbox.exchange, server_round, timeout=5)
+    ready = fleet.refresh(grid, mailbox, server_round, timeout=5)
     return [client.name for client in ready]
 
 

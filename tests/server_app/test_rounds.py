@@ -18,8 +18,9 @@ from common import wire
 from common.config import Settings
 from common.inline_grid import InlineGrid
 from common.shape import dataset_of, model_spec
-from server_app import restarts
+from server_app import lost
 from server_app.app import app as server_app
+from server_app.open_round import LOSSES
 from server_app.rounds import Rounds
 from server_app.strategies.base import ExpertStrategy
 from server_app.strategies.flex_moe import FlexMoE
@@ -211,8 +212,7 @@ def test_a_late_reply_of_another_round_is_not_merged() -> None:
 class ForgetfulGrid(InlineGrid):
     """Node 3, client-2, loses its order of round 2 and is back a moment later."""
 
-    node = 3
-    lost: str = ""
+    node, losses = 3, 1
     back = ""
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
@@ -220,16 +220,12 @@ class ForgetfulGrid(InlineGrid):
         ids = super().push_messages(pushed)
         for message in pushed:
             about = message.metadata
-            if not self.lost and (about.dst_node_id, about.group_id) == (
-                self.node,
-                "2",
-            ):
-                self.lost = about.message_id
+            address = (about.dst_node_id, about.message_type, about.group_id)
+            if self.losses and address == (self.node, "train", "2"):
+                self.losses -= 1
+                del self._pending[about.message_id]
                 self.back = datetime.now(UTC).isoformat()
         return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        return super().pull_messages(i for i in message_ids if i != self.lost)
 
     def get_nodes(self) -> list[NodeInfo]:
         return [
@@ -241,7 +237,7 @@ class ForgetfulGrid(InlineGrid):
 def test_an_order_that_a_device_lost_is_sent_once_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restarts, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(lost, "LOOK_SECONDS", 0.0)
     # A folder each: of two runs that start within a second the second has a longer
     # name there, and the name is in every message.
     folder, rounds = run(tmp_path / "lost", settings_of(), grid=ForgetfulGrid)
@@ -251,9 +247,22 @@ def test_an_order_that_a_device_lost_is_sent_once_more(
     for record, other, more in zip(rounds, undisturbed, extra, strict=True):
         assert record["rejected"] == {}
         assert record["bytes_down"] == other["bytes_down"] + more
-    assert rounds[1]["notes"] == ["client-2 came back, asked again"]
+    assert rounds[1]["notes"] == ["client-2: lost on the way, asked again"]
     model = (folder / "model.safetensors").read_bytes()
     assert model == (expected / "model.safetensors").read_bytes()
+
+
+def test_a_device_that_loses_every_order_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hopeless(ForgetfulGrid):
+        losses = 100
+
+    monkeypatch.setattr(lost, "LOOK_SECONDS", 0.0)
+    _, rounds = run(tmp_path, settings_of(), grid=Hopeless)
+    assert rounds[1]["rejected"] == {"client-2": "error 3: lost on the way"}
+    assert rounds[1]["notes"] == ["client-2: lost on the way, asked again"] * LOSSES
+    assert rounds[1]["merged"] and rounds[2]["rejected"] == {}
 
 
 def test_bytes_are_those_of_the_messages(tmp_path: Path) -> None:
