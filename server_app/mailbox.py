@@ -72,8 +72,8 @@ class Mailbox:
         sent = 0
         pending: dict[str, Message] = {}
         deadline = time.monotonic() + timeout
-        # Twice as long as any reply took is worth a question.
-        watch = Watch(patience=2 * self._slowest)
+        # Whoever takes longer than any did so far is asked once: records are rare.
+        watch = Watch(patience=1.5 * self._slowest)
         try:
             while pending or sent < len(messages):
                 if added := messages[sent:]:

@@ -238,7 +238,7 @@ def test_silence_is_asked_about_more_and_more_rarely(
     grid = SuperNodes({}, {}, activated=1.0)
     # 30 s and four times as long each time, at looks of every 10 s.
     assert pinged_at(clock, grid, order(1, 3600), 0.0, 3600) == [30, 120, 480, 1920]
-    # Twice the slowest reply; not beyond what the message is worth.
+    # As long as it is told to be patient; not beyond what the message is worth.
     grid = SuperNodes({}, {}, activated=1.0)
     assert pinged_at(clock, grid, order(1, 300), 100.0, 600) == [100]
 
