@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from flwr.app import Message, RecordDict
+from flwr.common.constant import HEARTBEAT_MAX_INTERVAL
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
 PING = "query.ping"
@@ -57,8 +59,8 @@ class Watch:
     def look(self, grid: Grid, waiting: Mapping[str, Message]) -> None:
         """Ping the nodes of messages that are in doubt.
 
-        Nothing within ``LOOK_SECONDS`` of the last look, and nothing to nodes that were
-        never activated: those of a simulation answer in any order, and lose nothing.
+        Nothing within ``LOOK_SECONDS`` of the last look, and nothing to the nodes of a
+        simulation: they answer in any order, and lose nothing.
 
         Parameters
         ----------
@@ -71,7 +73,7 @@ class Watch:
         activated = {
             node.node_id: datetime.fromisoformat(node.last_activated_at).timestamp()
             for node in grid.get_nodes()
-            if node.last_activated_at
+            if node.last_activated_at and _has_a_heart(node)
         }
         pings: dict[str, Message] = {}
         for message_id, message in waiting.items():
@@ -122,3 +124,8 @@ class Watch:
         """
         found, self._proven = self._proven, set()
         return found
+
+
+def _has_a_heart(node: NodeInfo) -> bool:
+    """Whether it is a SuperNode; those of a simulation need not say they are alive."""
+    return 0 < node.heartbeat_interval <= HEARTBEAT_MAX_INTERVAL

@@ -9,6 +9,11 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
+from flwr.server.superlink.fleet.vce.vce_api import _register_nodes
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.superlink.federation import NoOpFederationManager
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -32,7 +37,7 @@ class SuperNodes(InlineGrid):
     delays : dict of int to list of int
         For how many looks a node works on each that arrives; later ones take none.
     activated : float
-        When all nodes were activated, in seconds; 0 for never.
+        When all nodes were activated, in seconds.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class SuperNodes(InlineGrid):
     def get_nodes(self) -> list[NodeInfo]:
         when = datetime.fromtimestamp(self.activated, UTC).isoformat()
         return [
-            NodeInfo(node_id=node, last_activated_at=when if self.activated else "")
+            NodeInfo(node_id=node, last_activated_at=when, heartbeat_interval=30)
             for node in self.get_node_ids()
         ]
 
@@ -127,9 +132,25 @@ def test_every_node_is_asked_once_more_for_each_order_it_lost(
         assert len(orders) == 1 + sum(message in grid.lost for message in orders)
 
 
+def nodes_of_a_simulation() -> list[NodeInfo]:
+    """What Flower itself registers for `flwr run` without devices."""
+    objects = ObjectStoreFactory()
+    links = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), objects)
+    numbers = _register_nodes(9, links)
+    return [*links.state().get_node_info(node_ids=[*numbers])]
+
+
 @pytest.mark.usefixtures("impatient", "task_identity")
 def test_a_node_of_a_simulation_is_never_doubted() -> None:
-    grid = SuperNodes({1: [True]}, {}, activated=0.0)
+    class Virtual(SuperNodes):
+        def get_nodes(self) -> list[NodeInfo]:
+            return virtual
+
+    virtual = nodes_of_a_simulation()
+    assert all(node.last_activated_at for node in virtual)
+    for index, node in enumerate(virtual):
+        node.node_id = index + 1
+    grid = Virtual({1: [True]}, {})
     assert exchange(grid, [1], 0.05) == []
     assert len(grid.pushed[1]) == 1
 

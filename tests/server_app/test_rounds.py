@@ -229,7 +229,11 @@ class ForgetfulGrid(InlineGrid):
 
     def get_nodes(self) -> list[NodeInfo]:
         return [
-            NodeInfo(node_id=node, last_activated_at=self.back * (node == self.node))
+            NodeInfo(
+                node_id=node,
+                last_activated_at=self.back * (node == self.node),
+                heartbeat_interval=30,
+            )
             for node in self.get_node_ids()
         ]
 
