@@ -73,7 +73,7 @@ class Watch:
         activated = {
             node.node_id: datetime.fromisoformat(node.last_activated_at).timestamp()
             for node in grid.get_nodes()
-            if node.last_activated_at and _has_a_heart(node)
+            if node.last_activated_at and _is_supernode(node)
         }
         pings: dict[str, Message] = {}
         for message_id, message in waiting.items():
@@ -126,6 +126,6 @@ class Watch:
         return found
 
 
-def _has_a_heart(node: NodeInfo) -> bool:
-    """Whether it is a SuperNode; those of a simulation need not say they are alive."""
+def _is_supernode(node: NodeInfo) -> bool:
+    """Whether its heartbeat is awaited; Flower awaits none of a virtual node."""
     return 0 < node.heartbeat_interval <= HEARTBEAT_MAX_INTERVAL
