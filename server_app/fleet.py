@@ -3,14 +3,14 @@
 Flower's node ids are random per run and change when a device restarts, so a client is
 known by the name it states in its ``query`` reply. Where devices authenticate, that has
 to be the name its key is registered under. Rows of all matrices follow this registry:
-sorted by partition and name at first, later arrivals appended. It remembers how
-reliably each client answers, and leaves those that keep failing alone for a while.
+sorted by partition and name at first, later arrivals appended. What is remembered of
+each is in ``server_app.client``.
 """
 
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -22,66 +22,13 @@ from common.config import Settings
 from common.seeding import stream
 from common.shape import checkpoint_hash
 from common.wire import QueryReply, TrainReport, WireError
+from server_app.client import Client
 from server_app.device_budget import DeviceBudget, Link
 from server_app.mailbox import Mailbox
 
 logger = logging.getLogger("flwr.expertfleet")
 
 QUERY_SECONDS = 120.0
-MEMORY = 0.2
-"""Weight of the newest round in the estimate of a client's availability."""
-LONGEST_REST = 8
-"""Rounds between two probes of a client that has been set aside."""
-
-
-@dataclass(kw_only=True)
-class Client:
-    """One device.
-
-    Attributes
-    ----------
-    row : int
-        Its row in matrices over clients.
-    name : str
-    node_id : int
-        Its current address; changes when the device restarts.
-    profile : QueryReply
-        What it last said about itself.
-    tier : int
-        Experts the user's ``expert-capacity`` gives it.
-    link : Link
-        How far away it is, from the run's own messages.
-    availability : float
-        Running share of rounds it answered, 1 at first.
-    failures : int
-        Rounds in a row it did not answer.
-    rests_until : int
-        First round in which it is asked again.
-    merged_round : int
-        The last round its reply was merged in, 0 if none was.
-    holds : list of str
-        Versions of parts in its cache, as it last said.
-    """
-
-    row: int
-    name: str
-    node_id: int
-    profile: QueryReply
-    tier: int
-    availability: float = 1.0
-    failures: int = 0
-    rests_until: int = 0
-    link: Link = field(default_factory=Link)
-    merged_round: int = 0
-    holds: list[str] = field(default_factory=list)
-
-    def note(self, server_round: int, answered: bool) -> None:
-        """Remember whether it answered, and how long to leave it alone if not."""
-        self.availability += MEMORY * (float(answered) - self.availability)
-        self.failures = 0 if answered else self.failures + 1
-        # The first failure is retried at once; then the pause doubles.
-        pause = min(2 ** (self.failures - 1) - 1, LONGEST_REST) if self.failures else 0
-        self.rests_until = server_round + 1 + pause
 
 
 def first_line(message: Message) -> str:

@@ -40,7 +40,7 @@ class Watch:
     Parameters
     ----------
     patience : float
-        Seconds of silence that are too long.
+        Seconds of silence that are too long; at least ``PATIENCE_SECONDS``.
 
     Attributes
     ----------

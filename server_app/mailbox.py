@@ -72,7 +72,7 @@ class Mailbox:
         sent = 0
         pending: dict[str, Message] = {}
         deadline = time.monotonic() + timeout
-        # Whoever takes longer than any did so far is asked once: records are rare.
+        # Half as long again as any reply took: in a steady fleet that is rare.
         watch = Watch(patience=1.5 * self._slowest)
         try:
             while pending or sent < len(messages):

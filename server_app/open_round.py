@@ -19,7 +19,8 @@ from common.metrics import coefficient_of_variation, layer_variations
 from common.moe import Layout, Vector
 from common.moe.pretrained import BASE
 from common.wire import Packing, TrainOrder, WireError
-from server_app.fleet import Client, first_line
+from server_app.client import Client
+from server_app.fleet import first_line
 from server_app.frozen import base_array
 from server_app.record import ClientRound, RoundRecord
 from server_app.strategies.contract import Plan, Reply

@@ -23,7 +23,8 @@ from common.seeding import stream
 from common.shape import ordered_spec
 from common.wire import TrainOrder
 from server_app.assignment import Units
-from server_app.fleet import Client, Fleet
+from server_app.client import Client
+from server_app.fleet import Fleet
 from server_app.mailbox import Mailbox
 from server_app.open_round import Asked, OpenRound
 from server_app.strategies.contract import Plan, View

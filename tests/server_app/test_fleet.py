@@ -14,8 +14,9 @@ from common.config import Settings
 from common.inline_grid import InlineGrid
 from common.moe import ModelSpec
 from common.wire import QueryReply, TrainReport
+from server_app.client import Client
 from server_app.device_budget import DeviceBudget
-from server_app.fleet import Client, Fleet
+from server_app.fleet import Fleet
 from server_app.mailbox import Mailbox
 
 SPEC = ModelSpec(
