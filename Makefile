@@ -2,7 +2,7 @@
 # Needs python >= 3.11, git and GNU make; everything else goes into .venv.
 
 PYTHON      ?= python3
-NUM_CLIENTS ?= 20
+NUM_CLIENTS ?=
 RUN_CONFIG  ?=
 PYTEST_ARGS ?=
 
@@ -10,14 +10,16 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 # A directory without a module in it would be an error to mypy.
-SOURCES := $(foreach d,common server_app client_app benchmarks tests,$(if $(shell find $(d) -name '*.py' -print -quit 2>/dev/null),$(d)))
+SOURCES := $(foreach d,common server_app client_app benchmarks examples tests,$(if $(shell find $(d) -name '*.py' -print -quit 2>/dev/null),$(d)))
 
-# RUN_CONFIG holds quotes and spaces: it reaches the recipe through the environment,
+PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# What the user gave may hold quotes and spaces: it reaches the recipe through the environment,
 # where the shell does not read it a second time.
-export RUN_CONFIG
+export NUM_CLIENTS RUN_CONFIG
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test test-containers check format lock stubs clean distclean
+.PHONY: help install simulate test test-all test-fleets test-others test-containers mutants check format lock stubs clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,13 +32,26 @@ help: ## List the targets
 install: $(STAMP) ## Create .venv and install the project and its tools
 
 simulate: $(STAMP) ## Train on this machine with `flwr run` (RUN_CONFIG, NUM_CLIENTS)
-	@$(BIN)/python -m server_app flwr-run --num-supernodes "$(NUM_CLIENTS)" --run-config "$$RUN_CONFIG"
+	@$(BIN)/python -m server_app flwr-run $(if $(NUM_CLIENTS),--num-supernodes="$$NUM_CLIENTS") --run-config="$$RUN_CONFIG"
 
-test: $(STAMP) ## Run the whole test suite (PYTEST_ARGS narrows it)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+test: $(STAMP) ## Run the tests, one real fleet among them (PYTEST_ARGS)
+	$(PYTEST) -m "smoke or not (simulation or deployment or slow or containers)" $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## The same, every fleet and every simulation (half an hour)
+	$(MAKE) --jobs=2 --output-sync=target test-fleets test-others
+
+# Real fleets wait for each other's clocks: all others take what they leave of the machine.
+test-fleets: $(STAMP)
+	$(BIN)/python -m pytest -m deployment tests/deployment $(PYTEST_ARGS)
+
+test-others: $(STAMP)
+	nice -n 5 $(PYTEST) --hypothesis-profile=thorough -m "not deployment and not containers" $(PYTEST_ARGS)
 
 test-containers: $(STAMP) ## Build the images and train in them (needs Docker; minutes)
 	$(BIN)/python -m pytest -m containers -ra $(PYTEST_ARGS) tests/containers
+
+mutants: $(STAMP) ## Check that the suite notices faults made on purpose (minutes)
+	$(BIN)/python -m tests.mutants
 
 check: $(STAMP) ## Lint, format check, types, import contracts
 	$(BIN)/ruff check .
@@ -52,7 +67,7 @@ lock: $(BIN)/uv ## Pin the newest allowed versions in constraints.txt
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --upgrade \
 	  --python-version 3.11 --fork-strategy fewest --quiet \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
-	  --output-file constraints.txt
+	  --generate-hashes --output-file constraints.txt
 
 stubs: $(STAMP) ## Generate the gRPC stubs from their .proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. \
@@ -67,11 +82,12 @@ distclean: clean ## The same, and the environment .venv
 
 # ------------------------------------------------------------------ bootstrap
 $(STAMP): pyproject.toml constraints.txt | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,export,hf,sinks]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev,export,hf,loggers,own-data]'
 	@touch $@
 
 $(BIN)/uv: | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt uv
+	@sed -n '/^uv==/,/[^\\]$$/p' constraints.txt > $(VENV)/uv.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(VENV)/uv.txt
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

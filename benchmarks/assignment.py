@@ -1,9 +1,9 @@
 """Compare the assignment solvers side by side, on one machine in one run.
 
-    python -m benchmarks.assignment            # everything, some 20 minutes
-    python -m benchmarks.assignment --quick    # the small instances, about a minute
+    python -m benchmarks.assignment            # everything, some ten minutes
+    python -m benchmarks.assignment --quick    # the small problems, about a minute
 
-For each instance every solver that can handle its size prints
+For each problem every solver that can handle its size prints
 
 - `seconds`: wall time, problem in arrays to certified answer, model building included;
 - `cpu s`: CPU time of the process, the fairer figure on a shared machine;
@@ -12,9 +12,10 @@ For each instance every solver that can handle its size prints
 - `below`: experts below their lower bound;
 - `proof`: `certified` (prices prove it), `optimal` (the solver says so) or nothing.
 
-Unit instances are transportation problems: budgets of 1, 2 or 4 experts, loads within
-10 % of their mean. In byte instances experts have random sizes and clients budgets of
-about 1.5, 2.5 or 4.5 of them.
+Count problems have budgets of 1, 2 or 4 experts and loads within 10 % of their mean.
+With `2 x 16` experts there are two layers, 3 experts of each to a client, who needs one
+of each. In byte problems experts have random sizes and clients budgets of about 1.5,
+2.5 or 4.5 of them.
 """
 
 from __future__ import annotations
@@ -30,20 +31,24 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from server_app.assignment import AssignmentProblem, solve
-from server_app.assignment.certificate import certify
-from server_app.assignment.cp_sat import solve_cp_sat
-from server_app.assignment.instance import Instance
-from server_app.assignment.limits import Answer, Limits
-from server_app.assignment.mip import solve_highs
+from server_app.assignment import AssignmentProblem
+from server_app.assignment.flow.certified import certify
+from server_app.assignment.flow.sparsified import solve_counted
+from server_app.assignment.general.cp_sat import solve_cp_sat
+from server_app.assignment.general.from_flow import assignment_by_counts
+from server_app.assignment.general.highs import solve_highs
+from server_app.assignment.integers import IntegerProblem
+from server_app.assignment.limits import SolverAnswer, WorkLimits
 from server_app.assignment.policies import greedy_top_k
-from server_app.assignment.rounding import compile_instance
-from server_app.assignment.sparsify import solve_transport
+from server_app.assignment.rounding import to_integers
 
-UNIT = ["20x8", "100x16", "1000x64", "10000x64", "10000x256", "100000x64"]
+COUNTS = ["20x8", "100x16", "1000x64", "10000x64", "10000x256", "100000x64"]
+LAYERS = ["200x2x16", "1000x2x16", "10000x2x128"]
 BYTES = ["100x16", "300x16", "1000x64"]
-QUICK = {"20x8", "100x16", "300x16", "1000x64"}
+QUICK = {"20x8", "100x16", "300x16", "1000x64", "200x2x16", "1000x2x16"}
 DELTA = 0.1
+#: Pairs up to which the integer programs are tried.
+MOST_PAIRS = 64_000
 
 
 def draw_fitness(
@@ -64,119 +69,67 @@ def draw_fitness(
     return learned
 
 
-def draw_problem(size: str, kind: str, *, in_bytes: bool) -> AssignmentProblem:
-    """Return the instance that ``size`` and ``kind`` name; always the same one."""
-    clients, experts = map(int, size.split("x"))
+def draw_problem(size: str, kind: str, *, in_bytes: bool = False) -> AssignmentProblem:
+    """Return the problem that ``size`` and ``kind`` name; always the same one."""
+    clients, *shape = map(int, size.split("x"))
+    experts, groups = int(np.prod(shape)), None
     rng = np.random.default_rng(0)
-    fitness = draw_fitness(kind, clients, experts, rng)
+    fitness, sizes = draw_fitness(kind, clients, experts, rng), None
     if in_bytes:
         sizes = rng.integers(200_000, 1_000_000, experts)
         capacity = np.rint(sizes.mean() * rng.choice([1.5, 2.5, 4.5], clients))
         load = np.full(experts, capacity.sum() / sizes.sum())
+    elif len(shape) > 1:
+        capacity = np.full(clients, 3 * shape[0])
+        groups = np.repeat(np.arange(shape[0]), shape[1])
+        load = np.full(experts, capacity.sum() / experts)
     else:
-        sizes = None
         capacity = rng.choice([1, 2, 4], clients)
         load = np.full(experts, capacity.sum() / experts)
     lower, upper = np.floor((1 - DELTA) * load), np.ceil((1 + DELTA) * load)
-    return AssignmentProblem(fitness, capacity, lower, upper, sizes=sizes)
+    return AssignmentProblem(
+        fitness, capacity, lower, upper, sizes=sizes, groups=groups
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a solver hands back: a matrix, its bound in fitness, what proves it."""
-
-    matrix: NDArray[np.bool_]
-    bound: float = np.inf
-    proof: str = ""
+Solver = Callable[[IntegerProblem, WorkLimits], SolverAnswer]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One solver in the comparison, and the largest instance it is tried on."""
-
-    name: str
-    run: Callable[[AssignmentProblem, Limits], Outcome]
-    most_pairs: int = 10**9
-
-
-def by_name(name: str) -> Callable[[AssignmentProblem, Limits], Outcome]:
-    """Return `solve` with one solver, as a user would call it."""
-
-    def run(problem: AssignmentProblem, limits: Limits) -> Outcome:
-        found = solve(problem, name, time_limit=limits.seconds, seed=limits.seed)
-        claimed = "optimal" if found.status == "optimal" else ""
-        proof = "certified" if found.certified else claimed
-        return Outcome(matrix=found.matrix, bound=found.bound, proof=proof)
-
-    return run
-
-
-def directly(
-    solver: Callable[[Instance, Limits], Answer],
-) -> Callable[[AssignmentProblem, Limits], Outcome]:
-    """Return a solver that is not in the registry."""
-
-    def run(problem: AssignmentProblem, limits: Limits) -> Outcome:
-        instance = compile_instance(problem)
-        answer = solver(instance, limits)
-        bound = np.inf if answer.bound is None else answer.bound / instance.scale
-        claimed = "optimal" if answer.proved else ""
-        proof = "certified" if answer.certified else claimed
-        return Outcome(matrix=answer.matrix, bound=bound, proof=proof)
-
-    return run
-
-
-def top_k(problem: AssignmentProblem, limits: Limits) -> Outcome:
-    """Return the papers' greedy baseline, blind to loads."""
+def top_k(problem: IntegerProblem, limits: WorkLimits) -> SolverAnswer:
+    """Return the papers' greedy baseline, blind to loads and layers."""
     del limits
-    return Outcome(matrix=greedy_top_k(problem.fitness, problem.capacity))
+    held = greedy_top_k(problem.gain.astype(float), problem.capacity)
+    return SolverAnswer(matrix=held, bound=None, proved=False)
 
 
-def linear_program(instance: Instance, limits: Limits) -> Answer:
-    """Return HiGHS' vertex of the LP relaxation, integral for unit sizes."""
-    answer = solve_highs(instance, limits, integral=False)
-    proof = certify(instance, answer.matrix)
-    return Answer(
+def cp_sat_alone(problem: IntegerProblem, limits: WorkLimits) -> SolverAnswer:
+    """Return what CP-SAT finds without a flow's answer to start from."""
+    answer = solve_cp_sat(problem, limits, np.zeros_like(problem.allowed))
+    if not problem.is_flow:
+        return answer
+    proof = certify(problem, answer.matrix)
+    return SolverAnswer(
         matrix=answer.matrix,
         bound=proof.bound,
-        proved=proof.optimal,
+        proved=answer.proved,
         certified=proof.optimal,
     )
 
 
-FULL = Entry(name="flow, full", run=directly(lambda i, w: solve_transport(i, w, False)))
-SPARSE = Entry(
-    name="flow, sparse", run=directly(lambda i, w: solve_transport(i, w, True))
-)
-DEFAULT = Entry(
-    name="CP-SAT, defaults",
-    run=directly(lambda i, w: solve_cp_sat(i, w, tuned=False)),
-    most_pairs=64_000,
-)
-USED = Entry(name="CP-SAT, as used here", run=by_name("cp-sat"), most_pairs=64_000)
-UNIT_SOLVERS = [
-    Entry(name="greedy top-k", run=top_k),
-    Entry(name="greedy within bounds", run=by_name("greedy"), most_pairs=3_000_000),
-    Entry(name="auto", run=by_name("auto")),
-    SPARSE,
-    FULL,
-    Entry(name="HiGHS LP", run=directly(linear_program), most_pairs=64_000),
-    DEFAULT,
-    USED,
-]
-BYTE_SOLVERS = [
-    Entry(name="greedy within bounds", run=by_name("greedy")),
-    Entry(name="auto", run=by_name("auto")),
-    Entry(name="HiGHS MIP", run=by_name("highs")),
-    DEFAULT,
-    USED,
-]
+FLOW: dict[str, Solver] = {
+    "flow, sparse": lambda problem, limits: solve_counted(problem, limits, True),
+    "flow, full": lambda problem, limits: solve_counted(problem, limits, False),
+}
+PROGRAMS: dict[str, Solver] = {
+    "CP-SAT alone": cp_sat_alone,
+    "CP-SAT": lambda p, limits: solve_cp_sat(p, limits, assignment_by_counts(p)),
+    "HiGHS": lambda p, limits: solve_highs(p, limits, assignment_by_counts(p)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What one solver did on one instance."""
+    """What one solver did on one problem."""
 
     name: str
     seconds: float
@@ -188,45 +141,54 @@ class Line:
     proof: str
 
 
-def measure(entry: Entry, problem: AssignmentProblem, limits: Limits) -> Line:
-    """Run one solver on one instance."""
+def measure(
+    name: str, solver: Solver, asked: AssignmentProblem, limits: WorkLimits
+) -> Line:
+    """Run one solver on one problem."""
     wall, cpu = time.perf_counter(), time.process_time()
-    found = entry.run(problem, limits)
+    problem = to_integers(asked)
+    found = solver(problem, limits)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    instance = compile_instance(problem)
-    missed = instance.violation(found.matrix)
+    missed = problem.violation(found.matrix)
+    claimed = "optimal" if found.proved else ""
     return Line(
-        name=entry.name,
+        name=name,
         seconds=wall,
         cpu=cpu,
-        value=instance.value(found.matrix) / instance.scale,
+        value=problem.value(found.matrix) / problem.scale,
         missed=missed.total(1),
         below=int((missed.short > 0).sum()),
-        bound=found.bound,
-        proof=found.proof,
+        bound=np.inf if found.bound is None else found.bound / problem.scale,
+        proof="certified" if found.certified else claimed,
     )
 
 
 def compare(
-    size: str, kind: str, entries: list[Entry], limits: Limits, *, in_bytes: bool
+    size: str,
+    kind: str,
+    solvers: dict[str, Solver],
+    limits: WorkLimits,
+    *,
+    in_bytes: bool,
 ) -> None:
-    """Print the table of one instance."""
+    """Print the table of one problem."""
     problem = draw_problem(size, kind, in_bytes=in_bytes)
-    pairs = problem.num_clients * problem.num_experts
-    lines = [measure(e, problem, limits) for e in entries if pairs <= e.most_pairs]
+    small = problem.fitness.size <= MOST_PAIRS
+    chosen = {n: s for n, s in solvers.items() if small or n not in PROGRAMS}
+    lines = [measure(n, s, problem, limits) for n, s in chosen.items()]
     best = min(x.bound for x in lines if not x.missed)
-    print(f"\n{size}, {'bytes' if in_bytes else 'unit'}, {kind} fitness")
-    print(f"  {'':22} {'seconds':>9} {'cpu s':>9} {'gap %':>9} {'below':>6}  proof")
+    print(f"\n{size}, {'bytes' if in_bytes else 'counts'}, {kind} fitness")
+    print(f"  {'':14} {'seconds':>9} {'cpu s':>9} {'gap %':>9} {'below':>6}  proof")
     for x in lines:
         gap = "-" if x.missed else f"{100 * (best - x.value) / abs(best):.4f}"
         times = f"{x.seconds:9.3f} {x.cpu:9.3f}"
-        print(f"  {x.name:22} {times} {gap:>9} {x.below:6d}  {x.proof}", flush=True)
+        print(f"  {x.name:14} {times} {gap:>9} {x.below:6d}  {x.proof}", flush=True)
 
 
 def main() -> None:
     """Parse the command line and print every table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small instances only")
+    parser.add_argument("--quick", action="store_true", help="small problems only")
     parser.add_argument("--sizes", nargs="*", help="only these, e.g. 1000x64")
     parser.add_argument(
         "--fitness",
@@ -240,7 +202,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    limits = Limits.of(
+    limits = WorkLimits.of(
         options.time_limit or (5.0 if options.quick else 30.0), options.seed
     )
     print(
@@ -249,19 +211,19 @@ def main() -> None:
         f"limit {limits.seconds:g} s"
     )
     # The first model of a process pays for loading libraries: not the solver's time.
-    warm = draw_problem("20x8", "uniform", in_bytes=True)
-    for name in ("auto", "highs", "columns"):
-        solve(warm, name)
+    everything = {"greedy top-k": top_k, **FLOW, **PROGRAMS}
+    for name, solver in everything.items():
+        measure(name, solver, draw_problem("20x8", "uniform"), limits)
 
-    families = ((UNIT, UNIT_SOLVERS, False), (BYTES, BYTE_SOLVERS, True))
-    for sizes, entries, in_bytes in families:
+    families = ((COUNTS, everything, False), (LAYERS, everything, False))
+    for sizes, solvers, in_bytes in (*families, (BYTES, PROGRAMS, True)):
         for size in sizes:
             if options.sizes and size not in options.sizes:
                 continue
             if options.quick and size not in QUICK:
                 continue
             for kind in options.fitness:
-                compare(size, kind, entries, limits, in_bytes=in_bytes)
+                compare(size, kind, solvers, limits, in_bytes=in_bytes)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-from client_app.sgd import SGD
 from common.moe import ModelSpec
 from common.moe.model import MoEModel
+from common.optimizers import SGD
 
 
 def spec_of(backbone: str) -> ModelSpec:

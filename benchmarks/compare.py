@@ -7,6 +7,7 @@ already are skipped, and a Markdown table of means and 95 % intervals is printed
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -14,15 +15,33 @@ from benchmarks.study.__main__ import run_missing
 from benchmarks.study.cells import Cell, Scalar
 from benchmarks.study.runner import default_jobs
 from benchmarks.study.tables import markdown
+from server_app.commands.simulate import APP_DIR
 from server_app.launcher.config import app_defaults, parse_run_config
-from server_app.simulate import APP_DIR
+
+# A strategy's own name may have a colon (module:Class, flwr:Class); options have "=".
+_STRATEGY = re.compile(r"([^=]+?)(?::(\s*[\w-]+\s*=.*))?")
+
+
+def strategy_and_options(text: str) -> tuple[str, str]:
+    """Split ``NAME``, ``NAME:OPTIONS``, ``module:Class`` or ``module:Class:OPTIONS``.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    """
+    if (match := _STRATEGY.fullmatch(text.strip())) is None:
+        raise ValueError(f"{text!r} is neither NAME nor NAME:KEY=VALUE")
+    return match.group(1), match.group(2) or ""
 
 
 def main() -> int:
-    """Run what is missing and print the table; 1 if a run failed."""
+    """Run what is missing and print the table; 1 if a run failed, 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--strategies", required=True, help="NAME or NAME:OPTIONS, separated by ';'"
+        "--strategies",
+        required=True,
+        help="NAME or NAME:OPTIONS, separated by ';'; module:Class is a name, too",
     )
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--clients", type=int, default=20)
@@ -30,12 +49,20 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=default_jobs())
     args = parser.parse_args()
-    given: dict[str, Scalar] = dict(parse_run_config([args.run_config]))
+    try:
+        given: dict[str, Scalar] = dict(parse_run_config([args.run_config]))
+        seeds = [int(seed) for seed in args.seeds.split(",")]
+        strategies = {
+            label: strategy_and_options(label)
+            for label in filter(None, map(str.strip, args.strategies.split(";")))
+        }
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     config = {**app_defaults(APP_DIR), **given}
     cells = []
-    for seed in args.seeds.split(","):
-        for label in filter(None, args.strategies.split(";")):
-            name, _, options = label.partition(":")
+    for seed in seeds:
+        for label, (name, options) in strategies.items():
             cells.append(
                 Cell(
                     table=f"{args.clients} clients",
@@ -43,7 +70,7 @@ def main() -> int:
                     partition=str(config["partition"]),
                     label=label,
                     config={**given, "strategy": name, "strategy-options": options},
-                    seed=int(seed),
+                    seed=seed,
                     clients=args.clients,
                 )
             )

@@ -1,11 +1,15 @@
-"""Kill the server with SIGKILL at random points, resume, and compare the bits.
+"""Cut the server's power at random points, resume, and compare the bits.
 
 ``python -m benchmarks.crash_resume --kills 50`` runs FLEX-MoE on digits once without
-interruption, then as often as asked with a ``kill -9`` at a random moment followed by
-``resume-from``, and compares the final models byte by byte.
+interruption, then as often as asked with a cut followed by ``resume-from``, and
+compares models, records and matrices. A cut is a ``kill -9``, half of them at a random
+time and half of them right before or after something was synced, renamed, made or
+removed; after it the disk keeps for certain only what was synced of the run's directory
+and of the devices' state (``benchmarks.power_cut``).
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
@@ -15,8 +19,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from benchmarks.power_cut import Disk, survive
+from server_app.commands.simulate import simulate
 
 CONFIG: dict[str, Any] = {
     "num-rounds": 6,
@@ -39,33 +49,65 @@ class Crash:
 
     Attributes
     ----------
-    seconds : float
-        When it was killed, after its start.
-    rounds : int
-        Rounds that had been checkpointed by then.
+    moment : str
+        When the power went.
+    recorded, saved : int
+        The last round on record and the last one with a checkpoint, after that.
+    resumed : bool
+        Whether there was a run to go on with.
     identical : bool
-        Whether the final model equals the uninterrupted one, byte by byte.
+        Whether the final model equals the uninterrupted one, byte by byte, the records
+        of all rounds do but for the seconds, and no checkpoint was ahead of them.
     """
 
-    seconds: float
-    rounds: int
+    moment: str
+    recorded: int
+    saved: int
+    resumed: bool
     identical: bool
 
 
-def _start(config: dict[str, Any]) -> Any:
-    # Forked after the imports, so that they are shared.
-    from server_app.simulate import simulate
+def _watched(config: dict[str, Any], place: Path, at: int, counted: Any) -> None:
+    """Run with an eye on the disk; die at a moment if it comes."""
 
-    process = _PROCESSES.Process(target=simulate, args=(config, CLIENTS), daemon=True)
-    process.start()
-    return process
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with Disk(place, place.with_suffix(".journal"), die, at) as disk:
+        simulate(config, CLIENTS)
+        counted.value = disk.moments
 
 
 def _finish(config: dict[str, Any]) -> None:
-    process = _start(config)
+    process = _PROCESSES.Process(target=simulate, args=(config, CLIENTS), daemon=True)
+    process.start()
     process.join()
     if process.exitcode != 0:
         raise RuntimeError(f"a run ended with exit code {process.exitcode}")
+
+
+def _cut(config: dict[str, Any], place: Path, seconds: float | None, at: int) -> int:
+    """Run until the power goes, after some seconds or at a moment; count moments."""
+    counted = _PROCESSES.Value("i", 0)
+    process = _PROCESSES.Process(
+        target=_watched, args=(config, place, at, counted), daemon=True
+    )
+    process.start()
+    process.join(seconds)
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    return int(counted.value)
+
+
+def _lose(place: Path, rng: random.Random) -> None:
+    """Leave of a place what the power cut does."""
+    journal, left = place.with_suffix(".journal"), place.with_suffix(".left")
+    if journal.exists():
+        survive(place, journal, left, rng)
+        shutil.rmtree(place)
+        left.rename(place)
+        shutil.rmtree(journal)
 
 
 def _only_run(folder: Path) -> Path | None:
@@ -73,20 +115,53 @@ def _only_run(folder: Path) -> Path | None:
     return runs[0] if runs else None
 
 
-def _model(folder: Path) -> bytes:
+def _rounds(run: Path) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:  # cut
+            break
+    return found
+
+
+def _saved(run: Path) -> int:
+    files = sorted((run / "checkpoints").glob("round-*.ckpt"))
+    return int(files[-1].stem.removeprefix("round-")) if files else 0
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _timeless(inner)
+            for key, inner in value.items()
+            if key != "ended" and "seconds" not in key
+        }
+    return [_timeless(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _outcome(folder: Path) -> tuple[Any, ...]:
+    """Return all that a run leaves and that does not depend on the clock."""
     run = _only_run(folder)
     assert run is not None
-    return (run / "model.safetensors").read_bytes()
+    with np.load(run / "fitness.npz") as fitness:
+        learnt = fitness["fitness"].tobytes()
+    with np.load(run / "assignments.npz") as assignments:
+        held = assignments["assignments"].tobytes()
+    model = (run / "model.safetensors").read_bytes()
+    return model, _timeless(_rounds(run)), held, learnt
 
 
 def crashes(kills: int, seed: int, root: Path) -> Iterator[Crash]:
-    """Yield the outcome of every kill.
+    """Yield the outcome of every cut.
 
     Parameters
     ----------
     kills : int
     seed : int
-        Draws the moments of the kills.
+        Draws the moments, and what the disk keeps.
     root : Path
         Directory for the runs.
     """
@@ -96,32 +171,41 @@ def crashes(kills: int, seed: int, root: Path) -> Iterator[Crash]:
         place = root / name
         return {**CONFIG, "output-dir": str(place), "state-dir": str(place / "gates")}
 
+    import_module("client_app.app")  # before the fork, so that it is shared
     _finish(config_in("warm-up"))
-    started = time.monotonic()
     _finish(config_in("whole"))
+    expected = _outcome(root / "whole")
+    started = time.monotonic()
+    moments = _cut(config_in("counted"), root / "counted", None, 0)
     duration = time.monotonic() - started
-    expected = _model(root / "whole")
     for number in range(kills):
-        config = config_in(f"crash-{number}")
-        moment = rng.uniform(0, duration)
-        process = _start(config)
-        process.join(moment)
-        if process.pid is not None and process.is_alive():
-            os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        folder = Path(config["output-dir"])
-        run = _only_run(folder)
-        saved = sorted((run / "checkpoints").glob("*.ckpt")) if run else []
-        rounds = int(saved[-1].stem.removeprefix("round-")) if saved else 0
-        # Killed before it had a run.json there is nothing to resume: start again.
+        place, config = root / f"crash-{number}", config_in(f"crash-{number}")
+        if number % 2:
+            at = rng.randint(1, moments)
+            moment = f"at moment {at:4d} of {moments}"
+            _cut(config, place, None, at)
+        else:
+            seconds = rng.uniform(0, duration)
+            moment = f"after {seconds:6.3f} s"
+            _cut(config, place, seconds, 0)
+        _lose(place, rng)
+        run = _only_run(place)
+        recorded = _rounds(run)[-1]["round"] if run and _rounds(run) else 0
+        saved = _saved(run) if run else 0
+        # Cut before it had a run.json there is nothing to resume: start again.
         _finish({**config, "resume-from": str(run)} if run else config)
-        identical = _model(folder) == expected
-        yield Crash(seconds=moment, rounds=rounds, identical=identical)
-        shutil.rmtree(folder)
+        yield Crash(
+            moment=moment,
+            recorded=recorded,
+            saved=saved,
+            resumed=run is not None,
+            identical=saved <= recorded and _outcome(place) == expected,
+        )
+        shutil.rmtree(place)
 
 
 def main() -> None:
-    """Print one line per kill and the total."""
+    """Print one line per cut and the total."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -131,11 +215,12 @@ def main() -> None:
         for number, crash in enumerate(crashes(args.kills, args.seed, Path(root)), 1):
             same += crash.identical
             print(
-                f"kill {number:3d} after {crash.seconds:6.3f} s, {crash.rounds} rounds "
-                f"saved: {'identical' if crash.identical else 'DIFFERENT'}",
+                f"cut {number:3d} {crash.moment}: {crash.recorded} rounds on record, "
+                f"{crash.saved} saved: "
+                f"{'identical' if crash.identical else 'DIFFERENT'}",
                 flush=True,
             )
-    print(f"{same} of {args.kills} final models are bit-identical")
+    print(f"{same} of {args.kills} runs are bit-identical")
 
 
 if __name__ == "__main__":

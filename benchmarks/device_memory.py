@@ -4,7 +4,7 @@
 
 Every number comes from a process of its own that does what Flower's ``flwr-clientapp``
 does with one message: it inflates it from bytes, calls the ClientApp, deflates the
-reply. The prediction is the server's own (``server_app.device_budget``), from what such
+reply. The prediction is the server's own (``server_app.fleet.budget``), from what such
 a process answered to the query. The peak is the kernel's (VmHWM).
 """
 
@@ -20,14 +20,16 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.task_identity import TaskIdentity
 
 from common import wire
-from common.config import Settings
+from common.flower_internals import (
+    TaskIdentity,
+    get_all_nested_objects,
+    inflate_object_from_contents,
+)
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
-from server_app.device_budget import DeviceBudget
+from server_app.fleet.budget import DeviceBudget
 
 HELD = (1, 2, 4, 8)
 NODE: dict[str, bool | float | int | str] = {
@@ -136,7 +138,7 @@ def ask(
 def answer(question: Path, reply_file: Path) -> None:
     """Be the device's process for one message."""
     from client_app.app import app
-    from client_app.profiler import peak_bytes
+    from client_app.device.profiler import peak_bytes
 
     objects, object_id, config = pickle.loads(question.read_bytes())
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1

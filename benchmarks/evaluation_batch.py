@@ -1,7 +1,7 @@
 """How long an image takes to evaluate, by how many are evaluated at once.
 
 ``python -m benchmarks.evaluation_batch`` runs the model forward, as evaluation does, on
-one thread, in the batch that ``common.moe.cost`` chooses and in others, in turns; it
+one thread, in the batch that ``common.cost`` chooses and in others, in turns; it
 prints medians of the CPU time of an image, and how much of that the system took.
 """
 
@@ -12,7 +12,7 @@ from statistics import median
 import torch
 
 from benchmarks.colour_images import spec_of
-from common.moe.cost import evaluation_batch
+from common.cost import evaluation_batch
 from common.moe.model import MoEModel
 
 BATCHES = (16, 32, 64, 128, 256, 512)

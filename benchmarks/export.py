@@ -19,14 +19,15 @@ import torch
 from numpy.typing import NDArray
 
 from common.data import Normaliser, load_dataset
-from common.inputs import Inputs
 from common.moe import ModelSpec
-from common.moe.backbones import BACKBONES
 from common.moe.ensemble import GatedMixture
 from common.serving import export
+from common.serving.graph_input import samples_for, stored
+from common.serving.onnx_file import onnx_runner
 from common.serving.servable import Servable
-from server_app.simulate import simulate
-from server_app.trained import RunSource
+from common.task.known import task_of_shape
+from server_app.commands.simulate import simulate
+from server_app.run_source import RunSource
 
 Call = Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
 
@@ -44,9 +45,7 @@ def device_model(backbone: str) -> Servable:
     )
     return Servable(
         predictor=GatedMixture(spec.build([0, 1])),
-        inputs=Inputs(
-            input_shape=shape, num_classes=10, normaliser=Normaliser(scale=255.0)
-        ),
+        task=task_of_shape(shape, 10, Normaliser(scale=255.0), 0),
         run=f"device, {backbone}",
         server_round=0,
         experts=(0, 1),
@@ -55,7 +54,7 @@ def device_model(backbone: str) -> Servable:
 
 def by_torch(servable: Servable) -> Call:
     """Return the model itself, called as the files are."""
-    module = export.Exportable(servable.predictor, servable.inputs).eval()
+    module = export.Exportable(servable.predictor, servable.task).eval()
 
     @torch.inference_mode()
     def run(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -72,7 +71,7 @@ def exported(
     found = {"torch": (servable.nbytes, 0.0, by_torch(servable))}
     for name, samples in (("onnx", None), ("onnx int8", calibration)):
         written = export.export_onnx(servable, folder / f"{name}.onnx", samples)
-        call = export.onnx_runner(written.path)
+        call = onnx_runner(written.path)
         found[name] = (written.nbytes, written.difference, call)
     try:
         written = export.export_executorch(servable, folder / "model.pte")
@@ -111,23 +110,23 @@ def main() -> None:
         simulate({"num-rounds": args.rounds, "output-dir": f"{name}/results"}, 20)
         [run] = (folder / "results").iterdir()
         models = {"server, digits": (RunSource(run).load(), digits.x_train[:200])}
-        for backbone in BACKBONES:
+        for backbone in ("mlp", "cnn", "resnet8", "resnet18"):
             servable = device_model(backbone)
-            models[servable.run] = (servable, export.samples_for(servable.inputs, 64))
+            models[servable.run] = (servable, samples_for(servable.task, 64))
         head = (
             f"{'':18} {'format':11}  {'bytes':>9}  {'ms':>7}  {'differs':>8}  accuracy"
         )
         print(head)
         for title, (servable, calibration) in models.items():
             rows = exported(servable, folder, calibration)
-            x = export.samples_for(servable.inputs, 1)
+            x = samples_for(servable.task, 1)
             slow = servable.nbytes > 10**7
             calls = {kind: call for kind, (_, _, call) in rows.items()}
             times = latencies(calls, x, args.repeats // (10 if slow else 1))
             for kind, (nbytes, difference, call) in rows.items():
                 right = ""
                 if title == "server, digits":
-                    test = export.stored(servable.inputs, digits.x_test)
+                    test = stored(servable.task, digits.x_test)
                     classes = call(test)[0].argmax(1)
                     right = f"{np.mean(classes == digits.y_test):8.4f}"
                 print(

@@ -1,9 +1,9 @@
 """What a training step takes when freed memory stays in the process, and when not.
 
 ``python -m benchmarks.freed_memory`` trains models on one thread in processes that call
-``client_app.allocator.keep_freed_memory`` and in ones that leave the C library as it
-is, in turns. It prints medians of the CPU time of a step, their ratio, the system's
-share and the peak of a process's memory.
+``client_app.device.allocator.keep_freed_memory`` and in ones that leave the C library
+as it is, in turns. It prints medians of the CPU time of a step, their ratio, the
+system's share and the peak of a process's memory.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from statistics import median
 import torch
 
 from benchmarks.colour_images import spec_of, training_step
-from client_app.allocator import keep_freed_memory
+from client_app.device.allocator import keep_freed_memory
 
 CASES = [(b, n) for b in ("mlp", "cnn", "resnet8") for n in (16, 32, 64)]
 SECONDS = 1.0

@@ -27,9 +27,10 @@ def main() -> None:
         rounds = [json.loads(line) for line in lines]
         settings = json.loads((run / "run.json").read_text())["settings"]
         loads.append(np.array([record["load"] for record in rounds]).T)
+        cv = rounds[-1]["cv_cumulative"]
         titles.append(
             f"{settings['strategy']}, {settings['dataset']} {settings['partition']}\n"
-            f"cumulated CV {rounds[-1]['cv_cumulative']:.3f}"
+            f"cumulated CV {'-' if cv is None else format(cv, '.3f')}"
         )
     figure, axes = plt.subplots(
         1, len(loads), figsize=(4.2 * len(loads), 3.2), sharey=True, squeeze=False

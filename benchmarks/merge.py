@@ -18,7 +18,7 @@ import numpy as np
 from flwr.app import Array
 
 from common import wire
-from server_app.aggregation import PartMeans
+from server_app.merging.means import PartMeans
 
 PARTS = 9
 DISTINCT = 12

@@ -25,9 +25,9 @@ from statistics import median
 import torch
 from torch import nn
 
-from client_app.allocator import keep_freed_memory
+from client_app.device.allocator import keep_freed_memory
 from common.moe import MoELayer
-from common.moe.layer import Expert
+from common.moe.experts import MLPExpert
 
 BATCHES = (32, 64, 128, 256, 512, 1024, 2048)
 EXPERTS = (4, 8, 16, 32)
@@ -41,7 +41,7 @@ class Dense(nn.Module):
     ):
         super().__init__()
         self.gate = nn.Linear(features, experts)
-        self.expert = Expert(features, hidden, classes)
+        self.expert = MLPExpert(features, hidden, classes)
         self.top_k = top_k
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

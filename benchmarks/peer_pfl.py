@@ -35,8 +35,8 @@ from torch.nn import functional as F
 
 from benchmarks.side_by_side import config_of
 from benchmarks.stock_fedavg.stock_fedavg.app import settings_of, tensors_of, train
-from client_app.allocator import keep_freed_memory
-from common.config import Settings
+from client_app.device.allocator import keep_freed_memory
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from benchmarks.colour_images import spec_of, training_step
-from client_app.allocator import keep_freed_memory
-from common.moe.cost import evaluation_batch
+from client_app.device.allocator import keep_freed_memory
+from common.cost import evaluation_batch
 from common.moe.pooling import MaxPool2x2
 
 SPEC = spec_of("cnn")

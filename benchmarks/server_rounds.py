@@ -20,30 +20,32 @@ from flwr.clientapp import ClientApp
 
 from common import wire
 from common.code_hash import code_hash
-from common.config import Settings
 from common.inline_grid import InlineGrid
 from common.moe import ModelSpec
-from server_app.checkpoint import Checkpoints
-from server_app.open_round import OpenRound
-from server_app.opening import RoundOpener
-from server_app.rounds import Rounds
-from server_app.runlog import RunLog
+from common.settings import Settings
+from common.task import task_from_json
+from server_app.callbacks.runlog import RunLog
+from server_app.rounds import intake, loop
+from server_app.rounds.loop import RoundLoop
+from server_app.run_folder.folder import RunFolder
+from server_app.strategies import flex_moe
 from server_app.strategies.flex_moe import FlexMoE
 
 DTYPES = ("float32", "float16", "int8")
 
-STEPS: tuple[tuple[str, type, str], ...] = (
-    ("solve", FlexMoE, "_solve"),
+STEPS: tuple[tuple[str, Any, str], ...] = (
+    ("solve", flex_moe, "solve_every_layer"),
     ("plan", FlexMoE, "plan"),
-    ("open", RoundOpener, "open"),
-    ("decode, check", OpenRound, "judge"),
+    ("orders", loop, "orders_of"),
+    ("decode", intake, "read"),
+    ("check", intake, "check"),
     ("merge", FlexMoE, "merge"),
     ("finish", FlexMoE, "finish"),
     ("learn", FlexMoE, "learn"),
-    ("log", RunLog, "append"),
-    ("checkpoint", Checkpoints, "save"),
+    ("log", RunLog, "show"),
+    ("line, checkpoint", RunFolder, "keep"),
 )
-"""Plan holds solve, open holds plan; the table takes what is inside off."""
+"""Plan holds solve; the table takes what is inside off."""
 
 
 def fake_clients(spec: ModelSpec) -> ClientApp:
@@ -65,6 +67,8 @@ def fake_clients(spec: ModelSpec) -> ClientApp:
     @app.query()
     def query(message: Message, context: Context) -> Message:
         number = int(context.node_config["partition-id"])
+        asked = wire.decode_query(message.content)
+        digest = task_from_json(asked.task).digest if asked else ""
         reply = wire.QueryReply(
             client=f"client-{number}",
             partition_id=number,
@@ -72,6 +76,7 @@ def fake_clients(spec: ModelSpec) -> ClientApp:
             num_examples=100,
             code_hash=code_hash(),
             partition_hash="0",
+            task_hash=digest,
         )
         return Message(wire.encode_query_reply(reply), reply_to=message)
 
@@ -103,7 +108,7 @@ def measure(
     """Return the milliseconds of every step in every round after the first."""
     spent: dict[str, float] = defaultdict(float)
     measured: dict[str, list[float]] = defaultdict(list)
-    originals: list[tuple[type, str, Callable[..., Any]]] = []
+    originals: list[tuple[Any, str, Callable[..., Any]]] = []
 
     def timed(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -139,9 +144,10 @@ def measure(
             )
             strategy = FlexMoE(settings, spec)
             grid = InlineGrid(fake_clients(spec), clients, {})
-            loop = Rounds(strategy)
-            loop.attach(RunLog(settings))
-            close = loop.close
+            driver = RoundLoop(strategy)
+            log = RunLog(settings)
+            driver.attach(log.run, log)
+            close = driver.close
 
             def closed(*args: Any) -> Any:
                 record = close(*args)
@@ -154,8 +160,8 @@ def measure(
                 return record
 
             began = [time.process_time()]
-            loop.close = closed  # type: ignore[method-assign,assignment]
-            loop.run(grid, rounds, 600.0, None)
+            driver.close = closed  # type: ignore[method-assign,assignment]
+            driver.run(grid, rounds, 600.0, None)
     finally:
         for owner, name, function in originals:
             setattr(owner, name, function)
@@ -185,7 +191,6 @@ def main() -> None:
         found = measure(clients, args.experts, args.rounds, config)
         middle = {label: median(values) for label, values in found.items()}
         total = middle.pop("round")
-        middle["open"] -= middle["plan"]
         middle["plan"] -= middle["solve"]
         cells = " | ".join(f"{middle[label]:.1f}" for label in labels)
         other = total - sum(middle.values())

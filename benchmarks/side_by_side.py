@@ -29,11 +29,11 @@ import torch
 
 from benchmarks.stock_fedavg.stock_fedavg.app import settings_of, tensors_of, train
 from benchmarks.turns import Contender, take_turns
-from client_app.allocator import keep_freed_memory
+from client_app.device.allocator import keep_freed_memory
 from common.shape import dataset_of, model_spec
+from server_app.commands.simulate import simulate
 from server_app.launcher.run import run_simulation
 from server_app.launcher.signals import Interrupted, Signals
-from server_app.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[1]
 STOCK = Path(__file__).with_name("stock_fedavg")

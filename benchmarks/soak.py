@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from server_app.record import RoundRecord
-from server_app.rounds import Rounds
-from server_app.simulate import simulate
+from server_app.commands.simulate import simulate
+from server_app.rounds.loop import RoundLoop
+from server_app.rounds.record import RoundRecord
 
 
 def main() -> None:
@@ -25,14 +25,14 @@ def main() -> None:
     args = parser.parse_args()
     process = psutil.Process()
     memory: list[float] = []
-    close = Rounds.close
+    close = RoundLoop.close
 
-    def sampled(self: Rounds, *given: Any) -> RoundRecord:
+    def sampled(self: RoundLoop, *given: Any) -> RoundRecord:
         record = close(self, *given)
         memory.append(process.memory_info().rss / 2**20)
         return record
 
-    Rounds.close = sampled  # type: ignore[method-assign,assignment]
+    RoundLoop.close = sampled  # type: ignore[method-assign,assignment]
     with tempfile.TemporaryDirectory() as folder:
         config = {
             "num-rounds": args.rounds,

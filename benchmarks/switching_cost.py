@@ -14,7 +14,7 @@ from statistics import mean, stdev
 
 import numpy as np
 
-from server_app.simulate import simulate
+from server_app.commands.simulate import simulate
 
 MEASURES = ("moves a round", "MB down", "server_global", "client_local", "CV cum")
 

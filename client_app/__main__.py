@@ -6,11 +6,30 @@ from common.commands import run_command
 
 # Modules with add_arguments(parser) and main(args); loaded only when asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "profile": ("client_app.profile_command", "what this device is and has to give"),
-    "supernode": ("client_app.supernode", "connect to the SuperLink and train"),
-    "predict": ("client_app.predict", "predict with this device's experts and gate"),
-    "serve": ("client_app.serve", "serve this device's experts and gate over gRPC"),
-    "export": ("client_app.export", "export this device's experts and gate to a file"),
+    "profile": (
+        "client_app.commands.profile",
+        "what this device is and has to give",
+    ),
+    "check-data": (
+        "client_app.commands.check_data",
+        "what lies on this device, and whether it can take part",
+    ),
+    "supernode": (
+        "client_app.device.supernode",
+        "connect to the SuperLink and train",
+    ),
+    "predict": (
+        "client_app.commands.predict",
+        "predict with this device's experts and gate",
+    ),
+    "serve": (
+        "client_app.commands.serve",
+        "serve this device's experts and gate over gRPC",
+    ),
+    "export": (
+        "client_app.commands.export",
+        "export this device's experts and gate to a file",
+    ),
 }
 
 

@@ -10,7 +10,7 @@ module globals; the caches below hold only the public data set.
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -19,39 +19,58 @@ import torch
 from flwr.app import Array, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client_app import profiler
-from client_app.allocator import keep_freed_memory
-from client_app.gates import Gates
+from client_app.data_description import described
+from client_app.device import profiler
+from client_app.device.allocator import keep_freed_memory
+from client_app.device.speed import training_speed
+from client_app.flower_answer import answer_flower
+from client_app.kept.gates import Gates, rounds_kept
+from client_app.kept.snapshot import save_snapshot
+from client_app.kept.store import open_store
+from client_app.local_round import (
+    accuracies,
+    objective_of,
+    statistics_of,
+    train_locally,
+)
+from client_app.measuring import measure
+from client_app.own_metrics import own_metrics
+from client_app.refusing import refusing
 from client_app.session import Session
-from client_app.snapshot import save_snapshot
-from client_app.speed import training_speed
-from client_app.statistics import LocalResult
-from client_app.store import open_store
-from client_app.training import Objective, accuracy, train
 from client_app.transfer import PartsLackedError, Transfer
 from common import wire
 from common.code_hash import code_hash
-from common.inputs import Inputs
-from common.moe import EXTRACTOR, GATE, MoEModel, Vector, expert_part
+from common.moe import GATE, MoEModel, Vector
+from common.registry import CLIENT_METRICS
 from common.seeding import stream
 from common.shape import checkpoint_hash, ordered_spec
+from common.task import task_from_json
 
 app = ClientApp()
 
 
 @app.query()
+@refusing
 def query(message: Message, context: Context) -> Message:
     """Say who this client is and what it can hold."""
     started = time.perf_counter()
-    session = Session(context)
+    asked = wire.decode_query(message.content)
+    session = (
+        Session(context, task_from_json(asked.task), asked.data_hash)
+        if asked
+        else Session(context)
+    )
     _set_up_process(session)
+    code = code_hash(session.settings)  # first: it names a part that is not here
+    if name := session.settings.run.client_metrics:
+        CLIENT_METRICS.find(name)  # a device that lacks it takes no part
     reply = wire.QueryReply(
         client=session.client,
-        partition_id=session.partition_id,
-        num_partitions=session.num_partitions,
         num_examples=session.num_examples,
-        code_hash=code_hash(),
+        code_hash=code,
         partition_hash=session.partition_hash,
+        task_hash=session.task.digest,
+        **described(session),
         checkpoint=checkpoint_hash(session.settings),
         expert_cap=session.reported_capacity,
         **(_profile(session) if session.owns_machine else {}),
@@ -61,7 +80,7 @@ def query(message: Message, context: Context) -> Message:
 
 
 @app.query("ping")
-def ping(message: Message, context: Context) -> Message:
+def ping(message: Message, _: Context) -> Message:
     """Say nothing, but in its turn: what came before has been answered by then."""
     return Message(RecordDict(), reply_to=message)
 
@@ -74,7 +93,12 @@ def train_round(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate_round(message: Message, context: Context) -> Message:
-    """Evaluate what the order names, without training it."""
+    """Evaluate what the order names without training it, or the server's predictor."""
+    order = wire.decode_measure_order(message.content)
+    if order is not None:
+        session = Session(context, task_from_json(order.task) if order.task else None)
+        _set_up_process(session)
+        return measure(message, context, session, order)
     return _answer(message, context, may_train=False)
 
 
@@ -84,37 +108,45 @@ def _set_up_process(session: Session) -> None:
 
 
 def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
-    session = Session(context)
-    _set_up_process(session)
     if not wire.is_order(message.content):
-        return _answer_flower(message, session, may_train=may_train)
+        session = Session(context)
+        _set_up_process(session)
+        return answer_flower(message, session, may_train=may_train)
     started = time.perf_counter()
     order = wire.decode_order(message.content)
+    session = Session(context, task_from_json(order.task) if order.task else None)
+    _set_up_process(session)
     session.server_round = order.server_round
     if order.train and may_train:
-        session.suffer(order)
+        session.apply_stress(order)
     spec = ordered_spec(session.spec, order)
     store = open_store(context, session.state_dir, order.run, session.client)
+    kept = rounds_kept(store, session.settings.run.keep_checkpoints)
     cached = session.settings.wire.expert_cache
-    transfer = Transfer(order, spec, store, cached=cached)
+    transfer = Transfer(order, spec, store, cached=cached, kept=kept)
     try:
         vectors = transfer.receive(message.content)
     except PartsLackedError as error:
-        lacks = wire.Lacks(
+        missing = wire.MissingParts(
             server_round=order.server_round, client=session.client, parts=error.parts
         )
-        return Message(wire.encode_lacks(lacks), reply_to=message)
+        return Message(wire.encode_missing(missing), reply_to=message)
     model = spec.build(order.experts, session.settings.run.seed)
     model.load(vectors)
-    gates = Gates(store, context.run_id) if order.gate == "private" else None
-    if gates is not None and (gate := gates.load(order.server_round)) is not None:
-        model.load({GATE: gate})
+    gates = None
+    if order.gate == "private":
+        gates = Gates(store, context.run_id, size=spec.size(GATE), kept=kept)
+        gate = gates.load(order.server_round, order.merged_round)
+        if gate is not None:
+            model.load({GATE: gate})
     model.to(session.device)
 
     result, seconds = None, 0.0
     deltas: dict[str, Array] = {}
     if order.train and may_train:
-        result = _train(model, session, order.server_round, _objective(session, order))
+        result = train_locally(
+            model, session, order.server_round, objective_of(session, order)
+        )
         seconds = time.perf_counter() - started
         if gates is not None:
             gates.save(order.server_round, model.vectors([GATE])[GATE])
@@ -131,32 +163,27 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
                 run=order.run,
                 server_round=order.server_round,
                 model=model,
-                inputs=Inputs.of(session.dataset),
+                task=session.task,
+                pretrained=session.settings.model.pretrained,
             )
+    measured = accuracies(model, session, order.label_prior) if order.evaluate else {}
+    metrics, warnings = own_metrics(model, session) if result else ({}, [])
     report = wire.TrainReport(
         server_round=order.server_round,
         client=session.client,
-        code_hash=code_hash(),
+        code_hash=code_hash(session.settings),
         num_examples=session.num_examples,
-        **_statistics(result, order),
-        **(_accuracies(model, session, order.label_prior) if order.evaluate else {}),
+        **statistics_of(result, order),
+        **measured,
         seconds_train=seconds,
         seconds_total=time.perf_counter() - started,
         expert_cap=session.reported_capacity,
         holds=transfer.holds(),
+        warnings=[*store.warnings, *warnings],
+        metrics=metrics,
         **(_memory_now(session) if session.owns_machine else {}),
     )
     return Message(wire.encode_report(report, deltas), reply_to=message)
-
-
-def _objective(session: Session, order: wire.TrainOrder) -> Objective:
-    return Objective(
-        gate_balance=session.settings.model.gate_balance,
-        gate_entropy=order.gate_entropy,
-        gate_supervision=order.gate_supervision,
-        proximal=order.proximal,
-        shift=_label_shift(session, order.calibration),
-    )
 
 
 def _changes(
@@ -175,14 +202,14 @@ def _changes(
 def _profile(session: Session) -> dict[str, Any]:
     """Return what this device is; after the data set is loaded, as in training."""
     found = profiler.profile(session.state_dir, session.memory_cap)
-    known = {name: v for name, v in asdict(found).items() if v not in (None, "")}
+    known = {name: v for name, v in asdict(found).items() if v is not None}
     batch = session.settings.training.batch_size
-    speed = float(session.node.get("flops-per-second", 0))
+    speed = session.node.flops_per_second
     return {
         **known,
         "flops_per_second": speed
         or training_speed(session.spec, batch, session.state_dir),
-        "uplink": float(session.node.get("uplink-bytes-per-second", 0)),
+        "uplink": session.node.uplink_bytes_per_second,
     }
 
 
@@ -190,84 +217,3 @@ def _memory_now(session: Session) -> dict[str, Any]:
     found = profiler.memory(session.memory_cap)
     del found["process_bytes"]  # of a process at rest, which this one is not
     return {**found, "memory_peak": profiler.peak_bytes()}
-
-
-def _train(
-    model: MoEModel, session: Session, server_round: int, objective: Objective
-) -> LocalResult:
-    x, y = session.train_tensors()
-    seed = session.settings.run.seed
-    return train(
-        model,
-        x,
-        y,
-        settings=session.settings.training,
-        objective=objective,
-        rng=stream(seed, "train", server_round, session.client),
-    )
-
-
-def _statistics(result: LocalResult | None, order: wire.TrainOrder) -> dict[str, Any]:
-    if result is None:
-        nothing = [0.0] * len(order.experts)
-        return {
-            "expert_samples": [0] * len(order.experts),
-            "expert_accuracy": nothing,
-            "expert_loss": nothing,
-        }
-    statistics: dict[str, Any] = {
-        "expert_samples": result.samples.tolist(),
-        "expert_accuracy": result.accuracy.tolist(),
-        "expert_loss": result.loss.tolist(),
-        "train_loss": result.train_loss,
-    }
-    if order.report_gate:
-        # Float sums may leave [0, 1] by a rounding error.
-        statistics["gate_mass"] = np.clip(result.gate_mass, 0, 1).tolist()
-        statistics["responsibility"] = np.clip(result.responsibility, 0, 1).tolist()
-    if order.report_information:
-        for name in ("input_information", "label_information"):
-            statistics[name] = np.maximum(getattr(result, name), 0).tolist()
-    return statistics
-
-
-def _label_shift(session: Session, weight: float) -> torch.Tensor | None:
-    return session.log_label_frequencies() * weight if weight else None
-
-
-def _accuracies(
-    model: MoEModel, session: Session, label_prior: float = 0.0
-) -> dict[str, Any]:
-    # The global test set has another label mix: the client's own must not enter there.
-    shift = _label_shift(session, label_prior)
-    return {
-        "client_local": accuracy(model, *session.held_out_tensors(), shift),
-        "client_global": accuracy(model, *session.test_tensors()),
-    }
-
-
-def _answer_flower(message: Message, session: Session, *, may_train: bool) -> Message:
-    """Serve Flower's own strategies: the dense model, full weights both ways."""
-    received = wire.decode_flower_arrays(message.content)
-    spec = session.spec.dense()
-    model = spec.build(spec.one_of_each, session.settings.run.seed)
-    parts = [EXTRACTOR, *map(expert_part, spec.one_of_each)]
-    model.load(_only(received, parts))
-    model.to(session.device)
-    server_round, proximal = wire.flower_config(message.content)
-    session.server_round = server_round
-    metrics: dict[str, int | float] = {wire.NUM_EXAMPLES: session.num_examples}
-    if may_train:
-        objective = Objective(proximal=proximal)
-        result = _train(model, session, server_round, objective)
-        metrics[wire.TRAIN_LOSS] = result.train_loss
-    metrics |= {k.replace("_", "-"): v for k, v in _accuracies(model, session).items()}
-    weights = model.vectors(parts) if may_train else {}
-    return Message(wire.encode_flower_reply(weights, metrics), reply_to=message)
-
-
-def _only(vectors: Mapping[str, Vector], names: Iterable[str]) -> dict[str, Vector]:
-    missing = [name for name in names if name not in vectors]
-    if missing:
-        raise wire.WireError(f"the message carries no {', '.join(missing)}")
-    return {name: vectors[name] for name in names}

@@ -5,6 +5,7 @@ sharing a worker process share nothing but the read-only data set underneath.
 """
 
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,22 +13,37 @@ import torch
 from flwr.app import Context
 from numpy.typing import NDArray
 
-from common.config import Settings
+from client_app.device.node import NodeConfig
+from client_app.model_inputs import ModelInputs, model_inputs
 from common.data import (
     ClientData,
     Dataset,
+    Tokeniser,
     client_partition,
+    fingerprint,
     load_client_data,
     parse_partition,
     partition_hash,
     share_moved,
 )
+from common.errors import DataError
 from common.moe import ModelSpec
+from common.own.own_data import OwnData, open_own_data
 from common.seeding import stream
-from common.shape import dataset_of, device_of, model_spec, test_samples
+from common.settings import Settings
+from common.shape import (
+    dataset_of,
+    device_of,
+    model_spec,
+    test_samples,
+    tokeniser_for,
+)
+from common.task import Task
+from common.task.known import task_of
 from common.wire import TrainOrder
 
-Tensors = tuple[torch.Tensor, torch.Tensor]
+Tensors = tuple[torch.Tensor | ModelInputs, torch.Tensor]
+"""Inputs of shape (n, *input_shape), and labels of shape (n,)."""
 
 
 class Session:
@@ -36,38 +52,53 @@ class Session:
     Parameters
     ----------
     context : Context
-        ``node_config`` holds ``partition-id`` and ``num-partitions``, and may hold
-        ``name``, ``expert-cap``, ``memory-bytes``, ``flops-per-second``,
-        ``uplink-bytes-per-second``, ``data-dir``, ``state-dir`` and ``pretrained`` of
-        this device, which win over the run's settings and over what is measured.
+        Its ``node_config`` is what ``client_app.device.node`` describes.
+    task : Task, optional
+        What the message says the samples are; None leaves it to the data set, which
+        server and client have.
+    server_data : str
+        Hash of the data set of the server, where the message says it: then a device
+        with a share of it finds out whether it has that very set.
+
+    Raises
+    ------
+    SettingsError
+        If the run's or the device's own configuration cannot be used.
 
     Attributes
     ----------
+    node : NodeConfig
+    server_data : str
+        As given.
     server_round : int
         Of the message being handled, set as soon as it is known: drifting data depend
         on it. 0 outside a round.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(
+        self, context: Context, task: Task | None = None, server_data: str = ""
+    ) -> None:
         self.server_round = 0
-        node = context.node_config
+        self._told = task
+        self.server_data = server_data
+        node = NodeConfig.of(context.node_config)
+        self._says = {*context.node_config}
         self.settings = Settings.from_run_config(context.run_config)
-        if "data-dir" in node:
-            data = self.settings.data.model_copy(
-                update={"data_dir": str(node["data-dir"])}
-            )
+        if node.data_dir is not None:
+            data = self.settings.data.model_copy(update={"data_dir": node.data_dir})
             self.settings = self.settings.model_copy(update={"data": data})
-        if "pretrained" in node and self.settings.model.pretrained:
+        self.node = node = node.in_folder(self.settings.data)
+        if node.pretrained is not None and self.settings.model.pretrained:
             model = self.settings.model.model_copy(
-                update={"pretrained": str(node["pretrained"])}
+                update={"pretrained": node.pretrained}
             )
             self.settings = self.settings.model_copy(update={"model": model})
-        self.partition_id = int(node["partition-id"])
-        self.num_partitions = int(node["num-partitions"])
-        self.client = str(node.get("name", f"client-{self.partition_id}"))
-        self.node = dict(node)
-        self.state_dir = str(node.get("state-dir", self.settings.run.state_dir))
-        self.memory_cap = int(node.get("memory-bytes", 0))
+        self.partition_id = node.partition_id
+        self.num_partitions = node.num_partitions
+        self.client = node.client(context.node_id)
+        state_dir = self.settings.run.state_dir
+        self.state_dir = state_dir if node.state_dir is None else node.state_dir
+        self.memory_cap = node.memory_bytes
         self.device = device_of(self.settings)
 
     @property
@@ -78,15 +109,17 @@ class Session:
         they have one machine among them. A device at least has a name or a place of
         its own.
         """
-        return not self.node.keys() <= {"partition-id", "num-partitions"}
+        return self._says != {"partition-id", "num-partitions"}
 
     @property
     def true_capacity(self) -> int:
         """Experts of each layer it can hold: what its owner declared, else its tier."""
-        if "expert-cap" in self.node:
-            return int(self.node["expert-cap"])
-        rng = stream(self.settings.run.seed, "capacity")
+        if self.node.expert_cap is not None:
+            return self.node.expert_cap
         tiers = self.settings.rounds.expert_capacity
+        if not self.num_partitions:
+            return tiers.largest
+        rng = stream(self.settings.run.seed, "capacity")
         return int(tiers.budgets(self.num_partitions, rng)[self.partition_id])
 
     @property
@@ -97,11 +130,11 @@ class Session:
         """
         error = self.settings.stress.capacity_error
         if not error:
-            return int(self.node.get("expert-cap", 0))
+            return self.node.expert_cap or 0
         rng = stream(self.settings.run.seed, "capacity-error", self.client)
         return max(1, round(self.true_capacity * (1 + rng.uniform(-error, error))))
 
-    def suffer(self, order: TrainOrder) -> None:
+    def apply_stress(self, order: TrainOrder) -> None:
         """Fail as the stress settings say; seeded, so that a run can be repeated.
 
         Raises
@@ -116,7 +149,7 @@ class Session:
         if stream(seed, *path).random() < stress.drop_out:
             raise ConnectionError(f"simulated drop-out of {self.client}")
         ordered = len(order.experts)
-        can_hold = self.true_capacity * self.settings.model.num_layers
+        can_hold = self.true_capacity * self.spec.num_layers
         if stress.capacity_error and ordered > can_hold:
             raise MemoryError(
                 f"simulated: {self.client} can hold {can_hold} experts, not {ordered}"
@@ -130,17 +163,59 @@ class Session:
     @cached_property
     def spec(self) -> ModelSpec:
         """Shape of the full mixture."""
-        return model_spec(self.settings, self.dataset)
+        return model_spec(self.settings, self.task)
+
+    @cached_property
+    def task(self) -> Task:
+        """The agreement on classes, shape and scale."""
+        if self._told is not None:
+            return self._told
+        return task_of(self.dataset, self.settings.data.held_out)
+
+    @cached_property
+    def own_path(self) -> Path | None:
+        """Where data of its own lie, which nobody cuts; None for a shared data set.
+
+        A device with a share of a user's own set, and another file than the server's,
+        has data of its own.
+        """
+        by_task = self._told is not None and not self.server_data
+        path = self.node.own_data(self.settings.data, by_task=by_task)
+        if path is None or by_task or self.num_partitions <= 1:
+            return path
+        return path if self._told is not None and self._has_another_set() else None
+
+    def _has_another_set(self) -> bool:
+        try:
+            return fingerprint(self.dataset).train != self.server_data
+        except DataError:  # no set at all by itself: a class is missing
+            return True
+
+    @cached_property
+    def own(self) -> OwnData | None:
+        """The data of its own, if it has such."""
+        if (path := self.own_path) is None:
+            return None
+        cache = Path(self.state_dir) / "data" if self.state_dir else None
+        return open_own_data(path, self.task, self.tokeniser, cache)
+
+    @property
+    def tokeniser(self) -> Tokeniser:
+        """What makes token ids of texts."""
+        return tokeniser_for(self.settings)
 
     @cached_property
     def data(self) -> ClientData:
         """The client's own samples."""
+        if self.own is not None:
+            return self.own
         data = self.settings.data
+        alone = not self.num_partitions  # with all of a set that ships with the app
         return load_client_data(
             self.dataset,
-            parse_partition(data.partition),
-            self.partition_id,
-            self.num_partitions,
+            parse_partition("iid" if alone else data.partition),
+            0 if alone else self.partition_id,
+            1 if alone else self.num_partitions,
             self.settings.run.seed,
             held_out=data.held_out,
             reserved=data.reserved_samples,
@@ -155,7 +230,9 @@ class Session:
 
     @property
     def partition_hash(self) -> str:
-        """Hash of the partition this client's share was cut from."""
+        """Hash of the partition this client's share was cut from; "" for none."""
+        if self.own is not None or not self.num_partitions:
+            return ""
         data = self.settings.data
         return partition_hash(
             client_partition(
@@ -179,19 +256,19 @@ class Session:
         return torch.from_numpy(frequencies).to(self.device)
 
     def train_tensors(self) -> Tensors:
-        """Return local training inputs (n, *input_shape) and labels (n,)."""
-        return self._tensors(self.data.x_train, self.data.y_train)
+        """Return local training inputs, as :func:`model_inputs` does, and labels."""
+        return self._tensors(self.data.train)
 
     def held_out_tensors(self) -> Tensors:
         """Return the client's own held-out inputs and labels."""
-        return self._tensors(self.data.x_held_out, self.data.y_held_out)
+        return self._tensors(self.data.held_out)
 
     def test_tensors(self) -> Tensors:
         """Return the global test inputs and labels."""
         return _test_tensors(self.settings, self.dataset, self.device)
 
-    def _tensors(self, x: NDArray[Any], y: NDArray[np.int64]) -> Tensors:
-        return _as_tensors(self.dataset, x, y, self.device)
+    def _tensors(self, rows: NDArray[np.int64]) -> Tensors:
+        return _as_tensors(self.data, self.data.x, self.data.y, rows, self.device)
 
 
 # Public, so all virtual clients of a process may share it; nothing private is kept.
@@ -199,11 +276,16 @@ class Session:
 def _test_tensors(
     settings: Settings, dataset: Dataset, device: torch.device
 ) -> Tensors:
-    return _as_tensors(dataset, *test_samples(settings, dataset), device)
+    x, y = test_samples(settings, dataset)
+    return _as_tensors(dataset, x, y, np.arange(len(y)), device)
 
 
 def _as_tensors(
-    dataset: Dataset, x: NDArray[Any], y: NDArray[np.int64], device: torch.device
+    data: Dataset | ClientData,
+    x: NDArray[Any],
+    y: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    device: torch.device,
 ) -> Tensors:
-    images = torch.from_numpy(dataset.normalise(x)).to(device)
-    return images, torch.from_numpy(y.copy()).to(device)
+    labels = torch.from_numpy(y[rows]).to(device)
+    return model_inputs(data, x, rows, device), labels

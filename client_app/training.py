@@ -10,11 +10,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from client_app.sgd import SGD
+from client_app.model_inputs import ModelInputs
 from client_app.statistics import LocalResult, Tally
-from common.moe import MoEModel, Routed, Routing
-from common.moe.cost import evaluation_batch
-from common.sections import TrainingSettings
+from common.class_counts import ClassCounts
+from common.cost import evaluation_batch
+from common.moe import Exploration, MoEModel, Routed, Routing
+from common.moe.batches import batches_of
+from common.moe.counting import count_answers
+from common.optimizers import find_optimizer
+from common.settings.sections import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,9 @@ class Objective:
     gate_supervision : float
         Weight of -log of the gate's mass on the held experts, among all experts: with
         one expert held, the cross-entropy that names it (anchors of FedJETs).
+    gate_exploration : float
+        Share of the samples (or tokens) that go to held experts by chance, so that none
+        is without evidence because its gate never chose it (epsilon-greedy).
     proximal : float
         mu of mu/2 ||w - w_t||^2 against the weights received (FedProx, Eq. 2).
     shift : Tensor, shape (C,), or None
@@ -41,6 +48,7 @@ class Objective:
     gate_balance: float = 0.0
     gate_entropy: float = 0.0
     gate_supervision: float = 0.0
+    gate_exploration: float = 0.0
     proximal: float = 0.0
     shift: torch.Tensor | None = None
 
@@ -79,18 +87,19 @@ def held_mass(routing: Routing, held: torch.Tensor) -> torch.Tensor:
 
 def train(
     model: MoEModel,
-    x: torch.Tensor,
+    x: torch.Tensor | ModelInputs,
     y: torch.Tensor,
     *,
     settings: TrainingSettings,
     objective: Objective,
     rng: np.random.Generator,
 ) -> LocalResult:
-    """Train ``model`` in place for ``local_epochs`` epochs of SGD.
+    """Train ``model`` in place for ``local_epochs`` epochs.
 
     Parameters
     ----------
-    x : Tensor of float, shape (n, *input_shape)
+    x : Tensor of float, shape (n, *input_shape), or ModelInputs
+        n is at least 1; fewer than a batch are one batch.
     y : Tensor of int, shape (n,)
     rng : Generator
         Orders the samples; the same stream gives the same weights bit for bit.
@@ -103,17 +112,18 @@ def train(
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     anchor = [p.detach().clone() for p in parameters] if objective.proximal else []
-    optimizer = SGD(
-        parameters,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-    )
+    optimizer = find_optimizer(parameters, settings)
+    choosing = [f for f in model.layers if f.top_k < len(f.held_ids)]
+    if objective.gate_exploration and choosing:
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        explore = Exploration(share=objective.gate_exploration, generator=generator)
+        for layer in choosing:
+            layer.exploration = explore
     tally = Tally(model)
     for epoch in range(settings.local_epochs):
         last = epoch == settings.local_epochs - 1
         order = torch.from_numpy(rng.permutation(len(y))).to(x.device)
-        for batch in order.split(settings.batch_size):
+        for batch in batches_of(order, settings.batch_size, model):
             routed = model(x[batch])
             loss = objective.loss(routed, y[batch], model, anchor)
             optimizer.zero_grad()
@@ -126,25 +136,31 @@ def train(
     return tally.result()
 
 
-@torch.inference_mode()
-def accuracy(
+def evaluate(
     model: MoEModel,
-    x: torch.Tensor,
+    x: torch.Tensor | ModelInputs,
     y: torch.Tensor,
     shift: torch.Tensor | None = None,
-) -> float:
-    """Return the share of samples the mixture classifies correctly.
+) -> ClassCounts:
+    """Return what the mixture answers to samples, class by class.
 
     Parameters
     ----------
+    x : Tensor, shape (n, *input_shape)
+    y : Tensor of int, shape (n,)
     shift : Tensor, shape (C,), optional
         Added to the logits of every sample.
     """
     model.eval()
-    correct, size = 0, evaluation_batch(model.spec)
-    for images, labels in zip(x.split(size), y.split(size), strict=True):
-        logits = model(images).logits
-        if shift is not None:
-            logits = logits + shift
-        correct += int((logits.argmax(1) == labels).sum())
-    return correct / len(y)
+
+    def predict(inputs: torch.Tensor) -> torch.Tensor:
+        logits = model(inputs).logits
+        return logits if shift is None else logits + shift
+
+    return count_answers(
+        predict,
+        x,
+        y,
+        num_classes=model.spec.num_classes,
+        batch=evaluation_batch(model.spec),
+    )

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 from flwr.app import Array, RecordDict
 
-from client_app.bases import Bases
-from client_app.cache import PartCache
-from client_app.residuals import KEPT, Residuals, pack_with_feedback
-from client_app.store import DirectoryStore, Store
+from client_app.kept.base_weights import base_versions, take_base
+from client_app.kept.cache import PartCache
+from client_app.kept.residuals import Residuals
+from client_app.kept.store import Store
 from common import wire
 from common.moe import Layout, ModelSpec, Vector
-from common.moe.pretrained import BASE
+from common.parts import BASE
 from common.wire import Packing, TrainOrder
 
 
@@ -43,15 +43,23 @@ class Transfer:
     store : Store
     cached : bool
         Whether the client keeps what it is sent.
+    kept : int
+        Rounds whose residuals are kept, at least 2.
     """
 
     def __init__(
-        self, order: TrainOrder, spec: ModelSpec, store: Store, *, cached: bool
+        self,
+        order: TrainOrder,
+        spec: ModelSpec,
+        store: Store,
+        *,
+        cached: bool,
+        kept: int = 2,
     ) -> None:
+        self._kept = kept
         self._order = order
         self._store = store
         self._cache = PartCache(store) if cached else None
-        self._bases = Bases(store)
         self._parts = set(spec.part_names())
         self._spec = spec
 
@@ -68,14 +76,15 @@ class Transfer:
         PartsLackedError
             If the cache does not hold what it should.
         WireError
-            If an array is not what the order says, or a part is none of the model's.
+            If an array is not what the order says or not finite, or a part is none of
+            the model's.
         """
         order = self._order
         sent = wire.arrays_of(content)
         encoder = self._spec.encoder
         lacks_base = False
         if order.base is not None and encoder is not None and encoder.config:
-            lacks_base = not self._bases.take(encoder, sent.pop(BASE, None))
+            lacks_base = not take_base(self._store, encoder, sent.pop(BASE, None))
         if strangers := sorted(sent.keys() - self._parts):
             raise wire.WireError(f"parts that are not of the model: {strangers}")
         recalled = self._cache.recall(order) if self._cache is not None else {}
@@ -88,6 +97,8 @@ class Transfer:
         vectors = wire.unpack(
             arrays, Packing(dtype=order.download_dtype, layouts=layouts)
         )
+        if broken := [p for p, v in vectors.items() if not np.isfinite(v).all()]:
+            raise wire.WireError(f"{broken[0]} contains NaN or infinity")
         if self._cache is not None:
             self._cache.keep(order, sent)
         return vectors
@@ -95,7 +106,8 @@ class Transfer:
     def holds(self) -> list[str]:
         """Return the versions kept, for the report."""
         parts = [] if self._cache is None else self._cache.versions()
-        return parts if self._order.base is None else [*parts, *self._bases.versions()]
+        based = self._order.base is not None
+        return parts + (base_versions(self._store) if based else [])
 
     def send(
         self, deltas: Mapping[str, Vector], rng: np.random.Generator
@@ -110,12 +122,9 @@ class Transfer:
         order = self._order
         if order.upload_dtype == "float32":
             return wire.pack(deltas)
-        # In memory, only the last round can be repeated.
-        kept = KEPT if isinstance(self._store, DirectoryStore) else 2
-        return pack_with_feedback(
+        return Residuals(self._store, kept=self._kept).pack(
             deltas,
             Packing(dtype=order.upload_dtype, layouts=self._layouts(deltas)),
-            residuals=Residuals(self._store, kept=kept),
             server_round=order.server_round,
             merged_round=order.merged_round,
             rng=rng,

@@ -1,11 +1,21 @@
-"""Writing files so that a power cut leaves the old one or the new one, never half."""
+"""Writing files so that a power cut leaves the old one or the new one, never half.
+
+A file is on the disk once it and the directory that names it have been synced; both are
+done here, for new directories as well.
+Also: whether a file has changed.
+"""
 
 import os
+import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+_SUFFIX = ".partial"
+_LONGEST_PREFIX = 100
 
 
 @contextmanager
@@ -19,9 +29,9 @@ def atomic_write(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
     mode : int
         Permissions of the file, from the moment it can be seen under its name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - renamed, not deleted
-        dir=path.parent, prefix=f".{path.name}-", delete=False
+        dir=path.parent, prefix=_prefix(path), suffix=_SUFFIX, delete=False
     )
     try:
         with file:
@@ -31,17 +41,111 @@ def atomic_write(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.replace(file.name, path)
     except BaseException:
-        os.unlink(file.name)
+        with suppress(FileNotFoundError):
+            os.unlink(file.name)
         raise
-    _sync_directory(path.parent)
+    _sync(path.parent)
 
 
-def _sync_directory(folder: Path) -> None:
-    # The rename itself is only durable once the directory is on the disk.
+def version(path: Path) -> Hashable:
+    """Return something that changes with a file; None if there is none."""
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # directories cannot be opened on every platform
+        status = path.stat()
+    except OSError:
+        return None
+    # A copy may keep time and size of what it replaces, but not all of these.
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_ctime_ns
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary directory beside ``path``; sync and rename all of it at the end.
+
+    If the block raises, the temporary directory goes. ``path`` must not exist yet.
+    """
+    make_folder(path.parent)
+    made = Path(tempfile.mkdtemp(_SUFFIX, _prefix(path), path.parent))
+    try:
+        yield made
+        for folder, _, files in os.walk(made):
+            for name in files:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        os.rename(made, path)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+    _sync(path.parent)
+
+
+def durable_append(path: Path, data: bytes) -> None:
+    """Add bytes to a file, made if need be; when it returns they are on the disk.
+
+    If it raises, the file is as long as before, as far as the disk lets us.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(descriptor, left) :]
+            os.fsync(descriptor)
+        except BaseException:
+            with suppress(OSError):
+                os.ftruncate(descriptor, size)
+            raise
+    finally:
+        os.close(descriptor)
+    if not size:
+        _sync(path.parent)
+
+
+def make_folder(folder: Path, *, new: bool = False) -> None:
+    """Make a directory and those above it, each synced into the one that names it.
+
+    Parameters
+    ----------
+    new : bool
+        Raise FileExistsError if it is there already.
+    """
+    if folder.is_dir() and not new:
         return
+    if folder.parent != folder:
+        make_folder(folder.parent)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if new or not folder.is_dir():
+            raise
+        return  # made by somebody else meanwhile, who syncs it
+    _sync(folder.parent)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what was half-written in a directory when its writer was killed.
+
+    Only for a directory that nobody else writes to at the moment.
+    """
+    for path in folder.glob(f".*{_SUFFIX}"):
+        with suppress(OSError):
+            if stat.S_ISDIR(path.lstat().st_mode):
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:_LONGEST_PREFIX]}-"
+
+
+def _sync(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():  # cannot be opened on every platform
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:

@@ -13,10 +13,15 @@ from collections.abc import Iterable, Mapping
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+
+from common.flower_internals import (
+    HEARTBEAT_INTERVAL_INF,
+    NodeInfo,
+    Run,
+    TaskIdentity,
+    get_all_nested_objects,
+    inflate_object_from_contents,
+)
 
 Scalar = str | int | float | bool
 
@@ -33,6 +38,8 @@ class InlineGrid(Grid):
         What every client finds in ``context.run_config``.
     serialise : bool
         Whether messages make the full round trip through bytes.
+    closed : bool
+        Whether nobody joins or leaves, as in Flower's simulation.
     """
 
     def __init__(
@@ -42,9 +49,11 @@ class InlineGrid(Grid):
         run_config: Mapping[str, Scalar],
         *,
         serialise: bool = False,
+        closed: bool = False,
     ) -> None:
         self._app = client_app
         self._serialise = serialise
+        self._heartbeat = HEARTBEAT_INTERVAL_INF if closed else 0.0
         self._run = Run.create_empty(run_id=1)
         self._sent = 0
         self._pending: dict[str, Message] = {}
@@ -87,6 +96,13 @@ class InlineGrid(Grid):
         """Return all node ids."""
         return list(self.contexts)
 
+    def get_nodes(self) -> list[NodeInfo]:
+        """Return all nodes; of one that cannot leave no heartbeat is awaited."""
+        return [
+            NodeInfo(node_id=node, heartbeat_interval=self._heartbeat)
+            for node in self.get_node_ids()
+        ]
+
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Accept messages; they are handled when their replies are pulled."""
         ids = []
@@ -116,10 +132,10 @@ class InlineGrid(Grid):
         context = self.contexts[message.metadata.dst_node_id]
         try:
             reply = self._app(message=self._wired(message), context=context)
+            return self._wired(reply)
         except Exception as error:  # what a SuperNode answers when a ClientApp raises
             reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
             return Message(Error(code=2, reason=reason), reply_to=message)
-        return self._wired(reply)
 
     def _wired(self, message: Message) -> Message:
         """Return what arrives at the other end of a wire."""

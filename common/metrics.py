@@ -1,8 +1,11 @@
-"""Balance and inequality of loads: pure functions of arrays.
+"""Balance of loads, and means over clients: pure functions of arrays.
 
 Nothing here knows what a load is (holders of an expert, routed samples, seconds); the
-caller says which, because "the CV" alone is ambiguous (METHODS 1).
+caller says which, because "the CV" alone is ambiguous (docs/methods.md, 1). What a
+model answers class by class is in ``common.class_counts``.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,26 +24,23 @@ def coefficient_of_variation(load: ArrayLike) -> float:
     return float(values.std() / mean) if mean > 0 else 0.0
 
 
-def layer_variations(load: ArrayLike, num_layers: int) -> list[float]:
-    """Return the coefficient of variation within each of L layers.
+def worst_tenth(values: Sequence[float]) -> float:
+    """Return the mean of the lowest tenth of the values, at least one of them.
+
+    NaN where there is none.
+    """
+    count = max(1, len(values) // 10)
+    return float(np.mean(sorted(values)[:count])) if values else float("nan")
+
+
+def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float | None:
+    """Return the mean of values by their weights; None where nothing has weight.
 
     Parameters
     ----------
-    load : array_like, shape (L * E,)
-        Loads, layer by layer.
+    values, weights : sequence of float
+        Equally long; weights are not negative.
     """
-    layers = np.asarray(load, dtype=np.float64).reshape(num_layers, -1)
-    return [coefficient_of_variation(layer) for layer in layers]
-
-
-def gini(load: ArrayLike) -> float:
-    """Return the Gini coefficient of a load vector: 0 equal, (n-1)/n one has all."""
-    values = np.sort(np.asarray(load, dtype=np.float64))
-    total = values.sum()
-    if total <= 0:
-        return 0.0
-    ranks = np.arange(1, values.size + 1)
-    return (
-        float(2 * (ranks * values).sum() / (values.size * total))
-        - (values.size + 1) / values.size
-    )
+    total = sum(weights)
+    pairs = zip(values, weights, strict=True)
+    return sum(v * w for v, w in pairs) / total if total > 0 else None

@@ -1,4 +1,4 @@
-"""From settings to data and to the shape of the model, the same on both sides."""
+"""From settings to task, data and the shape of the model, the same on both sides."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.checkpoint import fingerprint, read_checkpoint, tokeniser_of
-from common.config import Settings
 from common.data import (
     Dataset,
     HashedPieces,
@@ -19,16 +17,48 @@ from common.data import (
     stratified_subset,
 )
 from common.data.partition_kinds import NO_OWNERS
-from common.inputs import Inputs
-from common.model_settings import PRETRAINED
+from common.errors import SettingsError
+from common.hub import fingerprint, read_checkpoint, tokeniser_of
 from common.moe import EncoderSpec, ModelSpec
-from common.sections import SettingsError
 from common.seeding import stream
+from common.settings import Settings
+from common.settings.model_settings import PRETRAINED
+from common.task import Task, TextTask, read_task
+from common.task.known import task_of
 from common.wire import TrainOrder
+
+
+def server_task(settings: Settings) -> Task:
+    """Return the task of a run, as the server knows it before anybody is asked.
+
+    From the file that ``task`` names, else from the data set.
+
+    Raises
+    ------
+    DataError, SettingsError
+        If neither can be used.
+    """
+    data = settings.data
+    if not data.task:
+        return task_of(dataset_of(settings), data.held_out)
+    task = read_task(data.task)
+    if not isinstance(task, TextTask):
+        return task
+    tokeniser = tokeniser_for(settings)
+    has = {"length": tokeniser.length, "vocabulary": tokeniser.vocabulary}
+    for key in has.keys() & task.model_fields_set:
+        if getattr(task, key) != has[key]:
+            raise SettingsError(
+                f"{data.task}: {key} = {getattr(task, key)} is not allowed: the "
+                f"tokeniser of this run has {has[key]} (text-length, vocabulary)"
+            )
+    return task.model_copy(update=has)
 
 
 def dataset_of(settings: Settings) -> Dataset:
     """Return the data set the settings name, loaded once per process.
+
+    There is none where ``task`` is set: ask only where it is not.
 
     Raises
     ------
@@ -38,7 +68,13 @@ def dataset_of(settings: Settings) -> Dataset:
         If the partition needs what the data do not say.
     """
     data = settings.data
-    dataset = load_dataset(data.dataset, data.data_dir, tokeniser_for(settings))
+    dataset = load_dataset(
+        data.dataset,
+        data.data_dir,
+        tokeniser_for(settings),
+        data.reader,
+        series=settings.model.takes_series,
+    )
     by_owner = parse_partition(data.partition).kind == "natural"
     if by_owner and dataset.owner_train is None:
         raise SettingsError(f"dataset = {data.dataset!r} is not allowed: {NO_OWNERS}")
@@ -51,6 +87,20 @@ def tokeniser_for(settings: Settings) -> Tokeniser:
     if model.backbone == PRETRAINED:
         return tokeniser_of(read_checkpoint(model.pretrained), data.text_length)
     return HashedPieces(length=data.text_length, vocabulary=data.vocabulary)
+
+
+def tokeniser_of_task(task: TextTask, pretrained: str = "") -> Tokeniser:
+    """Return what made token ids of texts for a model of a task.
+
+    Parameters
+    ----------
+    task : TextTask
+    pretrained : str
+        The checkpoint it is built around, which has its own; "" for none.
+    """
+    if pretrained:
+        return tokeniser_of(read_checkpoint(pretrained), task.length)
+    return HashedPieces(length=task.length, vocabulary=task.vocabulary)
 
 
 def checkpoint_hash(settings: Settings) -> str:
@@ -78,7 +128,7 @@ def test_samples(
 def reserved_samples(
     settings: Settings, dataset: Dataset
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the server's own samples D^r, which no client has (METHODS 3)."""
+    """Return the server's own samples D^r, which no client has (docs/methods.md, 3)."""
     rows, _ = reserved_split(dataset, settings.data.reserved_samples, settings.run.seed)
     return dataset.x_train[rows], dataset.y_train[rows]
 
@@ -97,50 +147,56 @@ def device_of(settings: Settings) -> torch.device:
     return torch.device("cpu" if wanted == "cpu" or not there else "cuda")
 
 
-def model_spec(settings: Settings, data: Dataset | Inputs) -> ModelSpec:
-    """Return the full mixture's shape, for a data set or for what is known of one.
+def model_spec(settings: Settings, data: Task | Dataset) -> ModelSpec:
+    """Return the full mixture's shape for a task, or that of a data set.
 
     Raises
     ------
     SettingsError
-        If the backbone reads text and the data are none, or the other way round.
+        If the backbone reads text and the data are none, or the other way round; if it
+        cannot take samples of this shape.
     """
     model = settings.model
-    if model.takes_tokens != (data.kind == "int64"):
+    task = task_of(data) if isinstance(data, Dataset) else data
+    if model.takes_tokens != isinstance(task, TextTask):
         has, wants = "text", "a backbone for text, e.g. text-transformer"
         if model.takes_tokens:
-            has, wants = "no text", "mlp, cnn, resnet8 or resnet18"
+            has, wants = "no text", "mlp, cnn, cnn1d, resnet8 or resnet18"
+        given = settings.data
+        what = (
+            f"task = {given.task!r}" if given.task else f"dataset = {given.dataset!r}"
+        )
         raise SettingsError(
-            f"backbone = {model.backbone!r} is not allowed with dataset = "
-            f"{settings.data.dataset!r}, which is {has}: choose {wants}"
+            f"backbone = {model.backbone!r} is not allowed with {what}, which is "
+            f"{has}: choose {wants}"
         )
     encoder = None
-    if model.backbone == PRETRAINED:
-        model.check_depths("the blocks of the checkpoint")
-        found = read_checkpoint(model.pretrained)
-        encoder = EncoderSpec(
-            vocabulary=data.vocabulary,
-            layers=found.layers,
-            width=found.width,
-            heads=found.heads,
-            moe_layers=model.moe_depths,
-            routing=model.routing,
-            config=found.config,
+    if model.takes_tokens:
+        blocks, width, heads = (
+            model.encoder_layers,
+            model.encoder_width,
+            model.encoder_heads,
         )
-    elif model.takes_tokens:
+        limit, config = "encoder-layers", ""
+        if model.backbone == PRETRAINED:
+            found = read_checkpoint(model.pretrained)
+            blocks, width, heads = found.layers, found.width, found.heads
+            limit, config = "the blocks of the checkpoint", found.config
         encoder = EncoderSpec(
-            vocabulary=data.vocabulary,
-            layers=model.encoder_layers,
-            width=model.encoder_width,
-            heads=model.encoder_heads,
-            moe_layers=model.moe_depths,
+            vocabulary=task.vocabulary_size,
+            layers=blocks,
+            width=width,
+            heads=heads,
+            moe_layers=model.moe_depths(blocks, limit),
             routing=model.routing,
+            config=config,
         )
     return ModelSpec(
         backbone=model.backbone,
-        input_shape=data.input_shape,
-        num_classes=data.num_classes,
+        input_shape=task.input_shape,
+        num_classes=task.num_classes,
         num_experts=model.num_experts,
+        expert=model.expert,
         expert_hidden=model.expert_hidden,
         top_k=model.top_k,
         norm=model.norm,

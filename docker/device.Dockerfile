@@ -1,11 +1,15 @@
 # A device: Flower's SuperNode and the process it trains in. For amd64 and arm64, CPU
 # only and without Ray. Started by compose.device.yaml; README.md says how to build it.
+# A tag moves: for an image that can be built again name it with its digest, as in
+# BASE=python:3.11-slim-bookworm@sha256:..., which docker then checks.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS wanted
 WORKDIR /wanted
 COPY pyproject.toml constraints.txt docker/requirements.py ./
-RUN python3 requirements.py
+# own-data: for Parquet files and folders of the package `datasets`; 200 MB more.
+ARG EXTRAS
+RUN python3 requirements.py ${EXTRAS}
 
 FROM ${BASE} AS build
 # The newest torch whose arm64 build runs on a Raspberry Pi 4 and is without CUDA.
@@ -32,10 +36,10 @@ ENV PATH=/opt/venv/bin:$PATH \
 RUN install --directory --mode=1777 /state
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /opt/expertfleet
+COPY docker/health.sh /usr/local/bin/health.sh
 COPY common common
 COPY client_app client_app
 USER 1000:1000
-# Flower's health service; starting Python to ask it costs a small board too much.
 HEALTHCHECK --interval=60s --timeout=30s --start-period=300s --start-interval=10s \
-    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9099"]
+    CMD ["health.sh", "grpc", "9099"]
 CMD ["python", "-m", "client_app", "--help"]

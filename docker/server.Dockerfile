@@ -1,5 +1,7 @@
 # The server: Flower's SuperLink and SuperExec with the ServerApp's dependencies; and, as
 # target `proxy`, the only door for devices. Started by compose.server.yaml.
+# A tag moves: for an image that can be built again name it with its digest, as in
+# BASE=python:3.11-slim-bookworm@sha256:..., which docker then checks.
 ARG BASE=python:3.11-slim-bookworm
 ARG PROXY_BASE=debian:bookworm-slim
 
@@ -24,13 +26,14 @@ FROM ${PROXY_BASE} AS proxy
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends nginx \
     && rm -rf /var/lib/apt/lists/*
-COPY docker/nginx.conf /etc/nginx/nginx.conf
+COPY docker/health.sh /usr/local/bin/health.sh
 # The owner of the server's private key.
 USER 1000:1000
 EXPOSE 9092
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
-    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080"]
-CMD ["nginx", "-e", "stderr", "-g", "daemon off;"]
+# Through nginx to the SuperLink and back.
+HEALTHCHECK --interval=10s --timeout=10s --start-period=10s \
+    CMD ["health.sh", "http", "8080", "/health"]
+CMD ["nginx", "-e", "stderr", "-c", "/run/fleet/nginx.conf"]
 
 FROM ${BASE} AS server
 ENV PATH=/opt/venv/bin:$PATH \
@@ -43,10 +46,15 @@ WORKDIR /opt/expertfleet
 # Whoever owns the fleet's directory runs this, 1000 unless said otherwise.
 RUN install --directory --mode=1777 /database results fleet
 COPY --from=build /opt/venv /opt/venv
+COPY docker/health.sh /usr/local/bin/health.sh
+# What `fleet submit` signs and sends as well; the operator needs no checkout.
+COPY pyproject.toml README.md LICENSE ./
 COPY common common
 COPY client_app client_app
 COPY server_app server_app
+# The demo's data are made with it.
+COPY examples/own_data examples/own_data
 USER 1000:1000
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s \
-    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9099"]
+    CMD ["health.sh", "grpc", "9099"]
 CMD ["python", "-m", "server_app", "--help"]

@@ -6,14 +6,38 @@ from common.commands import run_command
 
 # Modules with add_arguments(parser) and main(args); loaded only when asked for.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "simulate": ("server_app.simulate", "run in this process, without Ray"),
-    "report": ("server_app.report.command", "write a run's report, or compare runs"),
-    "strategies": ("server_app.list_strategies", "list the strategies there are"),
-    "flwr-run": ("server_app.launcher.run", "run `flwr run` on a SuperLink of its own"),
-    "fleet": ("server_app.provisioning.command", "keys and certificates of devices"),
-    "predict": ("server_app.predict", "predict with the mixture a run trained"),
-    "serve": ("server_app.serve", "serve the mixture of a run over gRPC"),
-    "export": ("server_app.export", "export the mixture of a run as one file"),
+    "simulate": (
+        "server_app.commands.simulate",
+        "run in this process, without Ray",
+    ),
+    "report": (
+        "server_app.commands.report",
+        "write a run's report, or compare runs",
+    ),
+    "strategies": (
+        "server_app.commands.list_strategies",
+        "list the strategies there are",
+    ),
+    "flwr-run": (
+        "server_app.launcher.run",
+        "run `flwr run` on a SuperLink of its own",
+    ),
+    "fleet": (
+        "server_app.provisioning.command",
+        "keys and certificates of devices",
+    ),
+    "predict": (
+        "server_app.commands.predict",
+        "predict with the mixture a run trained",
+    ),
+    "serve": (
+        "server_app.commands.serve",
+        "serve the mixture of a run over gRPC",
+    ),
+    "export": (
+        "server_app.commands.export",
+        "export the mixture of a run as one file",
+    ),
 }
 
 
@@ -23,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         return run_command("python -m server_app", __doc__, COMMANDS, argv)
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
-        if missing not in ("ortools", "numba"):
+        if missing != "ortools":
             raise
         print(
             f"error: {missing} is missing: pip install 'expertfleet[server]'",

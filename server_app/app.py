@@ -1,4 +1,4 @@
-"""The ServerApp: settings to strategy to run, nothing else."""
+"""The ServerApp: settings to strategy to loop to run folder, nothing else."""
 
 import logging
 
@@ -6,12 +6,17 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.config import Settings
-from common.inputs import Inputs
-from common.shape import dataset_of, model_spec
-from server_app.evaluation import ServerEvaluation
-from server_app.frozen import keep_base, with_base
-from server_app.runlog import RunLog
+from common.flower_internals import InMemoryGrid
+from common.settings import Settings
+from common.shape import model_spec, server_task
+from common.trial import check_samples
+from server_app.callbacks.runlog import RunLog
+from server_app.fleet.same_data import unchanged
+from server_app.rounds.evaluation import server_evaluation
+from server_app.rounds.loop import RoundLoop
+from server_app.run_folder.base_file import keep_base, with_base
+from server_app.run_folder.folder import check_place
+from server_app.run_folder.places import own_places
 from server_app.strategies import find_strategy
 
 logger = logging.getLogger("flwr.expertfleet")
@@ -23,23 +28,27 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the strategy the run-config names and keep what it produced."""
     settings = Settings.from_run_config(context.run_config)
+    if isinstance(grid, InMemoryGrid):  # Flower's simulation
+        settings = own_places(settings)
+    check_place(settings)
     # One thread gives the same sums in every process, hence the same bits.
     torch.set_num_threads(settings.training.threads)
-    dataset = dataset_of(settings)
-    spec = with_base(model_spec(settings, dataset), settings)
+    spec = model_spec(settings, server_task(settings))
+    check_samples(spec)
+    spec = with_base(spec, settings)
     strategy = find_strategy(settings.run.strategy)(settings, spec)
-    log = RunLog(settings)
-    base = keep_base(log.folder, spec, settings, log.facts)
-    strategy.rounds.attach(log)
-    log.write_facts(inputs=Inputs.of(dataset).facts(), **base)
-    try:
-        strategy.start(
+    loop = RoundLoop(strategy)
+    with RunLog(settings) as log:
+        folder = log.run
+        data = unchanged(settings, folder.facts)
+        base = keep_base(folder.path, spec, settings, folder.facts)
+        loop.attach(folder, log)
+        folder.write_facts(**data, **base)
+        loop.run(
             grid,
-            num_rounds=settings.rounds.num_rounds,
-            timeout=settings.rounds.round_deadline,
-            evaluate_fn=ServerEvaluation(strategy, dataset, settings, log.learned),
+            settings.rounds.num_rounds,
+            settings.rounds.round_deadline,
+            server_evaluation(strategy, loop.fleet.agreement, log.learned),
         )
-        log.save_model(strategy.published(), strategy.layout)
-    finally:
-        log.close()
-    logger.info("results: %s", log.folder)
+        folder.save_model(strategy.published(), strategy.layout)
+    logger.info("results: %s", folder.path)

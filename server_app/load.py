@@ -1,7 +1,7 @@
 """Expert loads: targets, the deficit that remembers imbalance, and the bounds.
 
 The load of an expert is the number of clients that held it in a round. All functions
-are pure (FLEX-MoE, dynamic bounds; METHODS 1).
+are pure (FLEX-MoE, dynamic bounds; docs/methods.md, 1).
 """
 
 from collections.abc import Iterator
@@ -69,10 +69,9 @@ def adjusted_target(
 
 def band(target: NDArray[np.float64], tolerance: float, participants: int) -> Bounds:
     """Return floor((1 - delta) L_e) and min(ceil((1 + delta) L_e), participants)."""
-    # A target that is whole up to rounding noise must not widen its band by one.
-    exact = np.round(target, 9)
-    lower = np.floor(np.round((1 - tolerance) * exact, 9)).astype(np.int64)
-    upper = np.ceil(np.round((1 + tolerance) * exact, 9)).astype(np.int64)
+    # An edge that is whole up to rounding noise must not widen the band by one.
+    lower = np.floor(np.round((1 - tolerance) * target, 9)).astype(np.int64)
+    upper = np.ceil(np.round((1 + tolerance) * target, 9)).astype(np.int64)
     return Bounds(
         lower=np.clip(lower, 0, participants),
         upper=np.clip(upper, 0, participants),
@@ -112,8 +111,15 @@ def dynamic_bounds(
 ) -> Bounds:
     """Return the tightest feasible band around the adjusted target.
 
-    The caller can tell from ``Bounds.tolerance`` whether the band had to be widened,
-    and logs it.
+    Parameters
+    ----------
+    capacity : array_like of int, shape (C,)
+        Budgets k_c of this round's participants.
+    deficit : ndarray, shape (E,)
+    tolerance : float
+        delta; wider bands are tried if no assignment fits (:func:`widened`).
+    gain : float
+        alpha_adj.
     """
     budgets = np.asarray(capacity)
     target = adjusted_target(budgets, deficit, gain)
@@ -123,35 +129,11 @@ def dynamic_bounds(
     raise AssertionError("the band without lower bounds is always feasible")
 
 
-def expected_bounds(
-    capacity: ArrayLike,
-    availability: ArrayLike,
-    deficit: NDArray[np.float64],
-    *,
-    tolerance: float,
-    gain: float,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the band in expected replies, for clients that answer unevenly.
-
-    A client that answers with probability p_c loads an expert with p_c, not 1. The
-    band is widened by half the largest such load at each end, which is what rounding
-    to whole holders gives the other one.
-
-    Parameters
-    ----------
-    capacity : array_like of int, shape (C,)
-    availability : array_like, shape (C,)
-        p_c in [0, 1].
-    deficit : ndarray, shape (E,)
-        In delivered replies, as :func:`updated_deficit` counts them.
-
-    Returns
-    -------
-    lower, upper : ndarray, shape (E,)
-    """
-    chance = np.asarray(availability, dtype=np.float64)
-    fair = (np.asarray(capacity) * chance).sum() / deficit.size
-    target = np.clip(fair + gain * deficit, 0, chance.sum())
-    slack = chance.max(initial=0.0) / 2
-    lower = np.maximum((1 - tolerance) * target - slack, 0)
-    return lower, (1 + tolerance) * target + slack
+def widened(bounds: Bounds, tolerance: float) -> tuple[str, ...]:
+    """Return what the run log says of a band wider than asked; empty if it is not."""
+    if bounds.tolerance <= tolerance:
+        return ()
+    return (
+        f"load-tolerance widened from {tolerance:g} to {bounds.tolerance:g}: "
+        "no assignment fits the tighter band",
+    )

@@ -6,7 +6,9 @@ import os
 # thread come out the same on every machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -14,9 +16,16 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# A loaded machine makes any example slow; that is no fault of what is tested.
-hypothesis.settings.register_profile("expertfleet", deadline=None)
-hypothesis.settings.load_profile("expertfleet")
+# Who is started in the background of a script ignores Ctrl-C, and by nohup the end of
+# its terminal; so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# `make test` tries few examples, `make test-all` many. A loaded machine makes any
+# example slow; that is no fault of what is tested.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=100)
+hypothesis.settings.load_profile("quick")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,6 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             not any(map(item.get_closest_marker, ("simulation", "deployment")))
         )
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Nobody cuts the power of a test: what it writes need not reach the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ def main() -> int:
         return 130
     write_csv(folder / "table.csv", cells, lines)
     text = markdown(cells, lines)
-    (folder / "tables.md").write_text(text)
+    (folder / "tables.md").write_text(text, "utf-8")
     from benchmarks.study.figures import draw
 
     print(text)

@@ -51,7 +51,7 @@ def run_all(
 def _append(path: Path, line: str) -> None:
     """Add a line, on a line of its own even after one that was cut off."""
     whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(f"{'' if whole else chr(10)}{line}\n")
 
 
@@ -72,8 +72,8 @@ def _start_worker() -> None:
 def _run(task: tuple[Cell, str]) -> Ended:
     cell, data_dir = task
     # Late: the parent process plans and draws, and needs neither torch nor Flower.
+    from server_app.commands.simulate import APP_DIR, simulate
     from server_app.launcher.config import app_defaults
-    from server_app.simulate import APP_DIR, simulate
 
     with tempfile.TemporaryDirectory() as folder:
         config = {

@@ -43,7 +43,7 @@ def cell_text(values: Iterable[float | None]) -> str:
 def write_csv(path: Path, cells: Sequence[Cell], lines: Lines) -> None:
     """Write one row per run, one column per measure."""
     columns = measures(lines.values())
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([*IDENTITY, *columns])
         for cell in cells:

@@ -7,34 +7,38 @@ from common.data.clients import (
     reserved_split,
 )
 from common.data.dataset import Dataset, Kind, Normaliser, model_input
-from common.data.datasets import DATASETS, Source, load_dataset
+from common.data.datasets import load_dataset
 from common.data.drift import share_moved
-from common.data.errors import DataError
+from common.data.fingerprint import Fingerprint, fingerprint, labels_hash
+from common.data.known_sets import DATASETS
 from common.data.partition import (
+    FOLDERS,
     PartitionSpec,
     parse_partition,
     partition,
     partition_hash,
 )
-from common.data.partition_kinds import PARTITIONS
+from common.data.partition_kinds import Request
 from common.data.splits import held_out_split, stratified_subset
 from common.data.tokens import PADDING, HashedPieces, Tokeniser
 
 __all__ = [
     "DATASETS",
+    "FOLDERS",
     "PADDING",
-    "PARTITIONS",
     "ClientData",
-    "DataError",
     "Dataset",
+    "Fingerprint",
     "HashedPieces",
     "Kind",
     "Normaliser",
     "PartitionSpec",
-    "Source",
+    "Request",
     "Tokeniser",
     "client_partition",
+    "fingerprint",
     "held_out_split",
+    "labels_hash",
     "load_client_data",
     "load_dataset",
     "model_input",

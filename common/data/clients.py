@@ -1,13 +1,14 @@
 """What one client trains on and what it keeps for its own test.
 
 The order is: the server's reserved samples are cut off first, uniformly (Fed-MoE's
-D^r, METHODS 3); of the rest ``train_samples`` are kept, by class; these are partitioned
-among the clients; each client holds out a part of its own. So a client's data never
-overlaps another's or the server's, whatever else is set.
+D^r, docs/methods.md, 3); of the rest ``train_samples`` are kept, by class; these are
+partitioned among the clients; each client holds out a part of its own. So a client's
+data never overlaps another's or the server's, whatever else is set.
 
 Groups of near-copies (``Dataset.group_train``) stay whole in every cut but the second:
 a model must not be tested on another frame of what it was trained on, on whichever
-device that was.
+device that was. Where nothing is known of groups, exact copies of a sample are on one
+side of the held-out cuts of all clients.
 """
 
 from dataclasses import dataclass
@@ -17,53 +18,56 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.dataset import (
-    Dataset,
-    Kind,
-    Labels,
-    Normaliser,
-    Samples,
-    model_input,
-)
+from common.data.copies import copies_in
+from common.data.dataset import Dataset, Kind, Labels, Normaliser, Samples, model_input
 from common.data.drift import handed_on, neighbour_before
 from common.data.partition import PartitionSpec, partition
-from common.data.splits import (
-    Indices,
-    held_out_split,
-    stratified_subset,
-    unit_rows,
-)
+from common.data.splits import Indices, held_out_split, stratified_subset, unit_rows
 from common.seeding import stream
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClientData:
-    """One client's own samples, as stored; copies, so the data set may be dropped.
+    """One client's own samples, as stored: rows of what may be larger, and not copied.
 
     Attributes
     ----------
-    x_train, x_held_out : ndarray, shape (n, *stored)
-        Samples; see :meth:`normalise`.
-    y_train, y_held_out : ndarray of int64, shape (n,)
-        Labels in ``[0, num_classes)``.
-    num_classes : int
-        Classes of the whole data set.
-    input_shape : tuple of int
-        Shape of one sample after :meth:`normalise`.
-    normaliser : Normaliser
-        The constants of :meth:`normalise`.
-    kind : {"float32", "int64"}
-        Numbers to be normalised, or tokens.
+    x : ndarray, shape (N, *stored)
+    y : ndarray of int64, shape (N,)
+    train, held_out : ndarray of int64
+        Rows of ``x`` and ``y`` that are this client's; disjoint.
+    num_classes, input_shape, normaliser, kind
+        Of the whole data set.
     """
 
-    x_train: Samples
-    y_train: Labels
-    x_held_out: Samples
-    y_held_out: Labels
+    x: Samples
+    y: Labels
+    train: Indices
+    held_out: Indices
     num_classes: int
     input_shape: tuple[int, ...]
     normaliser: Normaliser
     kind: Kind = "float32"
+
+    @property
+    def x_train(self) -> Samples:
+        """A copy of the training samples, shape (n, *stored)."""
+        return self.x[self.train]
+
+    @property
+    def y_train(self) -> Labels:
+        """Their labels, shape (n,)."""
+        return self.y[self.train]
+
+    @property
+    def x_held_out(self) -> Samples:
+        """A copy of the held-out samples, shape (n, *stored)."""
+        return self.x[self.held_out]
+
+    @property
+    def y_held_out(self) -> Labels:
+        """Their labels, shape (n,)."""
+        return self.y[self.held_out]
 
     def normalise(self, x: Samples) -> NDArray[Any]:
         """Turn stored samples (B, *stored) into model input (B, *input_shape)."""
@@ -86,14 +90,10 @@ def load_client_data(
 
     Parameters
     ----------
-    dataset : Dataset
-        The whole data set.
-    spec : PartitionSpec
-        How it is partitioned.
     partition_id, num_partitions : int
         Which client of how many, from 0.
     seed : int
-        Seed of the run.
+        Of the run.
     held_out : float
         Share of the client's samples it does not train on, above 0 and below 1.
     reserved : int
@@ -112,40 +112,69 @@ def load_client_data(
         raise ValueError(
             f"partition-id {partition_id}: expected 0 to {num_partitions - 1}"
         )
-    parts = client_partition(
-        dataset,
-        spec,
-        num_partitions,
-        seed,
-        reserved=reserved,
-        train_samples=train_samples,
-    )
+    cuts = {"reserved": reserved, "train_samples": train_samples}
+    parts = client_partition(dataset, spec, num_partitions, seed, **cuts)
 
     def cut(client: int) -> tuple[Indices, Indices]:
         rows = parts[client]
         groups = None if dataset.group_train is None else dataset.group_train[rows]
         rng = stream(seed, "data", "held-out", client)
-        train, held = held_out_split(dataset.y_train[rows], held_out, rng, groups)
+        labels = dataset.y_train[rows]
+        if groups is None and (units := copies_in(dataset)) is not None:
+            sides = stream(seed, "data", "copies").random(len(units)) < held_out
+            train, held = _beside_copies(labels, held_out, rng, units[rows], sides)
+        else:
+            train, held = held_out_split(labels, held_out, rng, groups)
         return rows[train], rows[held]
 
     train, held = cut(partition_id)
     if moved:
         giver = neighbour_before(partition_id, num_partitions, seed)
-        ends = (moved, seed, partition_id, giver)
+        sides = zip((train, held), cut(giver), strict=True)
         train, held = (
-            handed_on(own, neighbours, *ends)
-            for own, neighbours in zip((train, held), cut(giver), strict=True)
+            handed_on(own, received, moved, seed, partition_id, giver)
+            for own, received in sides
         )
     return ClientData(
-        x_train=dataset.x_train[train],
-        y_train=dataset.y_train[train],
-        x_held_out=dataset.x_train[held],
-        y_held_out=dataset.y_train[held],
+        x=dataset.x_train,
+        y=dataset.y_train,
+        train=train,
+        held_out=held,
         num_classes=dataset.num_classes,
         input_shape=dataset.input_shape,
         normaliser=dataset.normaliser,
         kind=dataset.kind,
     )
+
+
+def _beside_copies(
+    labels: Labels,
+    share: float,
+    rng: np.random.Generator,
+    units: Indices,
+    sides: NDArray[np.bool_],
+) -> tuple[Indices, Indices]:
+    """Cut a client's rows, of which some have copies, here or with other clients.
+
+    Parameters
+    ----------
+    labels, share, rng
+        As of :func:`held_out_split`.
+    units : ndarray of int64, shape (n,)
+        See :func:`common.data.copies.copies`.
+    sides : ndarray of bool
+        For every unit, whether it is held out: the same with every client.
+    """
+    copied = units >= 0
+    lone = np.flatnonzero(~copied)
+    held = copied & sides[units]
+    if len(lone) > 1:
+        held[lone[held_out_split(labels[lone], share, rng)[1]]] = True
+    if held.any() and not held.all():
+        return np.flatnonzero(~held), np.flatnonzero(held)
+    # All fell on one side. Lone rows are units of their own.
+    own = np.where(copied, units, len(sides) + np.arange(len(units)))
+    return held_out_split(labels, share, rng, own)
 
 
 # Cached: twenty virtual clients of one worker ask for the same partition.
@@ -181,11 +210,10 @@ def client_partition(
         units = unit_rows(dataset.group_train[pool], len(pool))
         first = [rows[0] for rows in units]
         owners = None if owners is None else owners[first]
+        labels = labels[first]
         try:
             # At least two groups each: one to train on, one to hold out.
-            by_unit = partition(
-                labels[first], spec, num_partitions, seed, owners=owners
-            )
+            by_unit = partition(labels, spec, num_partitions, seed, owners=owners)
         except ValueError as error:
             raise ValueError(
                 f"{error} (rows of one group stay together and count as one sample)"
@@ -204,12 +232,10 @@ def reserved_split(
 
     Parameters
     ----------
-    dataset : Dataset
-        The whole data set.
     reserved : int
         Samples for the server, drawn uniformly.
     seed : int
-        Seed of the run.
+        Of the run.
 
     Returns
     -------

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.errors import DataError
+from common.data.moments import blocks
+from common.errors import DataError
 
 Samples = NDArray[Any]
 Labels = NDArray[np.int64]
@@ -24,16 +25,22 @@ Kind = Literal["float32", "int64"]
 
 MAX_CHANNELS = 4
 
+LONGEST_NAME = 100
+"""Letters of a class's name, at most."""
+
+FAR = 2.0**10
+"""Beyond so many standard deviations from 0, float32 loses too much of a change."""
+
 
 def input_shape_of(sample_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape a model sees for one stored sample.
+    """Return the shape a model sees for one stored row of a table or image.
 
     Parameters
     ----------
     sample_shape : tuple of int
         ``(features,)``, ``(height, width)``, ``(height, width, channels)`` or
         ``(channels, height, width)``; an axis of 1 to 4 is a channel axis, and the
-        last axis is looked at first.
+        last axis is looked at first. Of a series, see ``windows``.
 
     Returns
     -------
@@ -63,19 +70,44 @@ def input_shape_of(sample_shape: tuple[int, ...]) -> tuple[int, ...]:
     )
 
 
+def channel_axis(
+    stored: tuple[int, ...], input_shape: tuple[int, ...], what: str = "samples"
+) -> int | None:
+    """Return which axis of samples (N, *stored) has the channels or columns.
+
+    Returns
+    -------
+    int or None
+        None where there is one channel and no axis for it.
+
+    Raises
+    ------
+    DataError
+        If such samples do not have ``input_shape``.
+    """
+    if stored == input_shape:
+        return 1
+    if (1, *stored) == input_shape:
+        return None
+    if len(stored) > 1 and (stored[-1], *stored[:-1]) == input_shape:
+        return len(stored)
+    raise DataError(f"{what} of shape {stored} do not fit {input_shape}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Normaliser:
-    """``(x / scale - mean) / std``, per channel.
+    """``(x / scale - mean) / std``, per channel or column.
 
-    The numbers are constants of the data set, never statistics of the rows at hand:
-    all devices of a fleet must agree on them, and none may have to tell its own.
+    The numbers are the same for all devices of a run: constants of a known set, or
+    what was worked out of the training samples of all together. They are never
+    statistics of the rows at hand.
 
     Attributes
     ----------
     scale : float
-        The largest stored value: 255 for images in bytes.
+        The number of full brightness: 255 for images in bytes. 1 of anything else.
     mean, std : tuple of float
-        One value per channel, or a single one for all.
+        One value per channel or column, or a single one for all.
     """
 
     scale: float = 1.0
@@ -83,14 +115,9 @@ class Normaliser:
     std: tuple[float, ...] = (1.0,)
 
     def apply(self, x: Samples, input_shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Turn stored samples into model input.
+        """Turn stored samples, shape (B, *stored), into model input.
 
-        Parameters
-        ----------
-        x : ndarray, shape (B, *stored)
-            Samples in their stored layout; see :func:`input_shape_of`.
-        input_shape : tuple of int
-            ``(channels, height, width)`` or ``(features,)``.
+        A missing value, NaN, becomes 0: the mean.
 
         Returns
         -------
@@ -100,23 +127,27 @@ class Normaliser:
         Raises
         ------
         DataError
-            If the samples do not have ``input_shape``.
+            If the samples do not have ``input_shape``; see :func:`channel_axis`.
         """
-        stored = x.shape[1:]
-        if stored == input_shape:
-            arranged = x
-        elif len(stored) == 2 and (1, *stored) == input_shape:
-            arranged = x[:, np.newaxis]
-        elif len(stored) == 3 and (stored[2], *stored[:2]) == input_shape:
-            arranged = np.moveaxis(x, -1, 1)
+        axis = channel_axis(x.shape[1:], input_shape)
+        arranged = x[:, np.newaxis] if axis is None else np.moveaxis(x, axis, 1)
+        per_channel = (-1, *[1] * (len(input_shape) - 1))
+        mean, std = (
+            np.asarray(each, np.float64).reshape(per_channel)
+            for each in (self.mean, self.std)
+        )
+        if np.can_cast(x.dtype, np.float32) and (abs(mean) < FAR * std).all():
+            out = np.array(arranged, dtype=np.float32, order="C")
+            out -= mean.astype(np.float32) * np.float32(self.scale)
+            out /= std.astype(np.float32) * np.float32(self.scale)
         else:
-            raise DataError(f"samples of shape {stored} do not fit {input_shape}")
-        out = np.array(arranged, dtype=np.float32, order="C")
-        per_channel = (-1, 1, 1) if len(input_shape) == 3 else (-1,)
-        mean = np.asarray(self.mean, dtype=np.float32).reshape(per_channel)
-        std = np.asarray(self.std, dtype=np.float32).reshape(per_channel)
-        out -= mean * np.float32(self.scale)
-        out /= std * np.float32(self.scale)
+            # Small changes of large numbers: subtracted before they are rounded.
+            out = np.empty(arranged.shape, dtype=np.float32)
+            for rows, into in zip(blocks(arranged), blocks(out), strict=True):
+                into[...] = (rows - mean * self.scale) / (std * self.scale)
+        if x.dtype.kind == "f":
+            for into in blocks(out):
+                into[np.isnan(into)] = 0
         return out
 
 
@@ -147,25 +178,24 @@ class Dataset:
     Attributes
     ----------
     name : str
-        The name it was asked for by.
+        What it was asked for by.
     x_train, x_test : ndarray, shape (N, *stored)
-        Samples as stored: uint8, or float32; token ids of a small unsigned type.
+        Samples as stored: numbers of any type, NaN where one is missing; token ids of
+        a small unsigned type.
     y_train, y_test : ndarray of int64, shape (N,)
         Labels in ``[0, num_classes)``.
-    num_classes : int
-        Number of classes K.
     input_shape : tuple of int
-        Shape of one sample after :meth:`normalise`: ``(channels, height, width)``,
-        ``(features,)`` or ``(tokens,)``.
+        Shape of one sample after :meth:`normalise`: ``(channels, height, width)`` of an
+        image, ``(channels, steps)`` of a series, ``(features,)`` or ``(tokens,)``.
     normaliser : Normaliser
-        The constants of :meth:`normalise`; not used on tokens.
+        The numbers of :meth:`normalise`; not used on tokens.
     vocabulary : int
         Token ids there are; 0 where samples are numbers.
+    class_names : tuple of str
+        What classes are called, by number; empty where they have numbers only.
     owner_train : ndarray of int64, shape (N,), or None
-        Whose sample it is, a number into ``owner_names``: the clients of partition
-        ``natural``. None where nobody knows.
-    owner_names : tuple of str
-        Sorted.
+        Whose sample it is: the clients of partition ``natural``. None where nobody
+        knows.
     group_train : ndarray of int64, shape (N,), or None
         Rows with equal numbers are near-copies (frames of one recording) that no
         split may separate.
@@ -180,8 +210,8 @@ class Dataset:
     input_shape: tuple[int, ...]
     normaliser: Normaliser = Normaliser()
     vocabulary: int = 0
+    class_names: tuple[str, ...] = ()
     owner_train: Labels | None = None
-    owner_names: tuple[str, ...] = ()
     group_train: Labels | None = None
 
     def __post_init__(self) -> None:

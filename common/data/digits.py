@@ -13,16 +13,15 @@ import numpy as np
 
 from common.data.dataset import Dataset, Labels, Normaliser, Samples
 from common.data.splits import stratified_subset
-from common.data.tokens import Tokeniser
 
 
-def load_digits(name: str, _path: Path, _: Tokeniser) -> Dataset:
+def read_digits() -> Dataset:
     """Return the digits; ``x`` is uint8 of shape (N, 8, 8)."""
     x, y = _bundled() or _by_scikit_learn()
     test = stratified_subset(y, round(0.2 * len(y)), np.random.default_rng(0))
     train = np.setdiff1d(np.arange(len(y)), test)
     return Dataset(
-        name=name,
+        name="digits",
         x_train=x[train],
         y_train=y[train],
         x_test=x[test],

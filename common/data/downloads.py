@@ -4,10 +4,9 @@ Only here is torchvision imported, and only when a file is missing. The result i
 as one .npz, so that the next process neither downloads nor decodes 39 000 PPM images.
 """
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,9 +14,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from common.data.errors import DataError
-
-Download = Callable[[Path], dict[str, NDArray[Any]]]
+from common.errors import DataError
+from common.files import atomic_write
 
 
 def fetch(name: str, directory: Path) -> Path:
@@ -34,7 +32,10 @@ def fetch(name: str, directory: Path) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
         with _alone(directory / f".{name}.lock"):
             if not path.is_file():
-                _save(path, DOWNLOADS[name](directory))
+                arrays = DOWNLOADS[name](directory)
+                # All of the file or nothing: a reader never meets half of it.
+                with atomic_write(path, 0o644) as file:
+                    np.savez(file, **arrays)  # type: ignore[arg-type] # allow_pickle
     except (ImportError, OSError, RuntimeError, EOFError, BadZipFile) as error:
         raise DataError(
             f"dataset {name!r} is not in {directory} and could not be downloaded "
@@ -52,48 +53,26 @@ def _alone(lock: Path) -> Iterator[None]:
     except ImportError:  # not POSIX: no lock, as torchvision itself
         yield
         return
-    with lock.open("w") as handle:
+    with lock.open("w", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
-def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Write all of the file or nothing: a reader never meets half of it."""
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            np.savez(handle, **arrays)  # type: ignore[arg-type] # the stub's allow_pickle
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+def _images(name: str, directory: Path, **options: str) -> dict[str, NDArray[Any]]:
+    from torchvision import datasets
 
-
-def _both_sides(make: Any, directory: Path, **options: str) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for side in ("train", "test"):
-        part = make(str(directory), train=side == "train", download=True, **options)
+        part = getattr(datasets, name)(
+            str(directory), train=side == "train", download=True, **options
+        )
         arrays[f"x_{side}"] = np.asarray(part.data, dtype=np.uint8)
         arrays[f"y_{side}"] = np.asarray(part.targets, dtype=np.int64)
     return arrays
 
 
-def _cifar10(directory: Path) -> dict[str, NDArray[Any]]:
-    from torchvision import datasets
-
-    return _both_sides(datasets.CIFAR10, directory)
-
-
-def _fashion_mnist(directory: Path) -> dict[str, NDArray[Any]]:
-    from torchvision import datasets
-
-    return _both_sides(datasets.FashionMNIST, directory)
-
-
 def _emnist(directory: Path) -> dict[str, NDArray[Any]]:
-    from torchvision import datasets
-
-    arrays = _both_sides(datasets.EMNIST, directory, split="letters")
+    arrays = _images("EMNIST", directory, split="letters")
     for side in ("train", "test"):
         # EMNIST stores its images transposed and counts the letters from 1.
         arrays[f"x_{side}"] = arrays[f"x_{side}"].transpose(0, 2, 1)
@@ -121,9 +100,9 @@ def _gtsrb(directory: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-DOWNLOADS: dict[str, Download] = {
-    "cifar10": _cifar10,
+DOWNLOADS: dict[str, Callable[[Path], dict[str, NDArray[Any]]]] = {
+    "cifar10": partial(_images, "CIFAR10"),
     "emnist": _emnist,
-    "fashion_mnist": _fashion_mnist,
+    "fashion_mnist": partial(_images, "FashionMNIST"),
     "gtsrb": _gtsrb,
 }

@@ -6,7 +6,7 @@ share of the samples of the one before it, so its label mix moves from its own t
 neighbour's. Who has which sample depends on the seed and the round alone: every process
 works it out for itself, and a resumed run meets the same samples. No sample is ever
 with two clients, and one that is held out stays held out wherever it goes (the named
-stress test of arXiv 2507.05685; METHODS 2, the form is our choice).
+stress test of arXiv 2507.05685; docs/methods.md, 2, the form is our choice).
 """
 
 import numpy as np
@@ -54,14 +54,12 @@ def handed_on(
     ndarray of int64
         Ascending.
     """
-    kept = _leaving(own, seed, client)[_count(share, own) :]
-    received = _leaving(neighbours, seed, giver)[: _count(share, neighbours)]
+
+    def leaving_first(rows: Indices, owner: int) -> tuple[Indices, Indices]:
+        order = stream(seed, "data", "drift", owner).permutation(rows)
+        gone = round(share * len(rows))
+        return order[:gone], order[gone:]
+
+    _, kept = leaving_first(own, client)
+    received, _ = leaving_first(neighbours, giver)
     return np.sort(np.concatenate([kept, received]))
-
-
-def _leaving(rows: Indices, seed: int, client: int) -> Indices:
-    return stream(seed, "data", "drift", client).permutation(rows)
-
-
-def _count(share: float, rows: Indices) -> int:
-    return round(share * len(rows))

@@ -1,4 +1,4 @@
-"""Who has which samples: the notation, the registry and the checks of a partition.
+"""Who has which samples: the notation and the checks of a partition.
 
 The kinds themselves are in ``partition_kinds``. A partition depends on the labels (and
 owners), the seed and the number of clients alone, so that every process of a run works
@@ -12,24 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.data.dataset import Labels
-from common.data.errors import did_you_mean
-from common.data.partition_kinds import PARTITIONS, Request
+from common.data.partition_kinds import Request, find_kind
 from common.data.splits import Indices
+from common.errors import nearest
+from common.registry import PARTITIONS
 from common.seeding import stream
 
 MIN_SIZE = 10
 
+FOLDERS = "folders"
+"""A simulation whose clients have a folder each: nothing is cut (``common.own``)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionSpec:
-    """A parsed partition; ``str(spec)`` parses to the same.
+    """A name of ``common.registry.PARTITIONS``, and what follows the colon.
 
-    Attributes
-    ----------
-    kind : str
-        A name of ``PARTITIONS``.
-    argument : float, int or None
-        What follows the colon.
+    ``str(spec)`` parses to the same.
     """
 
     kind: str
@@ -40,7 +39,9 @@ class PartitionSpec:
 
 
 def parse_partition(text: str) -> PartitionSpec:
-    """Parse ``iid``, ``dirichlet:ALPHA``, ``classes:N`` or ``natural``.
+    """Parse ``iid``, ``dirichlet:ALPHA``, ``classes:N``, ``natural`` or one's own.
+
+    A user's is ``module:attr`` or ``module:attr:NUMBER``.
 
     Raises
     ------
@@ -48,11 +49,19 @@ def parse_partition(text: str) -> PartitionSpec:
         Naming the value, what is allowed and the nearest valid name.
     """
     name, colon, argument = text.strip().partition(":")
-    kind = PARTITIONS.get(name)
-    if kind is None:
-        allowed = ", ".join(entry.usage for entry in PARTITIONS.values())
-        hint = did_you_mean(name, PARTITIONS, _correction(argument))
-        raise ValueError(f"unknown partition {text!r}, choose from {allowed}{hint}")
+    if not PARTITIONS.has(name):
+        attribute, colon, number = argument.partition(":")
+        if not PARTITIONS.has(target := f"{name}:{attribute}"):
+            usages = [find_kind(each).usage for each in PARTITIONS.built_in]
+            valid = [*PARTITIONS.names(), FOLDERS]
+            hint = nearest(name, valid, _correction(argument))
+            choice = (
+                f"choose from {', '.join(usages)}, {FOLDERS} or {PARTITIONS.notation}"
+                f"{hint}"
+            )
+            raise ValueError(f"unknown partition {text!r}, {choice}")
+        name, argument = target, number
+    kind = find_kind(name)
     if kind.parse is None:
         if colon:
             raise ValueError(
@@ -71,7 +80,9 @@ def _correction(argument: str) -> Callable[[str], str]:
     """Return what to suggest for a kind: with the argument given, if it will do."""
 
     def corrected(name: str) -> str:
-        kind = PARTITIONS[name]
+        if name == FOLDERS:
+            return name
+        kind = find_kind(name)
         try:
             return f"{name}:{argument}" if kind.parse and kind.parse(argument) else name
         except ValueError:
@@ -101,13 +112,10 @@ def partition(
     Parameters
     ----------
     labels : ndarray of int, shape (N,)
-        Label of every sample.
-    spec : PartitionSpec
-        The kind of partition; see ``parse_partition``.
     num_clients : int
         Number of clients C.
     seed : int
-        Seed of the run.
+        Of the run.
     min_size : int, optional
         Samples every client has at least. The default is half an equal share, but at
         most 10 and at least 2: one to train on, one to hold out.
@@ -134,25 +142,33 @@ def partition(
         rng=stream(seed, "data", "partition"),
         owners=owners,
     )
-    kind = PARTITIONS[spec.kind]
-    parts = kind.split(request)
+    kind, name = find_kind(spec.kind), f"partition {str(spec)!r}"
+    parts = [np.asarray(part) for part in kind.split(request)]
+    if len(parts) != num_clients or not all(
+        part.ndim == 1 and np.issubdtype(part.dtype, np.integer) for part in parts
+    ):
+        raise ValueError(
+            f"{name} returned {len(parts)} parts: expected {num_clients} arrays of row "
+            "numbers"
+        )
     covered = np.concatenate(parts)
-    if len(parts) != num_clients or len(np.unique(covered)) != len(covered):
-        raise ValueError(f"partition {str(spec)!r} gives samples to several clients")
+    if covered.size and not 0 <= covered.min() <= covered.max() < len(labels):
+        raise ValueError(f"{name} gives rows that there are not")
+    if len(np.unique(covered)) != len(covered):
+        raise ValueError(f"{name} gives samples to several clients")
     if min_size is None:
         min_size = max(2, min(MIN_SIZE, len(covered) // (2 * num_clients)))
     if num_clients * min_size > len(covered):
         raise ValueError(
-            f"{len(covered)} samples are too few for {num_clients} clients: partition "
-            f"{str(spec)!r} needs at least {min_size} for each"
+            f"{len(covered)} samples are too few for {num_clients} clients: {name} "
+            f"needs at least {min_size} for each"
         )
     if kind.tops_up:
         parts = _top_up(parts, labels, min_size)
     elif few := sum(len(part) < 2 for part in parts):
         raise ValueError(
-            f"partition {str(spec)!r} gives {few} of {num_clients} clients fewer than "
-            "2 samples, one to train on and one to hold out: expected fewer clients, "
-            "or larger groups"
+            f"{name} gives {few} of {num_clients} clients fewer than 2 samples, one to "
+            "train on and one to hold out: expected fewer clients, or larger groups"
         )
     return tuple(np.sort(part) for part in parts)
 
@@ -167,9 +183,8 @@ def _top_up(parts: list[Indices], labels: Labels, min_size: int) -> list[Indices
     """
     sizes = np.array([len(part) for part in parts])
     _, codes = np.unique(labels, return_inverse=True)
-    counts = np.stack(
-        [np.bincount(codes[part], minlength=codes.max() + 1) for part in parts]
-    )
+    classes = codes.max() + 1
+    counts = np.stack([np.bincount(codes[part], minlength=classes) for part in parts])
     rows = [part.tolist() for part in parts]
     while sizes.min() < min_size:
         taker = int(sizes.argmin())

@@ -1,8 +1,7 @@
 """The kinds of partition: iid, Dirichlet label skew, N classes per client, natural.
 
-Each is a function from a :class:`Request` to one index array per client. A new kind is
-one function and one line in ``PARTITIONS``; its seed, the minimum size and the checks
-are the business of ``partition``.
+Each is a function from a :class:`Request` to one index array per client, and so is a
+user's own. Its seed, the minimum size and the checks are the business of ``partition``.
 """
 
 import math
@@ -13,6 +12,7 @@ import numpy as np
 
 from common.data.dataset import Labels
 from common.data.splits import Indices, largest_remainder
+from common.registry import PARTITIONS
 
 # Above this the shares differ by less than one sample in a hundred million; NumPy's
 # sampler overflows near 1e308.
@@ -26,7 +26,6 @@ class Request:
     Attributes
     ----------
     labels : ndarray of int64, shape (N,)
-        Label of every sample.
     num_clients : int
         Number of clients C.
     argument : float
@@ -117,9 +116,8 @@ def classes(request: Request) -> list[Indices]:
         holders = rng.permutation(np.flatnonzero([k in mine for mine in allotted]))
         if len(holders):
             rows = rng.permutation(np.flatnonzero(labels == label))
-            for c, piece in zip(
-                holders, np.array_split(rows, len(holders)), strict=True
-            ):
+            pieces = np.array_split(rows, len(holders))
+            for c, piece in zip(holders, pieces, strict=True):
                 parts[c].append(piece)
     return [np.concatenate(part) for part in parts]
 
@@ -176,10 +174,9 @@ def natural(request: Request) -> list[Indices]:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
+    if not 0 < float(text) < math.inf:
         raise ValueError(text)
-    return value
+    return float(text)
 
 
 def _count(text: str) -> int:
@@ -193,19 +190,38 @@ NO_OWNERS = (
     "in every line of a .jsonl file, or an array 'owner_train' in an .npz file"
 )
 
-PARTITIONS: dict[str, Kind] = {
-    "iid": Kind(usage="iid", example="iid", split=iid),
-    "dirichlet": Kind(
-        usage="dirichlet:ALPHA with ALPHA a number above 0",
-        example="dirichlet:0.3",
-        split=dirichlet,
-        parse=_positive,
-    ),
-    "classes": Kind(
-        usage="classes:N with N an integer from 1 to the number of classes",
-        example="classes:2",
-        split=classes,
-        parse=_count,
-    ),
-    "natural": Kind(usage="natural", example="natural", split=natural, tops_up=False),
-}
+IID = Kind(usage="iid", example="iid", split=iid)
+DIRICHLET = Kind(
+    usage="dirichlet:ALPHA with ALPHA a number above 0",
+    example="dirichlet:0.3",
+    split=dirichlet,
+    parse=_positive,
+)
+CLASSES = Kind(
+    usage="classes:N with N an integer from 1 to the number of classes",
+    example="classes:2",
+    split=classes,
+    parse=_count,
+)
+NATURAL = Kind(usage="natural", example="natural", split=natural, tops_up=False)
+
+
+def find_kind(name: str) -> Kind:
+    """Return the kind of partition with this name (of ``PARTITIONS``).
+
+    A function of a user's own becomes one whose argument is a number, 0 if left out.
+
+    Raises
+    ------
+    SettingsError
+        If there is none.
+    """
+    found = PARTITIONS.find(name)
+    if isinstance(found, Kind):
+        return found
+    return Kind(
+        usage=f"{name} or {name}:NUMBER",
+        example=name,
+        split=found,
+        parse=lambda text: float(text or 0),
+    )

@@ -35,11 +35,9 @@ def stratified_subset(labels: Labels, size: int, rng: np.random.Generator) -> In
     Parameters
     ----------
     labels : ndarray of int, shape (N,)
-        Label of every row.
     size : int
         Rows wanted; N or more means all of them.
     rng : numpy.random.Generator
-        The random stream.
 
     Returns
     -------
@@ -88,11 +86,9 @@ def held_out_split(
     Parameters
     ----------
     labels : ndarray of int, shape (n,)
-        Labels of the client's rows.
     share : float
         Held-out share, above 0 and below 1.
     rng : numpy.random.Generator
-        The random stream.
     groups : ndarray of int, shape (n,), optional
         Rows with equal numbers stay together.
 

@@ -1,24 +1,29 @@
 """From text to token ids, without a vocabulary that would have to be shipped.
 
 A text is lower-cased (after Unicode's NFKC), and cut into words and single signs of
-punctuation. A word of up to ``WORD`` letters is one piece; a longer one is cut every
-``PIECE`` letters, and all but its first piece are marked: ``disappointing`` and
-``disappeared`` begin alike, and what is inside them is no word of its own. The id of a
-piece is a hash of it (the hashing trick, Weinberger et al., ICML 2009): every process
-of every device comes to the same one, and pieces that share an id are what it costs.
+punctuation (``scripts``). A word of up to ``WORD`` letters is one piece; a longer one
+is cut every ``PIECE`` letters, and all but its first piece are marked:
+``disappointing`` and ``disappeared`` begin alike, and what is inside them is no word of
+its own. Where a script has no spaces (Chinese, Thai), each letter is a piece and each
+two neighbours are one: a word gives the same pieces wherever it stands. If a text has
+more pieces than there is room for, letters give way to pairs, which say more.
+
+The id of a piece is a hash of it (the hashing trick, Weinberger et al., ICML 2009):
+every process of every device comes to the same one, and pieces that share an id are
+what it costs.
 """
 
-import re
-import unicodedata
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from common.data.scripts import runs
 
 PADDING = 0
 """Fills a text up to its length, at the end only."""
@@ -30,8 +35,6 @@ FIRST = 2
 """The lowest id of a piece."""
 
 WORD, PIECE = 8, 4
-
-_PIECES = re.compile(r"\w+|[^\w\s]")
 
 
 class Tokeniser(Hashable, Protocol):
@@ -54,51 +57,58 @@ class Tokeniser(Hashable, Protocol):
 
 def pieces(text: str) -> Iterator[str]:
     """Yield what a text is cut into, in order."""
-    for match in _PIECES.finditer(unicodedata.normalize("NFKC", text).lower()):
-        word = match[0]
-        if len(word) <= WORD:
-            yield word
-            continue
-        yield word[:PIECE]
-        for start in range(PIECE, len(word), PIECE):
-            yield f"##{word[start : start + PIECE]}"
+    return (piece for piece, _ in _pieces(text))
+
+
+def _pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield pieces, and whether a text without this one would say the same."""
+    for letters, spaced in runs(text):
+        if not spaced:
+            yield letters[0], len(letters) > 1
+            for pair in pairwise(letters):
+                yield "".join(pair), False
+                yield pair[1], True
+        elif len(letters) <= WORD:
+            yield "".join(letters), False
+        else:
+            yield "".join(letters[:PIECE]), False
+            for start in range(PIECE, len(letters), PIECE):
+                yield "##" + "".join(letters[start : start + PIECE]), False
 
 
 @dataclass(frozen=True, kw_only=True)
 class HashedPieces:
-    """Texts of ``length`` ids below ``vocabulary``: longer ones are cut off.
+    """Texts of ``length`` ids, at least 1; longer ones are cut off.
 
-    Attributes
-    ----------
-    length : int
-        Ids of one text, at least 1.
-    vocabulary : int
-        Ids there are, padding and the empty text included, at least 3.
+    Of the ``vocabulary``, at least 3, one is padding and one the empty text.
     """
 
     length: int = 64
     vocabulary: int = 4096
 
     def encode(self, texts: Iterable[str]) -> NDArray[Any]:
-        """Return the ids of texts.
-
-        Returns
-        -------
-        ndarray, shape (N, length)
-            Of the smallest unsigned type that holds the vocabulary; ``PADDING`` after
-            the last piece of a shorter text.
-        """
+        """Return the ids of texts, shape (N, length); see :func:`padded`."""
         rows = [self._ids(text) for text in texts]
         return padded(rows, self.length, self.vocabulary)
 
     def _ids(self, text: str) -> list[int]:
         room = self.vocabulary - FIRST
-        first = islice(pieces(text), self.length)
-        return [FIRST + _hash(piece) % room for piece in first] or [EMPTY]
+        # Of three pieces in a row, one is no single letter of a pair.
+        first = list(islice(_pieces(text), 3 * self.length))
+        spare = self.length - sum(not extra for _, extra in first)
+        ids = []
+        for piece, extra in first:
+            spare -= extra
+            if not extra or spare >= 0:
+                ids.append(FIRST + _hash(piece) % room)
+        return ids[: self.length] or [EMPTY]
 
 
 def padded(rows: list[list[int]], length: int, vocabulary: int) -> NDArray[Any]:
-    """Return rows of up to ``length`` ids as one array, ``PADDING`` at their ends."""
+    """Return rows of up to ``length`` ids as one array, ``PADDING`` at their ends.
+
+    Of the smallest unsigned type that holds the vocabulary.
+    """
     dtype = np.min_scalar_type(vocabulary - 1)
     x = np.full((len(rows), length), PADDING, dtype=dtype)
     for row, ids in zip(x, rows, strict=True):

@@ -1,9 +1,18 @@
 """The mixture-of-experts model both sides build: backbones, experts, gates, sizes."""
 
 from common.moe.encoder import EncoderSpec
-from common.moe.layer import Expert, MoELayer, Routed, Routing, mean_entropy
+from common.moe.experts import Expert, MLPExpert
+from common.moe.layer import (
+    Exploration,
+    MoELayer,
+    Routed,
+    Routing,
+    mean_entropy,
+)
 from common.moe.model import MoEModel
-from common.moe.parts import (
+from common.moe.spec import ModelSpec
+from common.moe.vectors import pack, unpack_into
+from common.parts import (
     COMMON,
     EXTRACTOR,
     GATE,
@@ -11,11 +20,8 @@ from common.moe.parts import (
     Vector,
     expert_id,
     expert_part,
-    pack,
     unflatten,
-    unpack_into,
 )
-from common.moe.spec import ModelSpec
 
 __all__ = [
     "COMMON",
@@ -23,7 +29,9 @@ __all__ = [
     "GATE",
     "EncoderSpec",
     "Expert",
+    "Exploration",
     "Layout",
+    "MLPExpert",
     "MoELayer",
     "MoEModel",
     "ModelSpec",

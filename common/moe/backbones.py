@@ -1,8 +1,9 @@
-"""Shared feature extractors (psi), by name.
+"""Shared feature extractors (psi) of images, series and numbers.
 
 A backbone maps inputs of shape (B, *input_shape) to features (B, D) and says D as
 ``out_features``. ``width`` scales every hidden channel count, which is what FedRolex
-needs. Classification happens in the experts, not here.
+needs. One with ``takes_series = True`` is for windows (B, channels, steps), not images.
+Classification happens in the experts, not here.
 
 Convolutional backbones normalise with GroupNorm by default: BatchNorm's running
 statistics describe the data of one client, averaging them over non-IID clients
@@ -26,7 +27,35 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(8, channels), channels)
 
 
-NORMS: dict[str, Norm] = {"group": group_norm, "batch": nn.BatchNorm2d}
+class _WithSpread(nn.modules.batchnorm._BatchNorm):
+    """torch's, with a word on what to do about a single value of each channel."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise (B, C, ...); ValueError if there is no spread to learn."""
+        if self.training and x.numel() == x.shape[1]:
+            places = "x".join("1" * (x.ndim - 2))
+            raise ValueError(
+                f'norm = "batch" cannot train on one sample with features of {places}: '
+                "it needs batch-size and training samples of at least 2; or norm = "
+                '"group"'
+            )
+        return super().forward(x)
+
+
+class BatchNorm(_WithSpread, nn.BatchNorm2d):
+    """Of images."""
+
+
+class SeriesBatchNorm(_WithSpread, nn.BatchNorm1d):
+    """Of series."""
+
+
+NORMS: dict[str, Norm] = {"group": group_norm, "batch": BatchNorm}
+SERIES_NORMS: dict[str, Norm] = {"group": group_norm, "batch": SeriesBatchNorm}
+
+
+KERNEL = 7
+"""Steps that a convolution along a series looks at."""
 
 
 def scaled(channels: int, width: float) -> int:
@@ -68,6 +97,37 @@ class CNN(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, D)."""
         return self.stages(x).mean(dim=(2, 3))
+
+
+class CNN1D(nn.Module):
+    """Three convolutions along the steps with pooling and a global average.
+
+    The first has a bias and no norm: a norm there would take away how strong a signal
+    is, which is what tells a worn bearing from a new one.
+    """
+
+    takes_series = True
+
+    def __init__(self, input_shape: tuple[int, ...], width: float, norm: Norm) -> None:
+        super().__init__()
+        before, steps = input_shape
+        stages: list[nn.Module] = []
+        for channels in (32, 64, 128):
+            after = scaled(channels, width)
+            first = not stages
+            stages.append(
+                nn.Conv1d(before, after, KERNEL, padding=KERNEL // 2, bias=first)
+            )
+            stages += [nn.ReLU()] if first else [norm(after), nn.ReLU()]
+            if steps > 1:  # a short window ends before the stages do
+                stages.append(nn.MaxPool1d(2))
+            before, steps = after, max(1, steps // 2)
+        self.out_features = before
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, L) to (B, D)."""
+        return self.stages(x).mean(dim=2)
 
 
 class BasicBlock(nn.Module):
@@ -135,9 +195,5 @@ class ResNet(nn.Module):
         return self.blocks(self.stem(x)).mean(dim=(2, 3))
 
 
-BACKBONES: dict[str, Callable[[tuple[int, ...], float, Norm], nn.Module]] = {
-    "mlp": MLP,
-    "cnn": CNN,
-    "resnet8": partial(ResNet, stages=((16, 1), (32, 1), (64, 1))),
-    "resnet18": partial(ResNet, stages=((64, 2), (128, 2), (256, 2), (512, 2))),
-}
+resnet8 = partial(ResNet, stages=((16, 1), (32, 1), (64, 1)))
+resnet18 = partial(ResNet, stages=((64, 2), (128, 2), (256, 2), (512, 2)))

@@ -137,6 +137,8 @@ class TextTransformer(nn.Module):
     num_classes : int
     """
 
+    takes_tokens = True
+
     def __init__(self, spec: EncoderSpec, length: int, num_classes: int) -> None:
         super().__init__()
         self.out_features = spec.width
@@ -175,17 +177,3 @@ def pooled(x_BTD: torch.Tensor, real_BT: torch.Tensor) -> torch.Tensor:
     """Return the mean over real tokens, shape (B, D); 0 where there are none."""
     weight_BT1 = real_BT[:, :, None].to(x_BTD.dtype)
     return (x_BTD * weight_BT1).sum(1) / weight_BT1.sum(1).clamp_min(1)
-
-
-def _pretrained(spec: EncoderSpec, length: int, num_classes: int) -> nn.Module:
-    # Late: it needs this module.
-    from common.moe.pretrained import PretrainedEncoder
-
-    return PretrainedEncoder(spec, length, num_classes)
-
-
-ENCODERS: dict[str, Callable[[EncoderSpec, int, int], nn.Module]] = {
-    "text-transformer": TextTransformer,
-    "pretrained": _pretrained,
-}
-"""Constructors by name, called with the shape, the length of a text and the classes."""

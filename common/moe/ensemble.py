@@ -1,12 +1,11 @@
 """Predictors: whole mixtures that answer with class probabilities.
 
 Private gates stay on the clients, so the server often has nothing to route with; what
-it can do then is average the members' predictions (``server_global`` of METHODS 1).
+it can do then is average the members' predictions (``server_global``; docs/methods.md,
+1).
 
 A predictor maps inputs to probabilities when called. One that can also say which expert
-answered, and compute the same with shapes that do not depend on the data (what an
-exported graph needs), is :class:`Explaining`; :func:`explaining` makes one of
-any.
+answered is :class:`Explaining`; :func:`explaining` makes one of any.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -17,7 +16,6 @@ from torch import nn
 
 from common.moe import mixing
 from common.moe.model import MoEModel
-from common.moe.static import StaticMixture
 
 NO_EXPERT = -1
 """Given for the expert by a predictor that has none to name."""
@@ -39,13 +37,14 @@ class Answer(NamedTuple):
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A predictor that names the expert behind an answer and can be exported."""
+    """A predictor that names the expert behind an answer.
+
+    What is exported is its answer: in a graph no shape depends on the data
+    (``torch.compiler.is_exporting()``).
+    """
 
     def answer(self, x: torch.Tensor) -> Answer:
         """Map inputs (B, *input_shape) to probabilities and experts."""
-
-    def static(self) -> nn.Module:
-        """Return a module whose forward is :meth:`answer` with static shapes."""
 
 
 def explaining(predictor: nn.Module) -> Explaining:
@@ -75,10 +74,6 @@ class Unexplained(nn.Module):
     def answer(self, x: torch.Tensor) -> Answer:
         """Return the same."""
         return self(x)
-
-    def static(self) -> nn.Module:
-        """Return itself: whether its shapes depend on the data only it knows."""
-        return self
 
 
 class UsageMixture(nn.Module):
@@ -133,10 +128,6 @@ class UsageMixture(nn.Module):
         chosen = mixed_BC.argmax(1).expand(len(members_HBC), 1, -1).mT
         given_HB = shares_HB * members_HBC.gather(2, chosen)[:, :, 0]
         return Answer(mixed_BC, self.model.moe.held_ids[given_HB.argmax(0)])
-
-    def static(self) -> nn.Module:
-        """Return the same mean: all experts run anyway."""
-        return _Answers(self)
 
     def members(self, features: torch.Tensor) -> torch.Tensor:
         """Map features (B, D) to the class probabilities (H, B, C) of all experts."""
@@ -215,21 +206,6 @@ class GatedMixture(nn.Module):
         routed = self.model(x)
         trust = routed.layers[-1].held_probs
         if (samples := routed.layers[-1].samples) is not None:
-            trust = trust.new_zeros(len(x), trust.shape[1]).index_add(0, samples, trust)
+            nothing = trust.new_zeros(x.shape[0], trust.shape[1])
+            trust = nothing.index_add(0, samples, trust)
         return Answer(routed.logits.softmax(1), self.model.last_held[trust.argmax(1)])
-
-    def static(self) -> nn.Module:
-        """Return the mixture with every expert computed and the others masked."""
-        return StaticMixture(self.model)
-
-
-class _Answers(nn.Module):
-    """A mixture whose answer has static shapes already, called by it."""
-
-    def __init__(self, mixture: UsageMixture) -> None:
-        super().__init__()
-        self.mixture = mixture
-
-    def forward(self, x: torch.Tensor) -> Answer:
-        """Map inputs (B, *input_shape) to probabilities and experts."""
-        return self.mixture.answer(x)

@@ -1,4 +1,4 @@
-"""The routed experts as one autograd operation.
+"""All routed experts with one hidden layer as one autograd operation.
 
 Left to autograd, every expert is eight nodes with a buffer each, and dividing the
 samples among experts and joining the answers copies them twice. Here forward and
@@ -21,24 +21,10 @@ _PARAMETERS = 4
 """Of one expert: weight and bias of its two linear layers."""
 
 
-def run_experts(
+def run_mlps(
     x_MD: torch.Tensor, experts: Sequence[Any], slots_MK: torch.Tensor
 ) -> torch.Tensor:
-    """Run every expert on the positions that are routed to it.
-
-    Parameters
-    ----------
-    x_MD : Tensor, shape (M, D)
-    experts : sequence of Expert
-        Equal in shape and scale. One without positions takes no part, and its
-        parameters get no gradient.
-    slots_MK : Tensor of int, shape (M, K)
-        Whom each position is routed to: indices of ``experts``, distinct in a row.
-
-    Returns
-    -------
-    Tensor, shape (M, K, O)
-    """
+    """Do for ``MLPExpert`` what :func:`common.moe.experts.run_experts` says."""
     slots = slots_MK.flatten()
     order_N = slots.argsort(stable=True)
     counts = torch.bincount(slots, minlength=len(experts)).tolist()

@@ -9,37 +9,28 @@ was not given.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
-from common.moe.grouped import run_experts
+from common.moe.experts import Expert, MLPExpert, run_experts
+from common.parts import Mixes
 
-Mixes = Literal["logits", "probabilities"]
 
+@dataclass(frozen=True, kw_only=True)
+class Exploration:
+    """How a gate tries experts it would not choose, in training only.
 
-class Expert(nn.Module):
-    """One expert: features to class logits, or to features, through one hidden layer.
-
-    Parameters
+    Attributes
     ----------
-    scale : float
-        Factor of the hidden activations; see ``MoELayer``.
+    share : float
+        Chance that what is routed goes to held experts drawn at random.
+    generator : torch.Generator
+        Of the CPU; draws whether and where.
     """
 
-    def __init__(
-        self, in_features: int, hidden: int, out_features: int, scale: float = 1.0
-    ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.hidden = nn.Linear(in_features, hidden)
-        self.out = nn.Linear(hidden, out_features)
-
-    def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
-        """Map features (N, D) to outputs (N, O)."""
-        hidden_NF = torch.relu(self.hidden(x_ND))
-        return self.out(hidden_NF if self.scale == 1 else self.scale * hidden_NF)
+    share: float
+    generator: torch.Generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +122,8 @@ class MoELayer(nn.Module):
         allocated.
     top_k : int
         Experts a position is routed to among the held ones; 0 routes to all (soft).
-    gate_features : int
-        Width of the gate's input; equals ``in_features`` unless the gate looks at
-        features of its own.
+    expert : Expert
+        Makes one, of ``hidden`` units.
     scale : float
         Factor of features and of hidden activations, 1 / width of a sub-model: a sum
         over a share of the channels is as large as over all (the static scaling of
@@ -143,6 +133,11 @@ class MoELayer(nn.Module):
         log sum_e g_e p_e(y|x), so that its cross-entropy is the likelihood of the
         mixture (FedMix).
 
+    Attributes
+    ----------
+    exploration : Exploration or None
+        Set by whoever trains the layer.
+
     Notes
     -----
     The weight of an expert is its softmax probability over the held experts, not
@@ -151,6 +146,7 @@ class MoELayer(nn.Module):
     """
 
     held_ids: torch.Tensor
+    exploration: Exploration | None = None
 
     def __init__(
         self,
@@ -161,7 +157,7 @@ class MoELayer(nn.Module):
         num_experts: int,
         held: tuple[int, ...],
         top_k: int,
-        gate_features: int | None = None,
+        expert: Expert = MLPExpert,
         scale: float = 1.0,
         mixes: Mixes = "logits",
     ) -> None:
@@ -169,18 +165,37 @@ class MoELayer(nn.Module):
         self.scale = scale
         self.mixes = mixes
         self.top_k = min(top_k, len(held)) or len(held)
-        self.gate = nn.Linear(gate_features or in_features, num_experts)
+        self.gate = nn.Linear(in_features, num_experts)
         self.experts = nn.ModuleDict(
-            {str(e): Expert(in_features, hidden, out_features, scale) for e in held}
+            {str(e): expert(in_features, hidden, out_features, scale) for e in held}
         )
         self.register_buffer("held_ids", torch.tensor(held), persistent=False)
 
+    def draw(self, count: int) -> torch.Tensor | None:
+        """Draw where to send what the gate does not decide on.
+
+        Returns
+        -------
+        Tensor of int, shape (count, K), or None
+            Slots drawn by chance, -1 where the gate decides; None if it always does.
+        """
+        held, explore = len(self.held_ids), self.exploration
+        if explore is None or not self.training or self.top_k == held:
+            return None
+        order = torch.rand(count, held, generator=explore.generator).argsort(1)
+        left = torch.rand(count, 1, generator=explore.generator) >= explore.share
+        return order[:, : self.top_k].masked_fill(left, -1).to(self.held_ids.device)
+
     def forward(
-        self, x_MD: torch.Tensor, gate_input: torch.Tensor | None = None
+        self,
+        x_MD: torch.Tensor,
+        gate_input: torch.Tensor | None = None,
+        drawn_MK: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Routing]:
         """Route features (M, D); return outputs (M, O) and who was sent where.
 
-        The gate may look at other features than the experts, shape (M, G).
+        The gate may look at other features than the experts, shape (M, G). What was
+        drawn goes where :meth:`draw` says.
         """
         if self.scale != 1:
             x_MD = self.scale * x_MD
@@ -195,6 +210,13 @@ class MoELayer(nn.Module):
             if self.top_k == 1
             else probs_MH.topk(self.top_k, dim=1)
         )
+        if drawn_MK is not None:
+            slots_MK = torch.where(drawn_MK < 0, slots_MK, drawn_MK)
+            weight_MK = probs_MH.gather(1, slots_MK)
+            # With the small weight the gate gave it an expert would hardly learn. Its
+            # gradient stays the gate's.
+            least = weight_MK.detach().clamp_min(1 / probs_MH.shape[1])
+            weight_MK = weight_MK + (least - weight_MK.detach()) * (drawn_MK >= 0)
         expert_MKO = run_experts(x_MD, [*self.experts.values()], slots_MK)
         if self.mixes == "logits":
             output_MO = (expert_MKO * weight_MK[:, :, None]).sum(1)
@@ -209,33 +231,3 @@ class MoELayer(nn.Module):
             held_probs=probs_MH,
             gate_logits=gate_ME,
         )
-
-    def masked(
-        self, x_MD: torch.Tensor, gate_input: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Do the same with shapes that do not depend on the data, for export.
-
-        Every held expert runs on every position and those not chosen are masked: the
-        same answer, for H / top_k times the experts' work.
-
-        Returns
-        -------
-        output : Tensor, shape (M, O)
-        held_logits : Tensor, shape (M, H)
-            The gate's, of the experts held.
-        """
-        if self.scale != 1:
-            x_MD = self.scale * x_MD
-        gate_ME = self.gate(x_MD if gate_input is None else gate_input)
-        held_MH = gate_ME.index_select(1, self.held_ids)
-        chosen_MK = held_MH.topk(self.top_k, dim=1).indices
-        kept_MH = torch.zeros_like(held_MH).scatter(1, chosen_MK, 1.0)
-        expert_MHO = torch.stack([f(x_MD) for f in self.experts.values()], dim=1)
-        if self.mixes == "logits":
-            weight_MH = held_MH.softmax(1) * kept_MH
-            output = (expert_MHO * weight_MH[:, :, None]).sum(1)
-        else:
-            # A finite stand-in for -inf, which int8 scales could not hold.
-            weight_MH = held_MH.log_softmax(1) - 1e4 * (1 - kept_MH)
-            output = (expert_MHO.log_softmax(2) + weight_MH[:, :, None]).logsumexp(1)
-        return output, held_MH

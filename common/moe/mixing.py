@@ -35,42 +35,29 @@ def routed(
 
     def mix(x_BTD: torch.Tensor, real_BT: torch.Tensor) -> torch.Tensor:
         flat = x_BTD.flatten(0, 1)
-        rows = real_BT.flatten().nonzero()[:, 0]
+        # The shapes of an exported graph do not depend on the data: there padding is
+        # routed as well, and counts nothing.
+        static = torch.compiler.is_exporting()
+        if static:
+            rows = torch.arange(flat.shape[0])
+        else:
+            rows = real_BT.flatten().nonzero()[:, 0]
         samples = rows.div(x_BTD.shape[1], rounding_mode="floor")
         gate_BG = _gate_input(x_BTD, real_BT, level, common)
         gate_MG = None if gate_BG is None else gate_BG[samples]
-        output_MD, routing = layer(flat.index_select(0, rows), gate_MG)
-        record.append(replace(routing, samples=samples, expert_logits=None))
+        # A text whose tokens go together is drawn as one.
+        whole = level == "sequence"
+        drawn = layer.draw((x_BTD if whole else rows).shape[0])
+        if drawn is not None and whole:
+            drawn = drawn[samples]
+        output_MD, routing = layer(flat.index_select(0, rows), gate_MG, drawn)
+        routing = replace(routing, samples=samples, expert_logits=None)
+        if static:
+            counted = routing.held_probs * real_BT.flatten()[:, None]
+            routing = replace(routing, held_probs=counted)
+        record.append(routing)
         out = torch.zeros_like(flat).index_copy(0, rows, output_MD)
         return out.view_as(x_BTD)
-
-    return mix
-
-
-def masked(
-    layer: MoELayer,
-    level: RoutingLevel,
-    common: torch.Tensor | None,
-    record: list[torch.Tensor],
-) -> Mix:
-    """Do the same with static shapes; the gate's mass on each text is appended.
-
-    Parameters
-    ----------
-    record : list of Tensor, shape (B, H)
-        Summed over the text's real tokens.
-    """
-
-    def mix(x_BTD: torch.Tensor, real_BT: torch.Tensor) -> torch.Tensor:
-        tokens = x_BTD.shape[1]
-        gate_BG = _gate_input(x_BTD, real_BT, level, common)
-        gate_MG = None
-        if gate_BG is not None:
-            gate_MG = gate_BG[:, None].expand(-1, tokens, -1).flatten(0, 1)
-        output_MD, held_MH = layer.masked(x_BTD.flatten(0, 1), gate_MG)
-        probs_BTH = held_MH.softmax(1).unflatten(0, (-1, tokens))
-        record.append((probs_BTH * real_BT[:, :, None]).sum(1))
-        return output_MD.unflatten(0, (-1, tokens))
 
     return mix
 

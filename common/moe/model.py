@@ -11,18 +11,11 @@ import torch
 from torch import nn
 
 from common.moe import mixing
-from common.moe.backbones import BACKBONES, NORMS
-from common.moe.encoder import ENCODERS
+from common.moe.backbones import NORMS, SERIES_NORMS
 from common.moe.layer import MoELayer, Routed, Routing
-from common.moe.parts import (
-    COMMON,
-    EXTRACTOR,
-    GATE,
-    Vector,
-    expert_part,
-    pack,
-    unpack_into,
-)
+from common.moe.vectors import pack, unpack_into
+from common.parts import COMMON, EXTRACTOR, GATE, Vector, expert_part
+from common.registry import BACKBONES, EXPERTS
 
 if TYPE_CHECKING:
     from common.moe.spec import ModelSpec
@@ -54,16 +47,18 @@ class MoEModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.held = held
-        self.extractor = _backbone(spec)
+        self.extractor = backbone_of(spec)
         self.common: nn.Module | None = None
         if spec.common_gate:
-            self.common = _backbone(spec).requires_grad_(False)
+            self.common = backbone_of(spec).requires_grad_(False)
         features = int(self.extractor.out_features)  # type: ignore[arg-type]
+        expert = EXPERTS.find(spec.expert)
         self.layers = nn.ModuleList(  # type: ignore[assignment]
             MoELayer(
                 in_features=features,
                 hidden=spec.expert_hidden_scaled,
                 out_features=features if spec.encoder else spec.num_classes,
+                expert=expert,
                 num_experts=spec.num_experts,
                 held=inside,
                 top_k=spec.top_k,
@@ -88,7 +83,8 @@ class MoEModel(nn.Module):
     def forward(self, x: torch.Tensor) -> Routed:
         """Map inputs (B, *input_shape) to the routed result."""
         if (encoder := self.spec.encoder) is None:
-            logits, routing = self.moe(self.extractor(x), self.gate_input(x))
+            drawn = self.moe.draw(x.shape[0])
+            logits, routing = self.moe(self.extractor(x), self.gate_input(x), drawn)
             return Routed(logits=logits, layers=(routing,))
         record: list[Routing] = []
         seen = self.gate_input(x)
@@ -99,11 +95,7 @@ class MoEModel(nn.Module):
 
     def gate_input(self, x: torch.Tensor) -> torch.Tensor | None:
         """Return what the gates see of each sample, None if it is what experts see."""
-        if self.common is None:
-            return None
-        with torch.no_grad():
-            seen: torch.Tensor = features_of(self.common, x)
-        return seen
+        return None if self.common is None else features_of(self.common, x)
 
     def parts(self) -> dict[str, nn.Module]:
         """Return the module of every part this device holds."""
@@ -146,12 +138,14 @@ def features_of(extractor: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return features
 
 
-def _backbone(spec: "ModelSpec") -> nn.Module:
+def backbone_of(spec: "ModelSpec") -> nn.Module:
+    """Return a new backbone: the extractor of a model of this shape."""
+    build = BACKBONES.find(spec.backbone)
     if spec.encoder is not None:
         [length] = spec.input_shape
-        return ENCODERS[spec.backbone](spec.encoder, length, spec.num_classes)
-    build = BACKBONES[spec.backbone]
-    return build(spec.input_shape, spec.width, NORMS[spec.norm])
+        return build(spec.encoder, length, spec.num_classes)
+    norms = SERIES_NORMS if getattr(build, "takes_series", False) else NORMS
+    return build(spec.input_shape, spec.width, norms[spec.norm])
 
 
 def _by_layer(spec: "ModelSpec", held: tuple[int, ...]) -> list[tuple[int, ...]]:

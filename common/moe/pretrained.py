@@ -17,13 +17,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.checkpoint import SHIFT, blocks_of, empty_model
 from common.data import PADDING
+from common.hub import SHIFT, blocks_of, empty_model
 from common.moe.encoder import EncoderSpec, Mix, pooled
-from common.moe.parts import Vector, unpack_into
-
-BASE = "base"
-"""Name under which the frozen weights travel, once."""
+from common.moe.vectors import unpack_into
+from common.parts import BASE, Vector
 
 ROOM = 2
 """Bases kept by a process."""
@@ -85,6 +83,8 @@ class PretrainedEncoder(nn.Module):
     num_classes : int
     """
 
+    takes_tokens = True
+
     def __init__(self, spec: EncoderSpec, length: int, num_classes: int) -> None:
         super().__init__()
         del length  # the base has its positions
@@ -136,13 +136,6 @@ def _adding(mix: Mix, real_BT: torch.Tensor) -> Callable[..., Any]:
         return out_BTD + mix(seen_BTD, real_BT)
 
     return add
-
-
-def start_silent(expert: nn.Module) -> None:
-    """Let an adapter add nothing until it has been trained."""
-    out = expert.get_submodule("out")
-    nn.init.zeros_(out.get_parameter("weight"))
-    nn.init.zeros_(out.get_parameter("bias"))
 
 
 def base_values(encoder: EncoderSpec) -> int:

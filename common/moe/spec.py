@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.moe.encoder import EncoderSpec
-from common.moe.layer import Mixes
 from common.moe.model import MoEModel
-from common.moe.parts import (
+from common.moe.pretrained import base_flops, base_values
+from common.moe.vectors import initialise, layout_of
+from common.parts import (
     COMMON,
     EXTRACTOR,
     GATE,
     Layout,
+    Mixes,
     Vector,
     expert_id,
     expert_part,
-    initialise,
-    layout_of,
 )
-from common.moe.pretrained import base_flops, base_values, start_silent
 from common.seeding import derive
 
 
@@ -40,6 +39,10 @@ class ModelSpec:
     ----------
     num_experts : int
         Experts E of each layer.
+    expert_hidden : int
+        Hidden units of one.
+    expert : str
+        What kind (:data:`common.registry.EXPERTS`).
     width : float
         Share of every hidden channel count, 1 for the full model (FedRolex).
     common_gate : bool
@@ -58,6 +61,7 @@ class ModelSpec:
     num_experts: int
     expert_hidden: int
     top_k: int
+    expert: str = "mlp"
     norm: str = "group"
     width: float = 1.0
     common_gate: bool = False
@@ -145,8 +149,9 @@ class ModelSpec:
                 # stack traces at every call.
                 torch.default_generator.manual_seed(derive(seed, "init", name))
                 initialise(module)
-                if self.has_base and expert_id(name) is not None:
-                    start_silent(module)
+                silence = getattr(module, "start_silent", None)
+                if self.has_base and silence is not None:
+                    silence()
         return model
 
     def part_names(self) -> list[str]:
@@ -235,5 +240,6 @@ def _count_into(
         weight = layer.get_parameter("weight")
         counts[name] += 2 * weight.numel() * (output.numel() // len(weight))
 
-    layers = [f for f in module.modules() if isinstance(f, nn.Linear | nn.Conv2d)]
+    kinds = nn.Linear | nn.Conv1d | nn.Conv2d
+    layers = [f for f in module.modules() if isinstance(f, kinds)]
     return [layer.register_forward_hook(count) for layer in layers]

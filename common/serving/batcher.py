@@ -12,16 +12,14 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
+from math import inf
 
 import torch
 
 from common.serving.servable import Predictions, Servable
 
 logger = logging.getLogger("expertfleet.serving")
-
-
-class Overloaded(RuntimeError):
-    """The queue is full."""
 
 
 class Failed(RuntimeError):
@@ -51,10 +49,8 @@ class Batcher:
     ----------
     batch : int
         Samples computed together; 1 turns batching off.
-    max_requests : int
-        Requests that may wait.
-    max_bytes : int
-        Bytes of the samples waiting and being computed.
+    max_requests, max_bytes : int
+        Requests that may wait; bytes of the samples waiting and being computed.
 
     Attributes
     ----------
@@ -65,21 +61,16 @@ class Batcher:
     def __init__(self, *, batch: int, max_requests: int, max_bytes: int) -> None:
         self.batch = batch
         self.batches = self.samples = 0
-        self._max_requests, self._max_bytes = max_requests, max_bytes
+        self._max_requests, self.max_bytes = max_requests, max_bytes
         self._jobs: deque[_Job] = deque()
         self._bytes = 0
         self._arrived, self._left = asyncio.Event(), asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "predict")
 
     async def submit(
-        self,
-        servable: Servable,
-        x: torch.Tensor,
-        deadline: float = float("inf"),
-        *,
-        patient: bool = False,
-    ) -> Predictions:
-        """Queue prepared samples and return their predictions.
+        self, servable: Servable, x: torch.Tensor, deadline: float = inf
+    ) -> asyncio.Future[Predictions]:
+        """Queue prepared samples, once there is room, and return what to wait for.
 
         Parameters
         ----------
@@ -88,38 +79,26 @@ class Batcher:
         x : Tensor, shape (B, *input_shape)
         deadline : float
             On the clock of :func:`time.monotonic`.
-        patient : bool
-            Wait for room in the queue; for callers that can be held back.
 
         Raises
         ------
-        Overloaded
-            If the queue is full.
-        Expired
-            If the deadline passed first.
-        Failed
-            If the model raised an error, which is logged.
+        Expired, Failed
+            By the future: the deadline passed first; the model raised an error, which
+            is logged.
         """
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Predictions] = asyncio.get_running_loop().create_future()
         job = _Job(servable=servable, x=x, deadline=deadline, future=future)
         while not self._fits(job):
-            if not patient:
-                raise Overloaded(
-                    f"the queue is full: {len(self._jobs)} of {self._max_requests} "
-                    f"requests, {self._bytes} of {self._max_bytes} bytes"
-                )
             self._left.clear()
             await self._left.wait()
         self._jobs.append(job)
         self._bytes += job.nbytes
         self._arrived.set()
-        return await future
+        return future
 
     def _fits(self, job: _Job) -> bool:
-        return (
-            len(self._jobs) < self._max_requests
-            and self._bytes + job.nbytes <= self._max_bytes
-        )
+        room = self.max_bytes - self._bytes
+        return len(self._jobs) < self._max_requests and job.nbytes <= room
 
     async def run(self) -> None:
         """Compute batches until cancelled."""
@@ -132,9 +111,8 @@ class Batcher:
                 self._arrived.clear()
                 continue
             try:
-                answers = await loop.run_in_executor(
-                    self._thread, _compute, jobs, self.batch
-                )
+                work = loop.run_in_executor(self._thread, _compute, jobs, self.batch)
+                answers = await work
             except Exception:  # each caller hears of it; the next go on
                 logger.exception("the model failed")
                 for job in jobs:
@@ -166,6 +144,7 @@ class Batcher:
         """Take the next batch off the queue: one model, up to ``batch`` samples."""
         jobs: list[_Job] = []
         samples, now = 0, time.monotonic()
+        self._left.set()  # who waits may take the place of those that leave now
         while self._jobs:
             job = self._jobs[0]
             if job.future.done() or job.deadline <= now:
@@ -188,14 +167,6 @@ class Batcher:
 def _compute(jobs: Sequence[_Job], batch: int) -> list[Predictions]:
     x = jobs[0].x if len(jobs) == 1 else torch.cat([job.x for job in jobs])
     whole = jobs[0].servable.answer(x, batch)
-    answers, start = [], 0
-    for job in jobs:
-        stop = start + len(job.x)
-        rows = slice(start, stop)
-        answers.append(
-            Predictions(
-                whole.probabilities[rows], whole.classes[rows], whole.experts[rows]
-            )
-        )
-        start = stop
-    return answers
+    ends = list(accumulate(len(job.x) for job in jobs))
+    spans = zip([0, *ends], ends, strict=False)
+    return [Predictions._make(part[a:b] for part in whole) for a, b in spans]

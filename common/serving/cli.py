@@ -1,134 +1,139 @@
 """What the predict, serve and export commands of both sides share.
 
-The sides differ in where a model comes from (:class:`Source`) and how much memory they
-may take; options, files and errors are the same.
+The sides differ in where a model comes from (:class:`ModelSource`) and how much memory
+they may take; options, files and errors are the same.
 """
 
 import argparse
 import asyncio
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from common.files import atomic_write
 from common.inputs import InputError
-from common.serving.budget import parse_bytes
-from common.serving.samples import read_samples
-from common.serving.servable import Predictions, Source, SourceError
+from common.own.found import Skipped
+from common.plausible import doubtful
+from common.serving.answers import Omitted, Score, written
+from common.serving.samples import (
+    Batch,
+    calibration_samples,
+    named_texts,
+    read_samples,
+    read_texts,
+)
+from common.serving.servable import ModelSource, SourceError
+from common.settings.sizes import parse_bytes
+
+if TYPE_CHECKING:
+    from common.serving.callers import CallerList
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what to predict and where the answers go."""
-    parser.add_argument(
-        "--input",
-        type=Path,
-        required=True,
-        metavar="X.npz|FOLDER",
-        help="array 'x' of samples as the data set stores them, or a folder of images",
+    text = (
+        "a file or folder as devices read them (images, class folders, CSV, Parquet, "
+        "JSON lines, texts), or the array 'x' of an .npz"
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="OUT.npz",
-        help="write probabilities, classes, experts and names there, print no lines",
+    parser.add_argument("--input", type=Path, metavar="PATH", help=text)
+    text = "a text to be answered; may be given several times"
+    parser.add_argument("--text", action="append", default=[], help=text)
+    text = (
+        "write the answers there (.npz: with all probabilities; .csv, .jsonl), print "
+        "no table"
     )
+    parser.add_argument("--output", type=Path, metavar="FILE", help=text)
     _add_threads(parser)
 
 
-def predict(source: Source, args: argparse.Namespace) -> int:
-    """Answer the samples of ``--input``."""
+def predict(source: ModelSource, args: argparse.Namespace) -> int:
+    """Answer ``--input`` or the texts; 2 if there was nothing that could be answered.
+
+    What cannot be used is named on stderr, and the rest is answered.
+    """
     torch.set_num_threads(args.threads)
+    omitted, answered = Omitted(), 0
     try:
+        if (args.input is None) == (not args.text):
+            raise InputError("give either --input PATH or --text TEXT")
         servable = source.load()
-        names, x = read_samples(args.input, servable.inputs)
-        found = servable.predict(x)
-    except (SourceError, InputError) as error:
+        task = servable.task
+        score, odd = Score(task), ""
+        samples: Iterable[Batch | Skipped] = (
+            read_samples(args.input, servable)
+            if args.input is not None
+            else read_texts(named_texts(args.text), servable)
+        )
+        with written(args.output, task) as take:
+            for part in samples:
+                if isinstance(part, Skipped):
+                    omitted.add(part.name, part.reason)
+                    continue
+                x = part.prepared(task)
+                odd = odd or doubtful(task, part.x, x)
+                found = servable.answer(torch.from_numpy(x))
+                take(part, found)
+                score.add(part, found)
+                answered += len(x)
+            if not answered:
+                raise InputError(f"{args.input}: no sample that can be answered")
+    except (SourceError, InputError, OSError) as error:
         return _fail(error)
-    if args.output is None:
-        _print(names, found)
-    else:
-        try:
-            with atomic_write(args.output, 0o644) as file:
-                np.savez_compressed(file, names=names, **found._asdict())
-        except OSError as error:
-            return _fail(error)
-    print(f"{len(x)} samples answered by {servable.name}", file=sys.stderr)
+    if odd:
+        print(f"warning: the input {odd}", file=sys.stderr)
+    for line in score.lines():
+        print(line, file=sys.stderr)
+    skipped = f", {omitted.count} skipped" if omitted.count else ""
+    print(
+        f"{answered} samples answered by {servable.name}{skipped}",
+        file=sys.stderr,
+    )
     return 0
-
-
-def _print(names: list[str], found: Predictions) -> None:
-    width = max(len("sample"), *map(len, names))
-    print(f"{'sample':<{width}}  class  probability  expert")
-    for name, probabilities, chosen, expert in zip(names, *found, strict=True):
-        by = "-" if expert < 0 else expert
-        print(f"{name:<{width}}  {chosen:>5}  {probabilities[chosen]:>11.4f}  {by:>6}")
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser, memory: int) -> None:
     """Declare how to serve; ``memory`` is the default budget in bytes."""
-    parser.add_argument(
-        "--listen",
-        default="127.0.0.1:50051",
-        metavar="HOST:PORT",
-        help="address (%(default)s); port 0 takes a free one",
+
+    def add(flag: str, kind: Any, default: Any, metavar: str, text: str) -> None:
+        parser.add_argument(
+            flag, type=kind, default=default, metavar=metavar, help=text
+        )
+
+    text = "address (%(default)s); port 0 takes a free one"
+    add("--listen", str, "127.0.0.1:50051", "HOST:PORT", text)
+    add("--tls-cert", Path, None, "PEM", "own certificate")
+    add("--tls-key", Path, None, "PEM", "its private key")
+    text = "only serve callers with a certificate of this authority"
+    add("--tls-ca", Path, None, "PEM", text)
+    text = "serve in plain text on another address than the loopback"
+    parser.add_argument("--insecure", action="store_true", help=text)
+    text = (
+        "bytes for models, messages, queue and batches, beside the some hundred "
+        f"MB of the interpreter and torch ({memory / 1e6:.0f}M)"
     )
-    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="own certificate")
-    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
-    parser.add_argument(
-        "--tls-ca",
-        type=Path,
-        metavar="PEM",
-        help="only serve callers with a certificate of this authority",
-    )
-    parser.add_argument(
-        "--insecure",
-        action="store_true",
-        help="serve in plain text on another address than the loopback",
-    )
-    parser.add_argument(
-        "--memory",
-        type=_size,
-        default=memory,
-        metavar="SIZE",
-        help=f"bytes for models, queue and batches ({memory / 1e6:.0f}M)",
-    )
-    parser.add_argument(
-        "--max-batch",
-        type=_positive,
-        default=32,
-        metavar="N",
-        help="samples computed together (%(default)s); 1: no batching",
-    )
-    parser.add_argument(
-        "--max-queue",
-        type=_positive,
-        default=256,
-        metavar="N",
-        help="requests that may wait (%(default)s)",
-    )
-    parser.add_argument(
-        "--poll",
-        type=float,
-        default=2.0,
-        metavar="SECONDS",
-        help="how often to look for a newer model (%(default)s)",
-    )
-    parser.add_argument(
-        "--grace",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="how long requests may take to finish when stopping (%(default)s)",
-    )
+    add("--memory", _size, memory, "SIZE", text)
+    text = "samples computed together (%(default)s); 1: no batching"
+    add("--max-batch", _positive, 32, "N", text)
+    text = "calls that may wait for a place (%(default)s)"
+    add("--max-queue", _positive, 256, "N", text)
+    text = "how often to look for a newer model (%(default)s)"
+    add("--poll", _seconds, 2.0, "SECONDS", text)
+    text = "how long requests may take to finish when stopping (%(default)s)"
+    add("--grace", _seconds, 10.0, "SECONDS", text)
+    text = "how long a caller may neither send nor take, or wait (%(default)s)"
+    add("--idle", _seconds, 60.0, "SECONDS", text)
     _add_threads(parser)
 
 
-def serve(source: Source, args: argparse.Namespace) -> int:
-    """Serve until told to stop; 2 for what cannot be served."""
+def serve(
+    source: ModelSource, args: argparse.Namespace, members: "CallerList | None" = None
+) -> int:
+    """Serve ``members``, or whom TLS lets in; 2 for what cannot be served."""
     # Late: predicting and exporting need no gRPC.
+    from common.serving.callers import CallerListError
     from common.serving.credentials import Credentials, CredentialsError
     from common.serving.server import ServeOptions
     from common.serving.server import serve as run
@@ -152,9 +157,11 @@ def serve(source: Source, args: argparse.Namespace) -> int:
             queue=args.max_queue,
             poll=args.poll,
             grace=args.grace,
+            idle=args.idle,
+            members=members,
         )
         asyncio.run(run(source, options))
-    except (SourceError, CredentialsError, OSError) as error:
+    except (SourceError, CredentialsError, CallerListError, OSError) as error:
         return _fail(error)
     return 0
 
@@ -165,15 +172,14 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="(model.onnx, model.pte)"
     )
-    parser.add_argument(
-        "--int8",
-        type=Path,
-        metavar="X.npz|FOLDER",
-        help="quantise to int8, ranges taken from these samples (onnx)",
+    text = (
+        "quantise to int8, ranges taken from four fifths of these samples, compared "
+        "on the others (onnx)"
     )
+    parser.add_argument("--int8", type=Path, metavar="PATH", help=text)
 
 
-def export(source: Source, args: argparse.Namespace) -> int:
+def export(source: ModelSource, args: argparse.Namespace) -> int:
     """Write the model as one file and say how it compares with torch."""
     # Late: it needs packages that only an exporter has.
     from common.serving import export as exporter
@@ -185,22 +191,22 @@ def export(source: Source, args: argparse.Namespace) -> int:
             raise InputError("--int8 goes with --format onnx only")
         servable = source.load()
         if onnx:
-            samples = None
-            if args.int8 is not None:
-                _, samples = read_samples(args.int8, servable.inputs)
+            given = args.int8
+            samples = calibration_samples(given, servable) if given else None
             written = exporter.export_onnx(servable, path, samples)
         else:
             written = exporter.export_executorch(servable, path)
     except (SourceError, InputError, exporter.ExportError) as error:
         return _fail(error)
     kind = f"ONNX opset {exporter.OPSET}" if onnx else "ExecuTorch"
+    which = "samples the ranges were not taken from" if args.int8 else "samples"
     print(
         f"{written.path}: {kind}{', int8' if args.int8 else ''}, {written.nbytes} "
         f"bytes ({servable.nbytes} in torch); {servable.name}"
     )
     print(
         f"largest difference of a probability from torch {written.difference:.2g}, "
-        f"same class in {written.agreement:.1%} of {written.samples} samples"
+        f"same class in {written.agreement:.1%} of {written.samples} {which}"
     )
     return 0
 
@@ -227,6 +233,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,22 @@
-"""TLS for the service: the server's certificate, and who may call."""
+"""TLS for the service: the server's certificate, and whose certificates it accepts.
 
+The files are looked at again with every connection: one that is renewed needs no
+restart.
+"""
+
+import logging
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import grpc
+
+from common.files import version
+from common.newest import Newest
+
+logger = logging.getLogger("expertfleet.serving")
 
 
 class CredentialsError(ValueError):
@@ -13,16 +25,19 @@ class CredentialsError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Credentials:
-    """PEM texts.
+    """PEM texts and the files they are from.
 
     Attributes
     ----------
+    files : tuple of Path or None
+        Of certificate, key and authority.
     certificate, key : bytes
-        The server's certificate chain and its private key.
+        The server's.
     client_ca : bytes or None
         Callers must show a certificate of this authority; None lets anybody call.
     """
 
+    files: tuple[Path, Path, Path | None]
     certificate: bytes
     key: bytes
     client_ca: bytes | None = None
@@ -46,7 +61,8 @@ class Credentials:
         pair = _pem(certificate, b"CERTIFICATE"), _pem(key, b"PRIVATE KEY")
         _check_pair(certificate, key)
         ca = None if client_ca is None else _pem(client_ca, b"CERTIFICATE")
-        return cls(certificate=pair[0], key=pair[1], client_ca=ca)
+        files = certificate, key, client_ca
+        return cls(files=files, certificate=pair[0], key=pair[1], client_ca=ca)
 
     @property
     def summary(self) -> str:
@@ -54,12 +70,32 @@ class Credentials:
         return "TLS, client certificates required" if self.client_ca else "TLS"
 
     def for_server(self) -> grpc.ServerCredentials:
-        """Return them as gRPC takes them."""
-        return grpc.ssl_server_credentials(
-            [(self.key, self.certificate)],
-            root_certificates=self.client_ca,
-            require_client_auth=self.client_ca is not None,
+        """Return them as gRPC takes them, and reads them again when they change."""
+        newest = Newest(
+            "the certificates read before",
+            self._version,
+            partial(self.read, *self.files),
+            CredentialsError,
+            logger,
         )
+
+        def newer() -> grpc.ServerCertificateConfiguration | None:
+            if not newest.refresh() or newest.value is None:
+                return None
+            logger.info("the certificates have changed")
+            return newest.value._configuration()
+
+        first = (newest.value or self)._configuration()
+        # The type stubs do not know that None means "as before".
+        read: Callable[[], Any] = newer
+        return grpc.dynamic_ssl_server_credentials(first, read, bool(self.client_ca))
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        pair = self.key, self.certificate
+        return grpc.ssl_server_certificate_configuration([pair], self.client_ca)
+
+    def _version(self) -> Hashable:
+        return tuple(version(path) for path in self.files if path is not None)
 
 
 def _pem(path: Path, kind: bytes) -> bytes:

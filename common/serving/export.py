@@ -1,21 +1,24 @@
 """A trained mixture as one file for other runtimes: ONNX, int8 ONNX, ExecuTorch.
 
-The exported graph takes samples in the data set's own numbers (float32, channels
-first; tokens as int64) and normalises them itself; it gives ``probabilities`` (B, C)
-and ``experts`` (B,). Routing is static: every expert runs, those not chosen are masked.
-Every file is run once and compared with torch before it gets its name.
+The exported graph takes samples in the task's own numbers, before they are scaled
+(float32, channels first; tokens as int64; NaN is a missing value of a series or a
+table), and scales them itself; it gives ``probabilities`` (B, C)
+and ``experts`` (B,). Every expert runs and the answers of those chosen are taken.
+Every file is run once and compared with torch before it gets its name, and says which
+task it is of: an ONNX file in its metadata, a program in a JSON file beside it.
 
 Needs the extra ``export`` (or, for ExecuTorch, the package ``executorch``).
 """
 
+import json
 import tempfile
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -23,15 +26,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from common.files import atomic_write
-from common.inputs import Inputs
 from common.moe.ensemble import explaining
+from common.serving.graph_input import samples_for, stored
+from common.serving.onnx_file import Run, label, onnx_runner, quantise
 from common.serving.servable import Servable
+from common.task import ImageTask, Task
+from common.text import first_line
 
 OPSET = 18
 TOLERANCE = 1e-4
 """Largest difference of a probability from torch's that a float export may have."""
-
-Run = Callable[[NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]
 
 
 class ExportError(ValueError):
@@ -39,33 +43,35 @@ class ExportError(ValueError):
 
 
 class Exportable(nn.Module):
-    """Normalisation and static mixture as one module.
+    """Scale and mixture as one module.
 
     Parameters
     ----------
     predictor : nn.Module
-    inputs : Inputs
+    task : Task
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, predictor: nn.Module, inputs: Inputs) -> None:
+    def __init__(self, predictor: nn.Module, task: Task) -> None:
         super().__init__()
-        self.mixture = explaining(predictor).static()
-        self.normalises = inputs.kind == "float32"
-        channels = (-1, 1, 1) if len(inputs.input_shape) == 3 else (-1,)
-        scale = inputs.normaliser.scale
+        self.mixture = explaining(predictor)
+        self.scales = task.model_kind == "float32"
+        self.may_miss = self.scales and not isinstance(task, ImageTask)
+        channels = (-1, *(1,) * (len(task.input_shape) - 1))
+        normaliser = task.normaliser
         for name in ("mean", "std"):
-            values = torch.tensor(getattr(inputs.normaliser, name)) * scale
+            values = torch.tensor(getattr(normaliser, name)) * normaliser.scale
             self.register_buffer(name, values.reshape(channels))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map stored samples (B, *input_shape) to probabilities and experts."""
-        if self.normalises:
+        if self.scales:
             x = (x - self.mean) / self.std
-        probabilities, experts = self.mixture(x)
-        return probabilities, experts
+        if self.may_miss:
+            x = torch.where(torch.isnan(x), torch.zeros_like(x), x)
+        return self.mixture.answer(x)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,25 +97,6 @@ class Exported:
     samples: int
 
 
-def samples_for(inputs: Inputs, count: int, seed: int = 0) -> NDArray[Any]:
-    """Return made-up samples in the data set's numbers, (count, *input_shape)."""
-    rng = np.random.default_rng(seed)
-    shape = (count, *inputs.input_shape)
-    if inputs.kind == "int64":
-        # Not padding: texts that are nothing else say nothing of the model.
-        return rng.integers(1, max(2, inputs.vocabulary), shape)
-    return (rng.random(shape) * inputs.normaliser.scale).astype(np.float32)
-
-
-def stored(inputs: Inputs, x: NDArray[Any]) -> NDArray[Any]:
-    """Return samples in the data set's numbers, laid out as the graph takes them."""
-    if inputs.kind == "int64":
-        return np.ascontiguousarray(x, np.int64)
-    inputs.prepare(x)  # for its checks
-    plain = Inputs(input_shape=inputs.input_shape, num_classes=inputs.num_classes)
-    return plain.prepare(x)
-
-
 def export_onnx(
     servable: Servable, path: Path, calibration: NDArray[Any] | None = None
 ) -> Exported:
@@ -120,29 +107,49 @@ def export_onnx(
     servable : Servable
     path : Path
     calibration : ndarray, optional
-        Samples as stored; given, weights and activations become int8 with ranges
-        taken from them, and they are what is compared.
+        Samples as stored; given, weights and activations become int8. Ranges are taken
+        from four fifths of them, the others are what is compared.
 
     Raises
     ------
     ExportError
-        If the model has no static form, a package is missing, or the float file
-        answers differently from torch.
+        If the model has no static form, a package is missing, the float file answers
+        differently from torch, or there are fewer than two samples.
     """
     _need("onnx", "onnxscript", "onnxruntime")
-    inputs = servable.inputs
-    x = samples_for(inputs, 16) if calibration is None else stored(inputs, calibration)
+    task = servable.task
+    if calibration is None:
+        x, ranges = samples_for(task, 16), None
+    else:
+        x, ranges = _apart(stored(task, calibration))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
         _write_onnx(servable, file)
-        if calibration is not None:
-            file = _quantise(file, x, Path(folder))
-        limit = TOLERANCE if calibration is None else 1.0
+        if ranges is not None:
+            file = quantise(file, ranges, Path(folder))
+        limit = TOLERANCE if ranges is None else 1.0
         return _keep(servable, file.read_bytes(), path, onnx_runner(file), x, limit)
+
+
+def _apart(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Cut samples, by chance, into those that are compared and those of the ranges.
+
+    What the ranges were taken from fits into them: it says nothing of other samples.
+    """
+    if len(x) < 2:
+        raise ExportError(
+            f"{len(x)} sample is too few for int8: expected some to take the ranges "
+            "from and others to compare with, at least 2"
+        )
+    order = np.random.default_rng(0).permutation(len(x))
+    compared = max(1, len(x) // 5)
+    return x[np.sort(order[:compared])], x[np.sort(order[compared:])]
 
 
 def export_executorch(servable: Servable, path: Path) -> Exported:
     """Write an ExecuTorch program for one sample at a time, on XNNPACK's kernels.
+
+    Run, round, experts and the task go into :func:`facts_file`.
 
     Raises
     ------
@@ -152,7 +159,7 @@ def export_executorch(servable: Servable, path: Path) -> Exported:
     _need("executorch")
     exir = import_module("executorch.exir")
     xnnpack = import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
-    x = samples_for(servable.inputs, 16)
+    x = samples_for(servable.task, 16)
     try:
         program = torch.export.export(_module(servable), (torch.from_numpy(x[:1]),))
         lowered = exir.to_edge_transform_and_lower(
@@ -165,24 +172,17 @@ def export_executorch(servable: Servable, path: Path) -> Exported:
         file = Path(folder, "model.pte")
         file.write_bytes(payload)
         runner = executorch_runner(file)
-        return _keep(servable, payload, path, runner, x, TOLERANCE)
+        written = _keep(servable, payload, path, runner, x, TOLERANCE)
+    facts = _facts(servable)
+    facts["expertfleet.task"] = json.loads(facts["expertfleet.task"])
+    with _written(facts_file(path)) as beside:
+        beside.write(json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n")
+    return written
 
 
-def onnx_runner(file: Path, threads: int = 1) -> Run:
-    """Return a function that runs an ONNX file on the CPU."""
-    runtime = import_module("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = threads
-    options.log_severity_level = 3
-    session = runtime.InferenceSession(
-        str(file), options, providers=["CPUExecutionProvider"]
-    )
-
-    def run(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        probabilities, experts = session.run(None, {"x": x})
-        return probabilities, experts
-
-    return run
+def facts_file(path: Path) -> Path:
+    """Return where a program's facts are: beside it."""
+    return path.with_name(f"{path.name}.json")
 
 
 def executorch_runner(file: Path) -> Run:
@@ -202,12 +202,12 @@ def executorch_runner(file: Path) -> Run:
 
 
 def _module(servable: Servable) -> nn.Module:
-    return Exportable(servable.predictor, servable.inputs).eval()
+    return Exportable(servable.predictor, servable.task).eval()
 
 
 def _write_onnx(servable: Servable, file: Path) -> None:
     # Two samples: an axis of 1 would be taken for one that never changes.
-    example = torch.from_numpy(samples_for(servable.inputs, 2))
+    example = torch.from_numpy(samples_for(servable.task, 2))
     try:
         with redirect_stdout(StringIO()), torch.inference_mode(False):
             torch.onnx.export(
@@ -224,55 +224,17 @@ def _write_onnx(servable: Servable, file: Path) -> None:
             )
     except Exception as error:  # torch's exporter raises many kinds
         raise _no_static_form(servable, error) from error
-    _label(servable, file)
+    label(file, _facts(servable))
 
 
-def _label(servable: Servable, file: Path) -> None:
-    """Say what the file is, and drop the exporter's notes: sources, paths, traces."""
-    onnx = import_module("onnx")
-    model = onnx.load(file)
-    graph = model.graph
-    for item in (graph, *graph.node, *graph.value_info, *graph.initializer):
-        del item.metadata_props[:]
-    facts = {
+def _facts(servable: Servable) -> dict[str, Any]:
+    """Return what a file says of itself."""
+    return {
         "run": servable.run,
         "round": str(servable.server_round),
         "held-experts": ",".join(map(str, servable.experts)),
+        "expertfleet.task": servable.task.to_json(),
     }
-    onnx.helper.set_model_props(model, facts)
-    onnx.save(model, file)
-
-
-def _quantise(file: Path, x: NDArray[Any], folder: Path) -> Path:
-    quantization = import_module("onnxruntime.quantization")
-    shapes = import_module("onnxruntime.quantization.shape_inference")
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
-        batches = iter(np.array_split(x, -(-len(x) // 32)))
-
-        def get_next(self) -> dict[str, NDArray[Any]] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"x": batch}
-
-    prepared, quantised = folder / "prepared.onnx", folder / "int8.onnx"
-    shapes.quant_pre_process(str(file), str(prepared), skip_symbolic_shape=True)
-    quantization.quantize_static(
-        str(prepared),
-        str(quantised),
-        Reader(),
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        # What is left in float (softmax, norms, the gate) is cheap, and rounding the
-        # gate would change who answers.
-        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-        nodes_to_exclude=_gate_nodes(prepared),
-    )
-    return quantised
-
-
-def _gate_nodes(file: Path) -> list[str]:
-    graph = import_module("onnx").load(file).graph
-    return [node.name for node in graph.node if any(".gate." in i for i in node.input)]
 
 
 def _keep(
@@ -293,11 +255,8 @@ def _keep(
             f"probability, above {limit:g}: nothing was written"
         )
     del experts  # of two experts with equal weight either may be named
-    try:
-        with atomic_write(path, 0o644) as file:
-            file.write(payload)
-    except OSError as error:
-        raise ExportError(f"cannot write {path}: {error.strerror}") from None
+    with _written(path) as file:
+        file.write(payload)
     return Exported(
         path=path,
         nbytes=len(payload),
@@ -305,6 +264,15 @@ def _keep(
         agreement=float((found.argmax(1) == expected.classes).mean()),
         samples=len(x),
     )
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with atomic_write(path, 0o644) as file:
+            yield file
+    except OSError as error:
+        raise ExportError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _need(*packages: str) -> None:
@@ -320,5 +288,5 @@ def _need(*packages: str) -> None:
 
 def _no_static_form(servable: Servable, error: Exception) -> ExportError:
     kind = type(servable.predictor).__name__
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(str(error).strip() or type(error).__name__)
     return ExportError(f"{kind} of run {servable.run} cannot be exported: {reason}")

@@ -24,27 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ommon/serving/inference.proto\x12\x0e\x65xpertfleet.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.expertfleet.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"3\n\x0ePredictRequest\x12!\n\x01x\x18\x01 \x01(\x0b\x32\x16.expertfleet.v1.Tensor\"\x8f\x01\n\x0fPredictResponse\x12-\n\rprobabilities\x18\x01 \x01(\x0b\x32\x16.expertfleet.v1.Tensor\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\x05\x12\x0f\n\x07\x65xperts\x18\x03 \x03(\x05\x12+\n\x05model\x18\x04 \x01(\x0b\x32\x1c.expertfleet.v1.ModelVersion\"*\n\x0cModelVersion\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x03\"\x12\n\x10ModelInfoRequest\"\xde\x01\n\x11ModelInfoResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.expertfleet.v1.ModelVersion\x12$\n\x05\x64type\x18\x02 \x01(\x0e\x32\x15.expertfleet.v1.DType\x12\x13\n\x0binput_shape\x18\x03 \x03(\x03\x12\x13\n\x0bnum_classes\x18\x04 \x01(\x05\x12\x0f\n\x07\x65xperts\x18\x05 \x03(\x05\x12\x13\n\x0bmodel_bytes\x18\x06 \x01(\x03\x12\x13\n\x0bmax_samples\x18\x07 \x01(\x05\x12\x11\n\tmax_batch\x18\x08 \x01(\x05*A\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\t\n\x05UINT8\x10\x01\x12\x0b\n\x07\x46LOAT32\x10\x02\x12\t\n\x05INT64\x10\x03\x32\xff\x01\n\tInference\x12J\n\x07Predict\x12\x1e.expertfleet.v1.PredictRequest\x1a\x1f.expertfleet.v1.PredictResponse\x12T\n\rPredictStream\x12\x1e.expertfleet.v1.PredictRequest\x1a\x1f.expertfleet.v1.PredictResponse(\x01\x30\x01\x12P\n\tModelInfo\x12 .expertfleet.v1.ModelInfoRequest\x1a!.expertfleet.v1.ModelInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x63ommon/serving/inference.proto\x12\x0e\x65xpertfleet.v1\"K\n\x06Tensor\x12$\n\x05\x64type\x18\x01 \x01(\x0e\x32\x15.expertfleet.v1.DType\x12\r\n\x05shape\x18\x02 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"B\n\x0ePredictRequest\x12!\n\x01x\x18\x01 \x01(\x0b\x32\x16.expertfleet.v1.Tensor\x12\r\n\x05texts\x18\x02 \x03(\t\"\xa4\x01\n\x0fPredictResponse\x12-\n\rprobabilities\x18\x01 \x01(\x0b\x32\x16.expertfleet.v1.Tensor\x12\x0f\n\x07\x63lasses\x18\x02 \x03(\x05\x12\x0f\n\x07\x65xperts\x18\x03 \x03(\x05\x12+\n\x05model\x18\x04 \x01(\x0b\x32\x1c.expertfleet.v1.ModelVersion\x12\x13\n\x0b\x63lass_names\x18\x05 \x03(\t\"*\n\x0cModelVersion\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\x03\"\x12\n\x10ModelInfoRequest\"\x8f\x02\n\x11ModelInfoResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.expertfleet.v1.ModelVersion\x12$\n\x05\x64type\x18\x02 \x01(\x0e\x32\x15.expertfleet.v1.DType\x12\x13\n\x0binput_shape\x18\x03 \x03(\x03\x12\x13\n\x0bnum_classes\x18\x04 \x01(\x05\x12\x0f\n\x07\x65xperts\x18\x05 \x03(\x05\x12\x13\n\x0bmodel_bytes\x18\x06 \x01(\x03\x12\x13\n\x0bmax_samples\x18\x07 \x01(\x05\x12\x11\n\tmax_batch\x18\x08 \x01(\x05\x12\x0c\n\x04kind\x18\t \x01(\t\x12\x13\n\x0b\x63lass_names\x18\n \x03(\t\x12\x0c\n\x04task\x18\x0b \x01(\t*A\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\t\n\x05UINT8\x10\x01\x12\x0b\n\x07\x46LOAT32\x10\x02\x12\t\n\x05INT64\x10\x03\x32\xff\x01\n\tInference\x12J\n\x07Predict\x12\x1e.expertfleet.v1.PredictRequest\x1a\x1f.expertfleet.v1.PredictResponse\x12T\n\rPredictStream\x12\x1e.expertfleet.v1.PredictRequest\x1a\x1f.expertfleet.v1.PredictResponse(\x01\x30\x01\x12P\n\tModelInfo\x12 .expertfleet.v1.ModelInfoRequest\x1a!.expertfleet.v1.ModelInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'common.serving.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=615
-  _globals['_DTYPE']._serialized_end=680
+  _globals['_DTYPE']._serialized_start=700
+  _globals['_DTYPE']._serialized_end=765
   _globals['_TENSOR']._serialized_start=50
   _globals['_TENSOR']._serialized_end=125
   _globals['_PREDICTREQUEST']._serialized_start=127
-  _globals['_PREDICTREQUEST']._serialized_end=178
-  _globals['_PREDICTRESPONSE']._serialized_start=181
-  _globals['_PREDICTRESPONSE']._serialized_end=324
-  _globals['_MODELVERSION']._serialized_start=326
-  _globals['_MODELVERSION']._serialized_end=368
-  _globals['_MODELINFOREQUEST']._serialized_start=370
-  _globals['_MODELINFOREQUEST']._serialized_end=388
-  _globals['_MODELINFORESPONSE']._serialized_start=391
-  _globals['_MODELINFORESPONSE']._serialized_end=613
-  _globals['_INFERENCE']._serialized_start=683
-  _globals['_INFERENCE']._serialized_end=938
+  _globals['_PREDICTREQUEST']._serialized_end=193
+  _globals['_PREDICTRESPONSE']._serialized_start=196
+  _globals['_PREDICTRESPONSE']._serialized_end=360
+  _globals['_MODELVERSION']._serialized_start=362
+  _globals['_MODELVERSION']._serialized_end=404
+  _globals['_MODELINFOREQUEST']._serialized_start=406
+  _globals['_MODELINFOREQUEST']._serialized_end=424
+  _globals['_MODELINFORESPONSE']._serialized_start=427
+  _globals['_MODELINFORESPONSE']._serialized_end=698
+  _globals['_INFERENCE']._serialized_start=768
+  _globals['_INFERENCE']._serialized_end=1023
 # @@protoc_insertion_point(module_scope)

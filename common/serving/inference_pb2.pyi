@@ -29,22 +29,26 @@ class Tensor(_message.Message):
     def __init__(self, dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("x",)
+    __slots__ = ("x", "texts")
     X_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
     x: Tensor
-    def __init__(self, x: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, x: _Optional[_Union[Tensor, _Mapping]] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("probabilities", "classes", "experts", "model")
+    __slots__ = ("probabilities", "classes", "experts", "model", "class_names")
     PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     EXPERTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAMES_FIELD_NUMBER: _ClassVar[int]
     probabilities: Tensor
     classes: _containers.RepeatedScalarFieldContainer[int]
     experts: _containers.RepeatedScalarFieldContainer[int]
     model: ModelVersion
-    def __init__(self, probabilities: _Optional[_Union[Tensor, _Mapping]] = ..., classes: _Optional[_Iterable[int]] = ..., experts: _Optional[_Iterable[int]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ...) -> None: ...
+    class_names: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, probabilities: _Optional[_Union[Tensor, _Mapping]] = ..., classes: _Optional[_Iterable[int]] = ..., experts: _Optional[_Iterable[int]] = ..., model: _Optional[_Union[ModelVersion, _Mapping]] = ..., class_names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
     __slots__ = ("run", "round")
@@ -59,7 +63,7 @@ class ModelInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelInfoResponse(_message.Message):
-    __slots__ = ("model", "dtype", "input_shape", "num_classes", "experts", "model_bytes", "max_samples", "max_batch")
+    __slots__ = ("model", "dtype", "input_shape", "num_classes", "experts", "model_bytes", "max_samples", "max_batch", "kind", "class_names", "task")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     INPUT_SHAPE_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +72,9 @@ class ModelInfoResponse(_message.Message):
     MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_SAMPLES_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAMES_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     model: ModelVersion
     dtype: DType
     input_shape: _containers.RepeatedScalarFieldContainer[int]
@@ -76,4 +83,7 @@ class ModelInfoResponse(_message.Message):
     model_bytes: int
     max_samples: int
     max_batch: int
-    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., dtype: _Optional[_Union[DType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., num_classes: _Optional[int] = ..., experts: _Optional[_Iterable[int]] = ..., model_bytes: _Optional[int] = ..., max_samples: _Optional[int] = ..., max_batch: _Optional[int] = ...) -> None: ...
+    kind: str
+    class_names: _containers.RepeatedScalarFieldContainer[str]
+    task: str
+    def __init__(self, model: _Optional[_Union[ModelVersion, _Mapping]] = ..., dtype: _Optional[_Union[DType, str]] = ..., input_shape: _Optional[_Iterable[int]] = ..., num_classes: _Optional[int] = ..., experts: _Optional[_Iterable[int]] = ..., model_bytes: _Optional[int] = ..., max_samples: _Optional[int] = ..., max_batch: _Optional[int] = ..., kind: _Optional[str] = ..., class_names: _Optional[_Iterable[str]] = ..., task: _Optional[str] = ...) -> None: ...

@@ -1,7 +1,8 @@
 """A trained model ready to answer, and where newer ones come from."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -9,11 +10,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from common.inputs import Inputs
+from common.data import Tokeniser
+from common.errors import DataError, SettingsError
+from common.inputs import InputError, prepare
 from common.moe.ensemble import explaining
+from common.task import Task, TextTask
 
 BATCH = 256
 """Samples computed together where nobody asked for another number."""
+
+NAMED = 10
+"""Classes whose names are told at the start."""
 
 
 class SourceError(ValueError):
@@ -27,7 +34,7 @@ class Predictions(NamedTuple):
     ----------
     probabilities : ndarray of float32, shape (B, C)
     classes : ndarray of int64, shape (B,)
-        The likeliest class.
+        The likeliest ones.
     experts : ndarray of int64, shape (B,)
         Global id of the expert that answered, -1 where the model has none to name.
     """
@@ -45,20 +52,22 @@ class Servable:
     ----------
     predictor : nn.Module
         Inputs (B, *input_shape) to class probabilities (B, C).
-    inputs : Inputs
-    run : str
-        Name of the run that trained it.
-    server_round : int
-        The last round it went through.
+    task : Task
+        What it was trained for: kind, shape, scale and classes of its samples.
+    run, server_round : str, int
+        Name of the run that trained it, and the last round it went through.
     experts : tuple of int
         Global ids of the experts in it.
+    find_tokeniser : Callable[[], Tokeniser] or None
+        Returns what made token ids of texts in training; only asked when a text comes.
     """
 
     predictor: nn.Module
-    inputs: Inputs
+    task: Task
     run: str
     server_round: int
     experts: tuple[int, ...]
+    find_tokeniser: Callable[[], Tokeniser] | None = None
 
     def __post_init__(self) -> None:
         self.predictor.eval()
@@ -69,14 +78,48 @@ class Servable:
         return f"{self.run}, round {self.server_round}"
 
     @property
+    def task_in_words(self) -> str:
+        """Kind, shape and classes, for people."""
+        task, names = self.task, ", ".join(self.task.classes[:NAMED])
+        more = ", ..." if task.num_classes > NAMED else ""
+        shape = " x ".join(map(str, task.input_shape))
+        return f"{task.kind} of {shape}, {task.num_classes} classes ({names}{more})"
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all parameters and buffers."""
         tensors = [*self.predictor.parameters(), *self.predictor.buffers()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
+    @cached_property
+    def tokeniser(self) -> Tokeniser:
+        """What makes token ids of texts.
+
+        Raises
+        ------
+        InputError
+            If the model takes no texts, or its checkpoint's own tokeniser is not here.
+        """
+        if not isinstance(self.task, TextTask):
+            raise InputError(f"the model takes no texts: its task is {self.task.kind}")
+        if self.find_tokeniser is None:
+            raise InputError("texts cannot be read: the model has no tokeniser here")
+        try:
+            return self.find_tokeniser()
+        except (SettingsError, DataError) as error:
+            raise InputError(f"texts cannot be read: {error}") from None
+
+    def encode(self, texts: Iterable[str]) -> NDArray[Any]:
+        """Return the token ids of texts, shape (B, length); see :attr:`tokeniser`."""
+        return self.tokeniser.encode(texts)
+
+    def names_of(self, classes: Iterable[int]) -> list[str]:
+        """Return the names of classes by their numbers."""
+        return [self.task.classes[number] for number in classes]
+
     def predict(self, x: NDArray[Any], batch: int = BATCH) -> Predictions:
         """Answer samples as stored; raises InputError if they do not fit."""
-        return self.answer(torch.from_numpy(self.inputs.prepare(x)), batch)
+        return self.answer(torch.from_numpy(prepare(self.task, x)), batch)
 
     @torch.inference_mode()
     def answer(self, x: torch.Tensor, batch: int = BATCH) -> Predictions:
@@ -91,7 +134,7 @@ class Servable:
         )
 
 
-class Source(Protocol):
+class ModelSource(Protocol):
     """Where the newest version of a model is found."""
 
     def version(self) -> Hashable:

@@ -16,6 +16,8 @@ DTYPES: dict[int, np.dtype[Any]] = {
 }
 _NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 MAX_AXES = 8
+MAX_VALUES = 2**31
+"""Of all axes but those of length 0, which hide what numpy cannot index."""
 
 
 def encode(array: NDArray[Any]) -> pb.Tensor:
@@ -55,4 +57,6 @@ def decode(tensor: pb.Tensor, name: str) -> NDArray[Any]:
             f"{name}.data has {len(tensor.data)} bytes: {dtype.name} of shape {shape} "
             f"takes {expected}"
         )
+    if prod(filter(None, shape)) > MAX_VALUES:
+        raise InputError(f"{name}.shape = {shape} is no shape")
     return np.frombuffer(tensor.data, dtype).reshape(shape)

@@ -4,8 +4,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from common.moe.parts import Vector, expert_id
-from common.wire.payloads import TrainOrder, TrainReport, WireError
+from common.class_counts import ClassCounts
+from common.parts import Vector, expert_id
+from common.wire.order import TrainOrder
+from common.wire.payloads import WireError
+from common.wire.records import ROOM
+from common.wire.replies import TrainReport
+
+ROUNDING = 1e-6
+"""By how much two forms of one share may differ."""
 
 
 def check_report(
@@ -16,6 +23,8 @@ def check_report(
     *,
     num_layers: int = 1,
     positions: int = 1,
+    most_examples: int | None = None,
+    num_classes: int = 0,
 ) -> None:
     """Check a reply against the order it answers; nothing that fails is merged.
 
@@ -27,6 +36,10 @@ def check_report(
         Mixture layers of the model.
     positions : int
         What a sample is routed as, at most: the tokens of a text.
+    most_examples : int, optional
+        Local samples the client said it has when it was asked who it is.
+    num_classes : int
+        Classes of the task; 0 allows no counts by class.
 
     Raises
     ------
@@ -54,7 +67,8 @@ def check_report(
             raise WireError(f"{name} contains NaN or infinity")
     for field in ("expert_samples", "expert_accuracy", "expert_loss"):
         if len(getattr(report, field)) != len(order.experts):
-            raise WireError(f"{field} must have one entry per ordered expert")
+            name = field.replace("_", "-")
+            raise WireError(f"{name} must have one entry per ordered expert")
     everyone, held = num_layers * order.num_experts, len(order.experts)
     for field, entries, asked in (
         ("gate_mass", everyone, order.report_gate),
@@ -67,9 +81,41 @@ def check_report(
             raise WireError(f"{field} must have {entries} entries if asked, else none")
     if order.train and report.num_examples == 0:
         raise WireError("a training reply must come from at least one example")
+    if most_examples is not None and report.num_examples > most_examples:
+        raise WireError(
+            f"num-examples is {report.num_examples}, but it said that it has "
+            f"{most_examples}: it is asked again"
+        )
+    local_counts(report, num_classes)
+    if len(report.holds) > ROOM * (len(sizes) + 1):
+        raise WireError(f"holds {len(report.holds)} parts, more than it was ever sent")
     most = report.num_examples * positions * max(1, len(order.experts))
     if sum(report.expert_samples) > most:
         raise WireError(
-            f"expert_samples sum to {sum(report.expert_samples)}, at most {most} are "
+            f"expert-samples sum to {sum(report.expert_samples)}, at most {most} are "
             "possible"
         )
+
+
+def local_counts(report: TrainReport, num_classes: int) -> ClassCounts | None:
+    """Return what a report says of its held-out samples; None where it says nothing.
+
+    Raises
+    ------
+    WireError
+        If these are no counts of so many classes, or not those of ``client_local``.
+    """
+    if not report.local_counts:
+        return None
+    try:
+        counts = ClassCounts.read(report.local_counts, num_classes)
+    except ValueError as error:
+        raise WireError(f"local-counts: {error}") from None
+    if counts.accuracy is None or report.client_local is None:
+        raise WireError("local-counts without a held-out sample or client-local")
+    if abs(counts.accuracy - report.client_local) > ROUNDING:
+        raise WireError(
+            f"client-local is {report.client_local:g}, but by its local-counts "
+            f"{counts.accuracy:g}"
+        )
+    return counts

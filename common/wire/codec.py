@@ -9,7 +9,7 @@
 A value w of a row with scale s = max|row| / 127 becomes q = round(w / s). Uploads round
 stochastically, q = floor(w / s + u) with u uniform in [0, 1): right on average (QSGD,
 arXiv 1610.02132), and what one upload leaves out is added to the next one by the device
-(error feedback, arXiv 1901.09847). Which parts are never quantised is ``records``'
+(error feedback, arXiv 1901.09847). Which parts are never quantised is ``arrays``'
 business.
 """
 
@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from common.moe.parts import Layout, Vector
+from common.parts import Layout, Vector
 
 Dtype = Literal["float32", "float16", "int8"]
 Bytes = NDArray[np.uint8]

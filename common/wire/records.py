@@ -4,106 +4,43 @@ A message carries one ArrayRecord with one flat array per part (``extractor``,
 ``expert.3``, ...) and one record of scalars. Arrays that arrive are untrusted bytes.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-from numpy.typing import NDArray
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 
-from common.moe.parts import GATE, Layout, Vector
-from common.wire.codec import CodecError, Dtype, decode, encode, encoded_size
-from common.wire.payloads import Lacks, QueryReply, TrainOrder, TrainReport, WireError
+from common.class_counts import most_counts
+from common.parts import Vector
+from common.text import first_line
+from common.wire.arrays import FLOAT32, HEADER_BYTES, Packing, flat, unpack
+from common.wire.order import TrainOrder
+from common.wire.payloads import WireError
+from common.wire.replies import (
+    MissingParts,
+    Query,
+    QueryReply,
+    Refusal,
+    TrainReport,
+)
 
 # Flower's own strategies look for exactly one ArrayRecord and one MetricRecord.
 ARRAYS, ORDER, REPORT, METRICS = "arrays", "order", "report", "metrics"
-LACKS = "lacks"
+MISSING, QUERY, REFUSAL = "missing", "query", "refusal"
 NUM_EXAMPLES, TRAIN_LOSS = "num-examples", "train-loss"
 
+SCALAR_BYTES = 16 * 1024
+"""What a reply's scalars and keys take at most, lists left out; twice what they do."""
 
-@dataclass(frozen=True, kw_only=True)
-class Packing:
-    """How the parts of a message are encoded.
-
-    Attributes
-    ----------
-    dtype : {"float32", "float16", "int8"}
-        Of every part but the gate, which is never quantised.
-    layouts : mapping of str to layout
-        Of the parts expected; not needed for float32.
-    """
-
-    dtype: Dtype = "float32"
-    layouts: Mapping[str, Layout] = field(default_factory=dict)
-
-    def dtype_of(self, part: str) -> Dtype:
-        """Return the encoding of one part; a part nobody expects is left alone."""
-        return self.dtype if part != GATE and part in self.layouts else "float32"
-
-    def nbytes(self, part: str) -> int:
-        """Return the bytes of a part as it travels, without the array's header."""
-        return encoded_size(self.layouts[part], self.dtype_of(part))
-
-
-FLOAT32 = Packing()
-
-
-def pack(
-    vectors: Mapping[str, Vector],
-    packing: Packing = FLOAT32,
-    rng: np.random.Generator | None = None,
-) -> dict[str, Array]:
-    """Wrap parts for a message; do it once a round and share the objects.
-
-    Parameters
-    ----------
-    rng : Generator, optional
-        Rounds to int8 stochastically; None rounds to the nearest.
-    """
-    arrays = {}
-    for name, vector in vectors.items():
-        dtype = packing.dtype_of(name)
-        arrays[name] = Array(
-            vector
-            if dtype == "float32"
-            else encode(vector, packing.layouts[name], dtype, rng)
-        )
-    return arrays
-
-
-def unpack(
-    arrays: Mapping[str, Array], packing: Packing = FLOAT32
-) -> dict[str, Vector]:
-    """Return the vectors :func:`pack` was given, as far as the encoding keeps them.
-
-    Vectors in float32 are read-only views of the message: nothing is copied.
-
-    Raises
-    ------
-    WireError
-        If an array is not what the packing says.
-    """
-    vectors: dict[str, Vector] = {}
-    for name, array in arrays.items():
-        dtype = packing.dtype_of(name)
-        if dtype == "float32":
-            values = _flat(name, array, ("float32",))
-            vectors[name] = values.astype(np.float32, copy=False)
-            continue
-        try:
-            data = _flat(name, array, ("uint8",))
-            vectors[name] = decode(data, packing.layouts[name], dtype)
-        except CodecError as error:
-            raise WireError(f"array {name!r} cannot be read: {error}") from None
-    return vectors
-
-
-def version(array: Array) -> str:
-    """Return which values a packed part has: 16 hexadecimal digits of their hash."""
-    return hashlib.sha256(array.data).hexdigest()[:16]
+ROOM = 4
+"""How many parts a client keeps for each part it was last sent."""
 
 
 def arrays_of(content: RecordDict) -> dict[str, Array]:
@@ -150,21 +87,57 @@ def decode_report(
     content: RecordDict, packing: Packing = FLOAT32
 ) -> tuple[TrainReport, dict[str, Vector]]:
     """Read a train reply on the server; raises WireError if it is malformed."""
+    record = reported(content, ARRAYS, METRICS)
+    return TrainReport.from_record(record), unpack(arrays_of(content), packing)
+
+
+def most_report_bytes(held: int, everyone: int, parts: int, classes: int) -> int:
+    """Return the most bytes a correct reply has, beside its vectors.
+
+    Parameters
+    ----------
+    held, everyone : int
+        Experts that were ordered, and experts of all layers.
+    parts : int
+        Parts of the model that was ordered.
+    classes : int
+        Classes of the task.
+    """
+    # A count or a share takes up to ten bytes, a version in ``holds`` twenty.
+    numbers = 4 * held + 3 * everyone + most_counts(classes)
+    versions = ROOM * (parts + 1)
+    return SCALAR_BYTES + 10 * numbers + 20 * versions + HEADER_BYTES * parts
+
+
+def reported(content: RecordDict, *others: str) -> ConfigRecord:
+    """Return the report record of a reply that has no records but these."""
     if REPORT not in content.config_records:
         raise WireError("the reply carries no report record")
-    report = TrainReport.from_record(content.config_records[REPORT])
-    return report, unpack(arrays_of(content), packing)
+    if unknown := sorted(content.keys() - {REPORT, *others}):
+        raise WireError(f"unknown records: {unknown[0]!r:.60}, {len(unknown)} in all")
+    return content.config_records[REPORT]
 
 
-def encode_lacks(lacks: Lacks) -> RecordDict:
+def encode_missing(missing: MissingParts) -> RecordDict:
     """Build the content of a reply that asks for what the cache has lost."""
-    return RecordDict({LACKS: lacks.to_record()})
+    return RecordDict({MISSING: missing.to_record()})
 
 
-def decode_lacks(content: RecordDict) -> Lacks | None:
+def decode_missing(content: RecordDict) -> MissingParts | None:
     """Read such a reply; None if this is none, WireError if it is malformed."""
-    record = content.config_records.get(LACKS)
-    return None if record is None else Lacks.from_record(record)
+    record = content.config_records.get(MISSING)
+    return None if record is None else MissingParts.from_record(record)
+
+
+def encode_query(query: Query) -> RecordDict:
+    """Build the content of a query."""
+    return RecordDict({QUERY: query.to_record()})
+
+
+def decode_query(content: RecordDict) -> Query | None:
+    """Read a query; None if it says nothing, WireError if it is malformed."""
+    record = content.config_records.get(QUERY)
+    return None if record is None else Query.from_record(record)
 
 
 def encode_query_reply(reply: QueryReply) -> RecordDict:
@@ -172,11 +145,27 @@ def encode_query_reply(reply: QueryReply) -> RecordDict:
     return RecordDict({REPORT: reply.to_record()})
 
 
-def decode_query_reply(content: RecordDict) -> QueryReply:
-    """Read a query reply; raises WireError if it is malformed."""
-    if REPORT not in content.config_records:
-        raise WireError("the reply carries no report record")
-    return QueryReply.from_record(content.config_records[REPORT])
+def encode_refusal(refusal: Refusal) -> RecordDict:
+    """Build the content of an answer to a query by who cannot take part."""
+    return RecordDict({REFUSAL: refusal.to_record()})
+
+
+def decode_refusal(content: RecordDict) -> Refusal | None:
+    """Read such an answer; None if this is none, WireError if it is malformed."""
+    record = content.config_records.get(REFUSAL)
+    return None if record is None else Refusal.from_record(record)
+
+
+def most_query_bytes(classes: int, channels: int) -> int:
+    """Return the most bytes a correct reply to a query has."""
+    return SCALAR_BYTES + 10 * (classes + 5 * channels)
+
+
+def decode_query_reply(content: RecordDict, most: int = SCALAR_BYTES) -> QueryReply:
+    """Read a query reply; raises WireError if it is malformed or too large."""
+    if (size := content_bytes(content)) > most:
+        raise WireError(f"query reply of {size} bytes, at most {most}")
+    return QueryReply.from_record(reported(content))
 
 
 def encode_flower_reply(
@@ -200,40 +189,6 @@ def flower_config(content: RecordDict) -> tuple[int, float]:
     return server_round, float(mu)
 
 
-# What numpy.save writes before a flat little-endian vector, any version of NumPy.
-# Matched by hand because numpy.load evaluates the header of untrusted bytes, and a
-# malformed one raises from deep inside Python's tokenizer.
-_NPY = re.compile(
-    rb"\x93NUMPY\x01\x00(..)"
-    rb"(\{'descr': '(<f4|<f8|\|u1)', 'fortran_order': False, "
-    rb"'shape': \((\d{1,12}),\), \} *\n)",
-    re.DOTALL,
-)
-_DESCR = {"float32": "<f4", "float64": "<f8", "uint8": "|u1"}
-
-
-def _flat(name: str, array: Array, dtypes: tuple[str, ...]) -> NDArray[Any]:
-    """Return the read-only flat vector an array says it is."""
-    if array.dtype not in dtypes or len(array.shape) != 1:
-        raise WireError(
-            f"array {name!r} is {array.dtype}{list(array.shape)}, expected a flat "
-            f"{dtypes[0]} vector"
-        )
-    header = _NPY.match(array.data)
-    if header is None or array.stype != "numpy.ndarray":
-        raise WireError(f"array {name!r} cannot be read: no flat {dtypes[0]} .npy data")
-    descr, size = header[3].decode(), int(header[4])
-    values = memoryview(array.data)[header.end() :]
-    if (
-        int.from_bytes(header[1], "little") != len(header[2])
-        or descr != _DESCR[array.dtype]
-        or len(values) != np.dtype(descr).itemsize * size
-        or array.shape != (size,)
-    ):
-        raise WireError(f"array {name!r} cannot be read: it is not what it says it is")
-    return np.frombuffer(values, dtype=descr)
-
-
 def decode_flower_arrays(content: RecordDict) -> dict[str, Vector]:
     """Return the weights a message of Flower's own strategies carries.
 
@@ -245,7 +200,7 @@ def decode_flower_arrays(content: RecordDict) -> dict[str, Vector]:
         If an array is not a flat vector of floats.
     """
     return {
-        name: _flat(name, array, ("float32", "float64")).astype(np.float32)
+        name: flat(name, array, ("float32", "float64")).astype(np.float32)
         for name, array in arrays_of(content).items()
     }
 
@@ -255,12 +210,41 @@ def message_bytes(message: Message) -> int:
 
     Counted from the message itself; Flower's envelope (ids, signatures) is not in it.
     """
-    if not message.has_content():
-        return 0
+    return content_bytes(message.content) if message.has_content() else 0
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Return the payload bytes of a message's content.
+
+    Raises
+    ------
+    WireError
+        If a text in it is no text: within a process nothing has encoded it yet.
+    """
     total = 0
-    for record in message.content.values():
+    for record in content.values():
         if isinstance(record, ArrayRecord):
             total += sum(len(array.data) for array in record.values())
         else:
-            total += len(record.deflate())
+            try:
+                total += len(record.deflate())
+            except UnicodeEncodeError:
+                raise WireError("a text with half a character") from None
     return total
+
+
+# What Flower writes of an exception: its class, then its message; Ray's message is a
+# traceback that ends in the one of the ClientApp.
+_RAISED = re.compile(r"<class '(?:\w+\.)*([^']+)'>:<'(.*)'>", re.DOTALL)
+_IN_RAY = "Exception ClientAppException occurred. Message: "
+_LONGEST_TRACEBACK = 100_000
+
+
+def error_of(message: Message) -> str:
+    """Return what an error reply says, in one line and without its traceback."""
+    reason = (message.error.reason or "")[:_LONGEST_TRACEBACK]
+    if raised := _RAISED.fullmatch(reason.strip()):
+        kind, said = raised.groups()
+        before, found, last = said.rpartition(_IN_RAY)
+        reason = last if found else f"{kind}: {before or said}"
+    return f"error {message.error.code}: {first_line(reason)}"

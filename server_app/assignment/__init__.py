@@ -7,25 +7,23 @@
 >>> answer.matrix.tolist(), answer.status, answer.certified
 ([[True, False], [False, True]], 'optimal', True)
 
-`problem` states it, `rounding` turns it into the integers of an `instance`, `engine`
-chooses a solver: `flow` with `sparsify` and `certificate` for transportation problems,
-`columns` (with `oracle`, `prices`, `master`) for byte budgets and weighted loads,
-`cp_sat` for whatever is small, `mip` and `greedy` as yardsticks. `relax` explains
-bounds that conflict, `fairness` raises floors. `policies` need no solver. `units` are
-experts of several layers, and what makes sure of one of each.
+`problem` asks, `rounding` turns that into `integers`, `engine` chooses a solver: `flow`
+where sizes and loads are counts, with one layer or several, else `general`. `solution`
+is the answer, `relaxed` says which bounds it does not meet. `policies` need no solver.
+`expert_layers` numbers the experts of several layers and sees to one of each.
 """
 
-from server_app.assignment.engine import explain, solve
+from server_app.assignment.engine import solve
+from server_app.assignment.expert_layers import ExpertLayers, covering
 from server_app.assignment.problem import AssignmentProblem
-from server_app.assignment.solution import Assignment, Infeasibility
-from server_app.assignment.units import Units, covering
+from server_app.assignment.solution import Assignment
+from server_app.assignment.validation import ProblemError
 
 __all__ = [
     "Assignment",
     "AssignmentProblem",
-    "Infeasibility",
-    "Units",
+    "ExpertLayers",
+    "ProblemError",
     "covering",
-    "explain",
     "solve",
 ]

@@ -1,4 +1,4 @@
-"""What a solver is given besides the instance, and what it hands back."""
+"""What a solver is given besides the problem, and what it hands back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLOCK", "Answer", "Limits"]
+__all__ = ["CLOCK", "SolverAnswer", "WorkLimits"]
 
 #: CP-SAT's deterministic seconds per second of the limit: measured at 0.1 to 0.8,
 #: the less the busier the cores.
@@ -21,13 +21,13 @@ CLOCK = "ended by the clock, so it may not repeat exactly"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class WorkLimits:
     """How much a solver may work, and its seed.
 
     Parameters
     ----------
     seconds : float
-        Nominal seconds of work; solvers turn them into something they can count.
+        Nominal seconds of work.
     guard : float
         Seconds left on the wall clock before a run is cut off regardless.
     seed : int
@@ -39,7 +39,7 @@ class Limits:
     seed: int
 
     @classmethod
-    def of(cls, seconds: float, seed: int) -> Limits:
+    def of(cls, seconds: float, seed: int) -> WorkLimits:
         """Return limits of so many seconds of work."""
         return cls(seconds=seconds, guard=_GUARD * seconds, seed=seed % 2**31)
 
@@ -48,27 +48,19 @@ class Limits:
         """CP-SAT's deterministic time: ends a run at the same point everywhere."""
         return _WORK * self.seconds
 
-    def rounds(self, cost: float, most: int) -> int:
-        """Return how many rounds of ``cost`` seconds fit: from 2 to ``most``."""
-        return max(2, min(most, int(self.seconds / cost)))
-
-    def part(self, share: float) -> Limits:
-        """Return a share of the work; the clock runs on."""
-        return replace(self, seconds=share * self.seconds)
-
-    def after(self, used: float) -> Limits:
+    def after(self, used: float) -> WorkLimits:
         """Return what is left when the clock has advanced; work is not affected."""
         return replace(self, guard=max(self.guard - used, _LEAST))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answer:
-    """A solver's raw answer, in the integers of the instance.
+class SolverAnswer:
+    """A solver's answer, in the integers of the problem.
 
     Parameters
     ----------
     matrix : ndarray of bool, shape (C, E)
-        Free pairs held; pins are not in it.
+        Who holds what.
     bound : int or None
         Upper bound on the integer objective; None when the solver has none.
     proved : bool
@@ -76,7 +68,7 @@ class Answer:
     certified : bool
         Whether prices prove it optimal, independently of the solver.
     note : str
-        What the caller should know, e.g. that a fallback was taken.
+        What the caller should know, e.g. how many arcs it took.
     """
 
     matrix: NDArray[np.bool_]

@@ -1,10 +1,10 @@
 """Assignment policies that need no solver: random, greedy and round-robin.
 
-They are the baselines of METHODS.md section 1. They respect a client's budget and give
-it an expert of every layer, nothing else: load bounds and exclusions belong to
+FLEX-MoE's baselines (docs/methods.md, section 1). They respect a client's budget and
+give it an expert of every layer, nothing else: load bounds belong to
 :func:`server_app.assignment.solve`. Pure functions from arrays to a (C, E) boolean
-matrix whose row c holds ``min(capacity[c], E)`` experts. With ``units`` of several
-layers, E counts the experts of all of them.
+matrix whose row c holds ``min(capacity[c], E)`` experts. With several ``layers``, E
+counts the experts of all of them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from server_app.assignment.units import Units, covering
-from server_app.assignment.validation import whole_vector
+from server_app.assignment.expert_layers import ExpertLayers, covering
+from server_app.assignment.validation import ProblemError, whole_vector
 
 __all__ = ["greedy_top_k", "random_k", "round_robin"]
 
@@ -22,7 +22,7 @@ def random_k(
     capacity: ArrayLike,
     num_experts: int,
     rng: np.random.Generator,
-    units: Units | None = None,
+    layers: ExpertLayers | None = None,
 ) -> NDArray[np.bool_]:
     """Give every client a uniformly random set of experts.
 
@@ -35,8 +35,8 @@ def random_k(
     rng : numpy.random.Generator
         Source of randomness; advanced by exactly C * E uniform draws, so a round's
         draw does not depend on the budgets of the round before.
-    units : Units, optional
-        Layers and sizes, if there is more than one layer.
+    layers : ExpertLayers, optional
+        If there is more than one.
 
     Returns
     -------
@@ -48,12 +48,12 @@ def random_k(
     ValueError
         If a capacity is negative or not whole; the message names the client.
     """
-    budget = whole_vector("capacity", capacity, axis="client")
-    return _top_k(rng.random((budget.size, num_experts)), budget, units)
+    budget = whole_vector("capacity", capacity, "client")
+    return _top_k(rng.random((budget.size, num_experts)), budget, layers)
 
 
 def greedy_top_k(
-    fitness: ArrayLike, capacity: ArrayLike, units: Units | None = None
+    fitness: ArrayLike, capacity: ArrayLike, layers: ExpertLayers | None = None
 ) -> NDArray[np.bool_]:
     """Give every client the experts that fit it best, whatever the load.
 
@@ -63,8 +63,8 @@ def greedy_top_k(
         Fitness of each (client, expert) pair, dimensionless.
     capacity : array-like of int, shape (C,)
         Experts each client can hold.
-    units : Units, optional
-        Layers and sizes, if there is more than one layer.
+    layers : ExpertLayers, optional
+        If there is more than one.
 
     Returns
     -------
@@ -78,20 +78,20 @@ def greedy_top_k(
         If a capacity is negative or not whole, or the shapes disagree.
     """
     scores = np.asarray(fitness, dtype=np.float64)
-    budget = whole_vector("capacity", capacity, axis="client")
+    budget = whole_vector("capacity", capacity, "client")
     if scores.ndim != 2 or scores.shape[0] != budget.size:
-        raise ValueError(
+        raise ProblemError(
             f"fitness has shape {scores.shape}: expected ({budget.size}, E), "
             "one row per capacity"
         )
-    return _top_k(scores, budget, units)
+    return _top_k(scores, budget, layers)
 
 
 def round_robin(
     capacity: ArrayLike,
     num_experts: int,
     round_number: int,
-    units: Units | None = None,
+    layers: ExpertLayers | None = None,
 ) -> NDArray[np.bool_]:
     """Lay the clients' budgets end to end around the ring of experts.
 
@@ -108,8 +108,8 @@ def round_robin(
         Number of experts E.
     round_number : int
         Round t; rounds t and t + E give the same matrix.
-    units : Units, optional
-        Layers and sizes, if there is more than one layer.
+    layers : ExpertLayers, optional
+        If there is more than one.
 
     Returns
     -------
@@ -121,10 +121,11 @@ def round_robin(
     ValueError
         If a capacity is negative or not whole; the message names the client.
     """
-    if units is not None and units.num_layers > 1:
-        ring = round_robin(units.sets(capacity), units.num_experts, round_number)
-        return np.tile(ring, (1, units.num_layers))
-    budget = np.minimum(whole_vector("capacity", capacity, axis="client"), num_experts)
+    if layers is not None and layers.num_layers > 1:
+        each = np.asarray(capacity, dtype=np.int64) // layers.num_layers
+        ring = round_robin(each, layers.num_experts, round_number)
+        return np.tile(ring, (1, layers.num_layers))
+    budget = np.minimum(whole_vector("capacity", capacity, "client"), num_experts)
     start = np.cumsum(budget) - budget + round_number
     position = (np.arange(num_experts)[None, :] - start[:, None]) % num_experts
     held: NDArray[np.bool_] = position < budget[:, None]
@@ -132,17 +133,13 @@ def round_robin(
 
 
 def _top_k(
-    scores: NDArray[np.float64], budget: NDArray[np.int64], units: Units | None
+    scores: NDArray[np.float64],
+    budget: NDArray[np.int64],
+    layers: ExpertLayers | None,
 ) -> NDArray[np.bool_]:
     """Mark the ``budget[c]`` highest scores of each row, low index first on ties."""
     order = np.argsort(-scores, axis=1, kind="stable")
     held = np.zeros(scores.shape, dtype=np.bool_)
-    if units is None or units.counted:
-        taken = np.arange(scores.shape[1])[None, :] < budget[:, None]
-        np.put_along_axis(held, order, taken, axis=1)
-    else:
-        for row, units_of_row, room in zip(held, order, budget.tolist(), strict=True):
-            for unit in units_of_row.tolist():
-                if units.sizes[unit] <= room:
-                    row[unit], room = True, room - int(units.sizes[unit])
-    return held if units is None else covering(held, scores, budget, units)
+    taken = np.arange(scores.shape[1])[None, :] < budget[:, None]
+    np.put_along_axis(held, order, taken, axis=1)
+    return held if layers is None else covering(held, scores, budget, layers)

@@ -1,11 +1,12 @@
-"""From a problem in floats to the instance in integers that every solver shares.
+"""From a problem in floats to the integers that every solver shares.
 
 Solvers work on int64 and so must agree on the rounding before they can agree on an
-optimum. Fitness, switching cost and penalty are rounded here, once, to multiples of
-``1 / scale``: a power of two that leaves about 1e-9 of the largest coefficient, less
-only where a penalty is so steep that the flow's int64 node prices would overflow.
-Data-weighted loads are exact when the weights are whole (samples, bytes), else rounded
-to 2**-20 of the largest weight.
+optimum. Fitness is rounded here, once, to multiples of ``1 / scale``: a power of two
+that leaves about 1e-9 of the largest fitness, less only where the flow's int64 node
+prices would overflow. A fitness that is not zero does not become zero. Where so little
+is left of typical fitness that the rounding would decide, the problem is refused
+(`_refuse_lost`). Data-weighted loads are exact when the weights are whole (samples,
+bytes) and at most 2**40, else rounded to 2**-20 of the largest weight.
 """
 
 from __future__ import annotations
@@ -13,136 +14,146 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from server_app.assignment.instance import Instance, Ints, Mask
-from server_app.assignment.penalty import LoadPenalty
+from server_app.assignment.integers import IntegerProblem, Ints
 from server_app.assignment.problem import AssignmentProblem
+from server_app.assignment.validation import ProblemError
 
-__all__ = ["compile_instance"]
+__all__ = ["to_integers"]
 
 _COEFFICIENT_BITS = 30
 _NODE_PRICE_BITS = 61
 _WEIGHT_RESOLUTION = 2**20
+#: Whole weights and sizes up to this are taken as they are: sums of them stay far
+#: within int64, also when priced.
+_MAX_UNITS = 2**40
+#: Floats beyond this are no quantities: their squares and sums would overflow.
+_MAX_SIZE = 1e100
+#: Steps of rounding that a typical gain must keep: fewer would let rounding decide.
+_LEAST_STEPS = 512
 #: Float noise allowed when a float bound is rounded to a whole load.
 _ROUNDING = 1e-9
 
 
-def compile_instance(problem: AssignmentProblem) -> Instance:
-    """Round a problem to integers and settle its pins.
+def to_integers(problem: AssignmentProblem) -> IntegerProblem:
+    """Round a problem to integers.
 
     Parameters
     ----------
     problem : AssignmentProblem
-        The problem. A "max-min" floor is left at zero, for `fairness` to raise.
+        The problem.
 
     Returns
     -------
-    Instance
-        Integer data shared by every solver.
-    """
-    clients, experts = problem.fitness.shape
-    gain = problem.fitness
-    if problem.previous is not None:
-        gain = gain - problem.switching_cost * ~problem.previous
-    scale = _scale(problem, gain)
+    IntegerProblem
+        What every solver works on.
 
+    Raises
+    ------
+    ValueError
+        If numbers are too large, or too far apart to be told apart in int64.
+    """
     sizes, capacity = _budget(problem)
     allowed = sizes[None, :] <= capacity[:, None]
     if problem.forbidden is not None:
         allowed = allowed & ~problem.forbidden
-    fixed, notes = _settle_pins(problem, gain, allowed, sizes, capacity)
-
+    gain = problem.fitness
+    if not allowed.all():
+        # What cannot be held takes no precision from what can.
+        gain = np.where(allowed, gain, 0.0)
+    groups = np.full(len(sizes), -1)
+    labels = np.zeros(0, dtype=np.int64)
+    if problem.groups is not None:
+        labels, groups = np.unique(problem.groups, return_inverse=True)
+    scale = _scale(gain, len(labels))
+    _refuse_lost(gain, scale)
     weights, quantum, lower, upper = _loads(problem)
-    fixed_count = fixed.sum(axis=0, dtype=np.int64)
-    holders = np.zeros(experts, dtype=np.int64)
-    if problem.min_holders is not None:
-        holders = problem.min_holders - fixed_count
-    step = None
-    if problem.load_weights is not None and problem.load_penalty:
-        step = max(1, round(float(weights.mean())))
-    elif (weights == 1).all():
-        lower = np.maximum(lower, holders + fixed_count)
-        holders = np.zeros_like(holders)
-    pinned = np.flatnonzero(fixed.any(axis=1))
-    fixed_load = weights[pinned] @ fixed[pinned]
-
-    room = capacity.copy()
-    room[pinned] -= fixed[pinned] @ sizes
-    free = allowed & ~fixed & (sizes[None, :] <= room[:, None])
-    exclusive = tuple(members for members in problem.exclusive if len(members) > 1)
-    for members in exclusive:
-        taken = fixed[:, members].any(axis=1)
-        free[np.ix_(taken, np.asarray(members))] = False
-
-    wanted = np.zeros(clients, dtype=np.int64)
-    if isinstance(problem.floor, np.ndarray):
-        wanted = problem.floor
-    groups, labels, needs = _groups(problem, fixed)
-    return Instance(
+    return IntegerProblem(
         gain=_whole(gain, scale),
         scale=scale,
-        free=free,
-        fixed=fixed,
+        allowed=allowed,
         sizes=sizes,
-        room=room,
+        capacity=capacity,
         weights=weights,
         quantum=quantum,
-        lower=np.maximum(lower - fixed_load, 0),
-        upper=upper - fixed_load,
-        holders=np.maximum(holders, 0),
-        floor=np.maximum(wanted - fixed.sum(axis=1), 0),
-        exclusive=exclusive,
-        groups=groups,
+        lower=lower,
+        upper=upper,
+        groups=groups.astype(np.int64),
         labels=labels,
-        needs=needs,
-        penalty=LoadPenalty(
-            weight=problem.load_penalty * scale,
-            target=problem.target / quantum,
-            step=step,
-        ),
-        fixed_load=fixed_load,
-        notes=notes,
     )
 
 
 def _whole(gain: NDArray[np.float64], scale: float) -> Ints:
     """Return ``gain * scale`` rounded, with one temporary: this is the big array."""
     scaled = gain * scale
+    tiny = (np.abs(scaled) < 1.0) & (gain != 0.0)
     np.rint(scaled, out=scaled)
+    # A gain that vanished would leave a budget unused.
+    scaled[tiny] = np.sign(gain[tiny])
     return scaled.astype(np.int64)
 
 
-def _scale(problem: AssignmentProblem, gain: NDArray[np.float64]) -> float:
+def _scale(fitness: NDArray[np.float64], groups: int) -> float:
     """Return the power of two at which every int64 sum of every solver is safe."""
-    clients, experts = gain.shape
-    largest = max(float(gain.max()), -float(gain.min())) or 1.0
+    clients, experts = fitness.shape
+    largest = max(float(fitness.max()), -float(fitness.min())) or 1.0
+    if largest > _MAX_SIZE:
+        raise ProblemError(
+            f"fitness is up to {largest:g} in size: expected at most {_MAX_SIZE:g}"
+        )
     bits = _COEFFICIENT_BITS - float(np.frexp(largest)[1])
-    # A soft bound costs more than any path through all experts can gain, and the flow
-    # solver multiplies costs by its number of nodes.
-    reach = 1.0 + max(float(clients), float(np.abs(problem.target).max()))
-    steepest = largest + problem.load_penalty * 2.0 * reach
-    path = (2.0 * experts + 4.0) * (clients + experts + 3.0)
-    bits = min(bits, _NODE_PRICE_BITS - np.ceil(np.log2(steepest * path)))
-    squared = problem.load_penalty * reach**2 * experts
-    if squared > 0.0:
-        bits = min(bits, _NODE_PRICE_BITS - np.ceil(np.log2(squared)))
-    # Beyond this the scale itself would overflow: such fitness is zero to everyone.
+    # A bound costs more than any path through all experts can gain, and the flow solver
+    # multiplies costs by its number of nodes.
+    nodes = clients * (1.0 + groups) + experts + 3.0
+    path = (2.0 * experts + 4.0) * nodes
+    bits = min(bits, _NODE_PRICE_BITS - np.ceil(np.log2(largest * path)))
+    # Beyond this the scale itself would overflow; see `_refuse_lost`.
     return float(2.0 ** min(bits, 900.0))
+
+
+def _refuse_lost(fitness: NDArray[np.float64], scale: float) -> None:
+    """Raise ProblemError if a typical fitness is only a few steps of the rounding.
+
+    One fitness of -1e10 that means "never" would round all others, of about 1, away.
+    """
+    values = fitness[fitness > 0.0]
+    if not values.size:
+        # Only bounds make anyone hold anything: then the least bad.
+        best = np.abs(fitness.max(axis=1))
+        values = best[best > 0.0]
+    if not values.size or (typical := float(np.median(values))) * scale >= _LEAST_STEPS:
+        return
+    worst = np.unravel_index(int(np.abs(fitness).argmax()), fitness.shape)
+    client, expert = map(int, worst)
+    raise ProblemError(
+        f"fitness is {fitness[client, expert]:g} for client {client} and expert "
+        f"{expert}: beside it solvers would round others, typically {typical:g}, to "
+        f"multiples of {1.0 / scale:.2g}; put a pair that must not be held into "
+        "forbidden, or bring the numbers closer together"
+    )
 
 
 def _budget(problem: AssignmentProblem) -> tuple[Ints, Ints]:
     """Return sizes and capacities; equal sizes become a count budget."""
-    experts = problem.num_experts
+    experts = len(problem.lower)
     if problem.sizes is None:
         return np.ones(experts, dtype=np.int64), problem.capacity
     # Only multiples of the common divisor are reachable: smaller numbers, same problem.
     divisor = int(np.gcd.reduce(problem.sizes))
-    return problem.sizes // divisor, problem.capacity // divisor
+    sizes = problem.sizes // divisor
+    largest = int(sizes.argmax())
+    if sizes[largest] > _MAX_UNITS:
+        raise ProblemError(
+            f"sizes of expert {largest} is {problem.sizes[largest]}, "
+            f"{sizes[largest]} times their common divisor: expected at most "
+            f"{_MAX_UNITS}"
+        )
+    return sizes, np.minimum(problem.capacity // divisor, sizes.sum())
 
 
 def _loads(problem: AssignmentProblem) -> tuple[Ints, float, Ints, Ints]:
     """Return client weights, the load of one quantum, and the band in quanta."""
     weights = problem.load_weights
-    clients = problem.num_clients
+    clients = len(problem.capacity)
     slop = 0.0
     if weights is None or not weights.any():
         whole, quantum = np.ones(clients, dtype=np.int64), 1.0
@@ -150,7 +161,7 @@ def _loads(problem: AssignmentProblem) -> tuple[Ints, float, Ints, Ints]:
             whole = np.zeros(clients, dtype=np.int64)
     elif (weights == weights[0]).all():
         whole, quantum = np.ones(clients, dtype=np.int64), float(weights[0])
-    elif (weights == np.floor(weights)).all():
+    elif (weights == np.floor(weights)).all() and weights.max() <= _MAX_UNITS:
         whole = weights.astype(np.int64)
         divisor = int(np.gcd.reduce(whole))
         whole, quantum = whole // divisor, float(divisor)
@@ -167,50 +178,3 @@ def _loads(problem: AssignmentProblem) -> tuple[Ints, float, Ints, Ints]:
     lower = np.ceil(low).astype(np.int64)
     upper = np.floor(high).astype(np.int64)
     return whole, quantum, np.maximum(lower, 0), upper
-
-
-def _settle_pins(
-    problem: AssignmentProblem,
-    gain: NDArray[np.float64],
-    allowed: Mask,
-    sizes: Ints,
-    capacity: Ints,
-) -> tuple[Mask, tuple[str, ...]]:
-    """Keep the pins a client can honour, fittest first; say which are dropped."""
-    fixed = np.zeros(allowed.shape, dtype=np.bool_)
-    notes: list[str] = []
-    if problem.pinned is None:
-        return fixed, ()
-    room = capacity.copy()
-    pairs = np.argwhere(problem.pinned)
-    order = np.lexsort((pairs[:, 1], -gain[pairs[:, 0], pairs[:, 1]], pairs[:, 0]))
-    for client, expert in pairs[order].tolist():
-        why = None
-        if problem.forbidden is not None and problem.forbidden[client, expert]:
-            why = "it is forbidden"
-        elif sizes[expert] > room[client]:
-            why = "it does not fit beside the other pins"
-        else:
-            for members in problem.exclusive:
-                if expert in members and fixed[client, members].any():
-                    why = "an exclusive expert is pinned too"
-        if why is None:
-            fixed[client, expert] = True
-            room[client] -= sizes[expert]
-        else:
-            notes.append(f"pin of expert {expert} on client {client} dropped: {why}")
-    return fixed, tuple(notes)
-
-
-def _groups(problem: AssignmentProblem, fixed: Mask) -> tuple[Ints, Ints, Mask]:
-    """Return dense group numbers, their labels, and which client still needs which."""
-    clients, experts = fixed.shape
-    if problem.groups is None:
-        none = np.full(experts, -1, dtype=np.int64)
-        nothing = np.zeros((clients, 0), dtype=np.bool_)
-        return none, np.zeros(0, dtype=np.int64), nothing
-    labels, dense = np.unique(problem.groups, return_inverse=True)
-    needs = np.ones((clients, labels.size), dtype=np.bool_)
-    for group in range(labels.size):
-        needs[:, group] = ~fixed[:, dense == group].any(axis=1)
-    return dense.astype(np.int64), labels, needs

@@ -1,17 +1,22 @@
 """Input checks whose messages name the client or the expert at fault.
 
 Here lives what is wrong with an input whatever the solver: a shape, a NaN, a negative
-budget, crossed bounds. Whether a well-formed problem *can be satisfied* is no
-validation question: that is :mod:`server_app.assignment.relax`.
+budget, crossed bounds. Whether a well-formed problem *can be satisfied* is not asked
+here: solvers find out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+
+class ProblemError(ValueError):
+    """Numbers that state no problem; the message is one line that says which."""
+
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -23,16 +28,17 @@ def finite_matrix(name: str, value: ArrayLike) -> NDArray[np.float64]:
     """Return ``value`` as a read-only finite (C, E) float matrix, C, E >= 1."""
     array = np.array(value, dtype=np.float64)
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
+        raise ProblemError(
             f"{name} has shape {array.shape}: expected (clients, experts), "
             "at least one of each"
         )
     bad = ~np.isfinite(array)
     if bad.any():
         client, expert = np.argwhere(bad)[0]
-        raise ValueError(
+        raise ProblemError(
             f"{name} of client {client} for expert {expert} is "
-            f"{array[client, expert]}: expected a finite number"
+            f"{array[client, expert]}: expected a finite number (a pair that must not "
+            "be held belongs into forbidden)"
         )
     return _frozen(array)
 
@@ -40,9 +46,9 @@ def finite_matrix(name: str, value: ArrayLike) -> NDArray[np.float64]:
 def finite_vector(
     name: str,
     value: ArrayLike,
-    *,
     axis: str,
     size: int | None = None,
+    *,
     minimum: float | None = None,
 ) -> NDArray[np.float64]:
     """Return ``value`` as a read-only finite float vector; a scalar is repeated."""
@@ -51,7 +57,7 @@ def finite_vector(
         array = np.full(size, array[()])
     if array.ndim != 1 or (size is not None and array.size != size):
         expected = "one dimension" if size is None else f"({size},)"
-        raise ValueError(
+        raise ProblemError(
             f"{name} has shape {array.shape}: expected {expected}, one per {axis}"
         )
     bad = ~np.isfinite(array)
@@ -62,7 +68,7 @@ def finite_vector(
         allowed = "a finite number"
         if minimum is not None:
             allowed += f" >= {minimum:g}"
-        raise ValueError(
+        raise ProblemError(
             f"{name} of {axis} {index} is {array[index]}: expected {allowed}"
         )
     return _frozen(array)
@@ -71,17 +77,17 @@ def finite_vector(
 def whole_vector(
     name: str,
     value: ArrayLike,
-    *,
     axis: str,
     size: int | None = None,
+    *,
     minimum: int = 0,
 ) -> NDArray[np.int64]:
     """Return ``value`` as a read-only int64 vector; floats must be whole numbers."""
-    array = finite_vector(name, value, axis=axis, size=size, minimum=minimum)
+    array = finite_vector(name, value, axis, size, minimum=minimum)
     bad = (array != np.floor(array)) | (array > MAX_WHOLE)
     if bad.any():
         index = int(np.argmax(bad))
-        raise ValueError(
+        raise ProblemError(
             f"{name} of {axis} {index} is {array[index]}: expected a whole number "
             f"<= {MAX_WHOLE}"
         )
@@ -99,13 +105,13 @@ def pair_mask(
     array = np.asarray(value if isinstance(value, np.ndarray) else list(value))  # type: ignore[arg-type]
     if array.dtype == np.bool_:
         if array.shape != shape:
-            raise ValueError(f"{name} has shape {array.shape}: expected {shape}")
+            raise ProblemError(f"{name} has shape {array.shape}: expected {shape}")
         return _frozen(array.copy())
     mask = np.zeros(shape, dtype=np.bool_)
     if array.size == 0:
         return _frozen(mask)
     if array.ndim != 2 or array.shape[1] != 2 or array.dtype.kind not in "iu":
-        raise ValueError(
+        raise ProblemError(
             f"{name} must be a boolean mask of shape {shape} or (client, expert) "
             f"index pairs, not {array.dtype} of shape {array.shape}"
         )
@@ -114,31 +120,12 @@ def pair_mask(
     ):
         bad = (array[:, column] < 0) | (array[:, column] >= size)
         if bad.any():
-            raise ValueError(
+            raise ProblemError(
                 f"{name} names {axis} {array[np.argmax(bad), column]}: "
                 f"there are {size} ({axis} 0 to {size - 1})"
             )
     mask[array[:, 0], array[:, 1]] = True
     return _frozen(mask)
-
-
-def expert_sets(
-    name: str, value: Sequence[Sequence[int]], num_experts: int
-) -> tuple[tuple[int, ...], ...]:
-    """Return sets of distinct expert indices as sorted tuples."""
-    sets = []
-    for position, members in enumerate(value):
-        indices = tuple(sorted({int(member) for member in members}))
-        if len(indices) != len(members):
-            raise ValueError(f"{name}[{position}] names an expert twice: {members}")
-        for expert in indices:
-            if not 0 <= expert < num_experts:
-                raise ValueError(
-                    f"{name}[{position}] names expert {expert}: there are "
-                    f"{num_experts} (expert 0 to {num_experts - 1})"
-                )
-        sets.append(indices)
-    return tuple(sets)
 
 
 def _frozen(array: NDArray[_Scalar]) -> NDArray[_Scalar]:

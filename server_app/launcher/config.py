@@ -4,26 +4,47 @@ The text is read by Flower's own parser, so ``--run-config`` means here exactly 
 means to ``flwr run``; what that parser skips silently is refused.
 """
 
+import argparse
 import difflib
-import json
+import os
 import re
+import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from flwr.common.config import flatten_dict, parse_config_args
+
+from common.flower_internals import flatten_dict, parse_config_args
+from common.text import message_of
+from server_app.run_folder.run_files import RunFileError, read_facts
 
 RunConfig = dict[str, str | int | float | bool]
 Validator = Callable[[Mapping[str, Any]], object]
 
 #: Settings that name a place on disk. The run has another working directory than the
 #: caller, so a relative one is resolved before it starts.
-PATH_KEYS = ("output-dir", "data-dir", "state-dir", "resume-from")
+PATH_KEYS = (
+    "output-dir",
+    "data-dir",
+    "state-dir",
+    "resume-from",
+    "fleet-list",
+    "task",
+    "test-data",
+)
+WRITTEN_KEYS = ("output-dir", "state-dir", "resume-from")
 
 #: What Flower's parser recognises as one pair; anything between two pairs it drops.
 _PAIR = re.compile(r"(\S+?)=(\'[^\']*\'|\"[^\"]*\"|\S+)")
+
+
+#: Far more than any data set can be cut for; Flower itself would try a billion.
+MOST_SUPERNODES = 100_000
+
+#: Simulated devices where nothing says how many.
+SUPERNODES = 20
 
 
 class RunConfigError(ValueError):
@@ -68,7 +89,7 @@ def parse_run_config(texts: Sequence[str]) -> RunConfig:
             'a number, true, false, or a text in quotes as in strategy="random"'
         ) from None
     except ValueError as error:  # a list or a date; tomli's error where tomli is used
-        raise RunConfigError(f"run-config: {one_line(error)}") from None
+        raise RunConfigError(f"run-config: {message_of(error)}") from None
 
 
 def app_defaults(app_dir: Path) -> RunConfig:
@@ -129,23 +150,49 @@ def resolve(
             raise RunConfigError(f"unknown setting {key!r}{hint}")
     overrides = {**_stored(overrides, base), **overrides}
     merged = {**defaults, **overrides}
+    # "" means "not set" to every one of these settings.
+    paths = {
+        key: _absolute(key, value, base)
+        for key in (*PATH_KEYS, "pretrained")
+        if isinstance(value := merged.get(key), str) and value
+    }
     if validate is not None:
         try:
             validate(merged)
         except ValueError as error:
-            raise RunConfigError(one_line(error)) from None
-    resolved = dict(overrides)
-    for key in PATH_KEYS:
-        value = merged.get(key)
-        # "" means "not set" to every one of these settings.
-        if isinstance(value, str) and value:
-            resolved[key] = str((base / Path(value).expanduser()).resolve())
-    checkpoint = merged.get("pretrained")
-    if isinstance(checkpoint, str) and checkpoint:
-        folder = base / Path(checkpoint).expanduser()
-        if folder.is_dir():  # an id of the hub stays what it is
-            resolved["pretrained"] = str(folder.resolve())
-    return resolved
+            raise RunConfigError(message_of(error)) from None
+    for key in WRITTEN_KEYS:
+        # A run that is continued has its place; it may come from another machine.
+        if key in paths and (key != "output-dir" or "resume-from" not in paths):
+            _check_writable(key, paths[key])
+    if "pretrained" in paths and not Path(paths["pretrained"]).is_dir():
+        del paths["pretrained"]  # an id of the hub stays what it is
+    return {**overrides, **{key: str(path) for key, path in paths.items()}}
+
+
+def _absolute(key: str, value: str, base: Path) -> Path:
+    """Return the whole path of what a user has written."""
+    try:
+        path = (base / Path(value).expanduser()).resolve()
+        os.fsencode(path)
+    except (OSError, RuntimeError, ValueError) as error:  # ~nobody, a loop of links
+        raise RunConfigError(
+            f"{key} = {value!r} is not allowed: {message_of(error)}"
+        ) from None
+    return path
+
+
+def _check_writable(key: str, path: Path) -> None:
+    """Refuse a place that the run could not write to, before it starts."""
+    there = path
+    try:
+        there = next(each for each in (path, *path.parents) if each.exists())
+        # Tried, not asked: quotas and file systems have their own say.
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise RunConfigError(
+            f"{key} = {str(path)!r} cannot be written to: {there}: {error.strerror}"
+        ) from None
 
 
 def _stored(overrides: Mapping[str, Any], base: Path) -> dict[str, Any]:
@@ -153,28 +200,89 @@ def _stored(overrides: Mapping[str, Any], base: Path) -> dict[str, Any]:
     folder = overrides.get("resume-from")
     if not isinstance(folder, str) or not folder:
         return {}
-    path = base / Path(folder).expanduser() / "run.json"
     try:
-        stored: dict[str, Any] = json.loads(path.read_text("utf-8"))["settings"]
-    except (OSError, ValueError, KeyError):
+        facts = read_facts(_absolute("resume-from", folder, base))
+    except RunFileError as error:
+        raise RunConfigError(f"resume-from = {folder!r}: {error}") from None
+    return dict(facts["settings"])
+
+
+def fleet_size(
+    given: str | int | None, run_config: Mapping[str, Any] | None = None
+) -> int:
+    """Return ``--num-supernodes`` as a number.
+
+    Parameters
+    ----------
+    given : str, int or None
+        None: as many as the clients that the run's configuration has a folder for
+        (``partition="folders"``), else ``SUPERNODES``.
+    run_config : mapping of str to scalar, optional
+        Complete; not used where a number is given.
+
+    Raises
+    ------
+    RunConfigError
+        If it is none, or nothing can be simulated with it.
+    """
+    if given is None:
+        given, config = SUPERNODES, run_config or {}
+        # Without a task such a run is refused, whatever the folders.
+        if config.get("partition") == "folders" and config.get("task"):
+            # Late: other apps have no such folders.
+            from common.own.client_folders import client_folders
+
+            try:
+                given = len(client_folders(str(config.get("data-dir", ""))))
+            except ValueError as error:
+                raise RunConfigError(message_of(error)) from None
+    try:
+        number = int(given)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= MOST_SUPERNODES:
         raise RunConfigError(
-            f"resume-from = {folder!r} is not the directory of a run: no readable "
-            f"{path.resolve()}"
-        ) from None
-    return stored
+            f"num-supernodes = {given or repr(given)} is not allowed: an integer from "
+            f"1 to {MOST_SUPERNODES}"
+        )
+    return number
 
 
-def settings_validator(app_dir: Path) -> Validator | None:
-    """Return the check of ExpertFleet's own settings, or None for any other app."""
+def settings_validator(
+    app_dir: Path, num_supernodes: str | int | None
+) -> Validator | None:
+    """Return the check of ExpertFleet's own settings, or None for any other app.
+
+    Parameters
+    ----------
+    app_dir : Path
+    num_supernodes : str, int or None
+        As :func:`fleet_size` takes it.
+    """
     here = Path(__file__).resolve().parents[2]
-    if app_dir.resolve() != here or not (here / "common" / "config.py").is_file():
+    if app_dir.resolve() != here or not (here / "common" / "settings").is_dir():
         return None
     # Late: another app can be launched without torch or pydantic being loaded.
-    from server_app.strategies import check_run_config
+    from server_app.run_config import check_run_config
 
-    return check_run_config
+    def validate(run_config: Mapping[str, Any]) -> None:
+        check_run_config(run_config, fleet_size(num_supernodes, run_config))
+
+    return validate
 
 
-def one_line(error: BaseException) -> str:
-    """Return an error's message on one line."""
-    return " ".join(str(error).split())
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``simulate`` and ``flwr-run`` have in common."""
+    parser.add_argument(
+        "--num-supernodes",
+        metavar="N",
+        help=f'simulated devices (default: {SUPERNODES}; with partition="folders" as '
+        "many as there are)",
+    )
+    parser.add_argument(
+        "--run-config",
+        action="append",
+        default=[],
+        metavar="PAIRS",
+        help="settings as 'key=value key=\"text\"', or a TOML file; may be repeated",
+    )

@@ -7,6 +7,8 @@ in a session that such a process lives in.
 
 Run as a script this file is the guard of a launcher: it waits for its standard input to
 close, which happens even when the launcher is killed with SIGKILL, and cleans up.
+Flower alone would not: what it starts watches its parent, but only interrupts itself,
+and a simulation in the middle of a round trains on, with Ray, for nobody.
 """
 
 import os
@@ -44,8 +46,8 @@ class Sandbox:
 
     def __init__(self, env: Mapping[str, str]) -> None:
         base = tempfile.gettempdir()
-        if len(base) > _LONGEST_TEMP_DIR and os.access("/tmp", os.W_OK):
-            base = "/tmp"
+        if len(base) > _LONGEST_TEMP_DIR and os.access("/tmp", os.W_OK):  # noqa: S108
+            base = "/tmp"  # noqa: S108 # mkdtemp makes it private
         self.root = Path(tempfile.mkdtemp(prefix="fleet-", dir=base))
         self.home, self.work = self.root / "home", self.root / "work"
         self.env = {**env, "FLWR_HOME": str(self.home), "RAY_TMPDIR": str(self.root)}
@@ -74,7 +76,11 @@ class Sandbox:
             self._guard.wait(timeout=30)
 
     def start(
-        self, command: list[str], output: int | None = None, **env: str
+        self,
+        command: list[str],
+        output: int | None = None,
+        stderr: int = subprocess.STDOUT,
+        **env: str,
     ) -> subprocess.Popen[str]:
         """Start a process of the run in the neutral directory and its own session.
 
@@ -83,7 +89,9 @@ class Sandbox:
         command : list[str]
             Program and arguments.
         output : int, optional
-            File descriptor, or ``subprocess.PIPE``, for stdout and stderr together.
+            File descriptor, or ``subprocess.PIPE``, for stdout.
+        stderr : int
+            The same for standard error; together with stdout by default.
         **env : str
             Additions to the environment.
         """
@@ -93,8 +101,8 @@ class Sandbox:
             env={**self.env, **env},
             stdin=subprocess.DEVNULL,
             stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
+            stderr=stderr,
+            encoding="utf-8",
             errors="replace",
             # A terminal's Ctrl-C must reach the launcher alone: it decides the order.
             start_new_session=True,

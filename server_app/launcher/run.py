@@ -15,16 +15,18 @@ from pathlib import Path
 
 import tomli_w
 
+from common.text import message_of
 from server_app.launcher.config import (
     RunConfig,
     RunConfigError,
     Validator,
+    add_run_arguments,
     app_defaults,
+    fleet_size,
     parse_run_config,
     resolve,
     settings_validator,
 )
-from server_app.launcher.log import LogFilter
 from server_app.launcher.processes import Sandbox
 from server_app.launcher.signals import Interrupted, Signals
 from server_app.launcher.superlink import (
@@ -39,7 +41,7 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 def run_simulation(
     app_dir: str | Path,
-    num_supernodes: int,
+    num_supernodes: str | int | None,
     run_config: str | Sequence[str] | Mapping[str, str | int | float | bool] = "",
     client_cpus: int = 1,
     *,
@@ -53,8 +55,8 @@ def run_simulation(
     ----------
     app_dir : str or Path
         Directory of the app's ``pyproject.toml``.
-    num_supernodes : int
-        Simulated devices, at least 1.
+    num_supernodes : str, int or None
+        Simulated devices, at least 1; None as in :func:`fleet_size`.
     run_config : str, Sequence[str] or Mapping
         Overrides, in Flower's syntax or as a flat dictionary. Relative paths in
         ``output-dir``, ``data-dir``, ``state-dir`` and ``resume-from`` are meant from
@@ -82,13 +84,15 @@ def run_simulation(
     """
     app = Path(app_dir).expanduser().resolve()
     try:
-        _check_resources(num_supernodes, client_cpus)
-        given = _as_overrides(run_config)
-        overrides = resolve(given, app_defaults(app), Path.cwd(), validate)
+        fleet_size(num_supernodes)
+        _check_resources(client_cpus, client_gpus)
+        given, defaults = _as_overrides(run_config), app_defaults(app)
+        overrides = resolve(given, defaults, Path.cwd(), validate)
+        devices = fleet_size(num_supernodes, {**defaults, **overrides})
     except RunConfigError as error:
-        return _end(f"error: {error}", USAGE)
+        return end(f"error: {message_of(error)}", USAGE)
     federation: RunConfig = {
-        "num-supernodes": num_supernodes,
+        "num-supernodes": devices,
         "client-resources-num-cpus": client_cpus,
         "client-resources-num-gpus": client_gpus,
     }
@@ -100,9 +104,9 @@ def run_simulation(
             finally:
                 signals.disarm()
     except LaunchError as error:
-        return _end(f"error: the run failed: {error}", FAILED)
+        return end(f"error: the run failed: {message_of(error)}", FAILED)
     except Interrupted:
-        return _end("interrupted: the run was stopped", INTERRUPTED)
+        return end("interrupted: the run was stopped", INTERRUPTED)
     return OK
 
 
@@ -122,15 +126,12 @@ def _run(
     # A file, not an argument: no value has to survive a second round of quoting.
     config_file = sandbox.root / "run-config.toml"
     config_file.write_text(tomli_w.dumps(overrides), "utf-8")
-    log = LogFilter()
-    lines: list[str] = []
-    for raw in link.flwr_run(app, config_file, pairs):
-        line = log.feed(raw)
-        if line is not None:
-            lines.append(line)
-            if not quiet:
-                print(line, flush=True)
-    reason = _failure(link, log, lines)
+    lines = []
+    for line in link.flwr_run(app, config_file, pairs):
+        lines.append(line)
+        if not quiet:
+            print(line, flush=True)
+    reason = _failure(link, lines)
     if reason is None:
         return
     if quiet:
@@ -138,24 +139,46 @@ def _run(
     raise LaunchError(reason)
 
 
-def _failure(link: SuperLink, log: LogFilter, lines: Sequence[str]) -> str | None:
+def _failure(link: SuperLink, lines: Sequence[str]) -> str | None:
     """Return why a run did not complete, or None if it did."""
-    if not log.run_id:
-        return f"`flwr run` could not start it: {last_line(lines)}"
-    status, details = link.outcome(log.run_id)
+    ended = link.outcome()
+    if ended is None:
+        # What Flower said last, without the frame it draws around an error.
+        told = [line.strip(" |\u2502") for line in lines]
+        said = last_line([text for text in told if any(map(str.isalnum, text))])
+        return f"`flwr run` could not start it: {said}"
+    status, details = ended
     if status == "finished:completed":
         return None
-    return log.exception or details or status
+    return last_exception(lines) or details or status
 
 
-def _check_resources(num_supernodes: int, client_cpus: int) -> None:
-    if num_supernodes < 1:
-        raise RunConfigError(f"num-supernodes = {num_supernodes}: at least 1 is needed")
+def last_exception(lines: Sequence[str]) -> str:
+    """Return the line that the last traceback ends with, ``""`` without any."""
+    found, inside = "", False
+    for line in lines:
+        if line.startswith("Traceback (most recent call last):"):
+            inside = True
+        elif inside and line and not line.startswith(" "):
+            found, inside = line, False
+    return found
+
+
+def _check_resources(client_cpus: int, client_gpus: float) -> None:
     cores = os.cpu_count() or 1
     if not 1 <= client_cpus <= cores:
         # Flower would wait for ever for an actor that fits.
         raise RunConfigError(
             f"client-cpus = {client_cpus} is not allowed: 1 to {cores} on this machine"
+        )
+    gpus = 0
+    if client_gpus > 0:
+        import torch
+
+        gpus = torch.cuda.device_count()
+    if not 0 <= client_gpus <= gpus:
+        raise RunConfigError(
+            f"client-gpus = {client_gpus} is not allowed: 0 to {gpus} on this machine"
         )
 
 
@@ -167,7 +190,8 @@ def _as_overrides(
     return parse_run_config([run_config] if isinstance(run_config, str) else run_config)
 
 
-def _end(message: str, code: int) -> int:
+def end(message: str, code: int) -> int:
+    """Print a run's last word to standard error and return the exit code."""
     sys.stdout.flush()
     print(message, file=sys.stderr, flush=True)
     return code
@@ -175,20 +199,7 @@ def _end(message: str, code: int) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``flwr-run`` to a parser."""
-    parser.add_argument(
-        "--num-supernodes",
-        type=int,
-        default=20,
-        metavar="N",
-        help="simulated devices (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--run-config",
-        action="append",
-        default=[],
-        metavar="PAIRS",
-        help="settings as 'key=value key=\"text\"', or a TOML file; may be repeated",
-    )
+    add_run_arguments(parser)
     parser.add_argument(
         "--client-cpus",
         type=int,
@@ -220,11 +231,5 @@ def main(args: argparse.Namespace) -> int:
         args.run_config,
         args.client_cpus,
         client_gpus=args.client_gpus,
-        validate=settings_validator(args.app_dir),
+        validate=settings_validator(args.app_dir, args.num_supernodes),
     )
-
-
-if __name__ == "__main__":
-    _parser = argparse.ArgumentParser(prog="python -m server_app.launcher.run")
-    add_arguments(_parser)
-    sys.exit(main(_parser.parse_args()))

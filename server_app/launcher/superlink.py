@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,15 +11,24 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from common.proxies import usable_proxies
 from server_app.launcher.processes import Sandbox
 
+_INFO = "INFO :      "  # Flower's prefix of ordinary progress
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 #: Name of the connection in the private Flower configuration.
 _LINK = "private"
 _START_TIMEOUT = 120.0  # seconds; a Raspberry Pi imports for a long time
 _POLL = 0.1  # seconds
+#: Each makes rich, click or typer colour what is not a terminal.
+_COLOURS = (
+    *("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS"),
+    *("TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS"),
+)
 
 
 class LaunchError(RuntimeError):
@@ -68,31 +78,38 @@ class SuperLink:
             time.sleep(_POLL)
 
     def flwr_run(self, app: Path, config_file: Path, federation: str) -> Iterator[str]:
-        """Run an app and yield the raw lines of its log until the stream ends."""
+        """Run an app and yield the lines of its log, without colours, until it ends."""
         command = ["flwr", "run", str(app), _LINK, "--stream"]
         command += ["--run-config", str(config_file)]
         command += ["--federation-config", federation]
         # Unbuffered: a round's line appears when the round ends, also through a pipe.
         flwr = self._sandbox.start(command, subprocess.PIPE, PYTHONUNBUFFERED="1")
         assert flwr.stdout is not None
-        yield from flwr.stdout
+        for line in flwr.stdout:
+            yield _ANSI.sub("", line).removeprefix(_INFO).rstrip()
         flwr.wait()
 
-    def outcome(self, run_id: str) -> tuple[str, str]:
-        """Wait for the end of a run; return its final status and the details.
+    def outcome(self) -> tuple[str, str] | None:
+        """Wait for the end of the run; return its final status and the details.
 
-        The log stream can end before the run does (a dropped connection), and
-        ``flwr run`` exits 0 in any case: only this record tells.
+        None if none was started. The log stream can end before the run does (a dropped
+        connection), and ``flwr run`` exits 0 in any case: only this record tells.
         """
-        command = ["flwr", "list", _LINK, "--run-id", run_id, "--format", "json"]
+        command = ["flwr", "list", _LINK, "--format", "json"]
         while True:
             self._check_alive()
-            process = self._sandbox.start(command, subprocess.PIPE)
-            text, _ = process.communicate(timeout=_START_TIMEOUT)
+            process = self._sandbox.start(
+                command, subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            text, said = process.communicate(timeout=_START_TIMEOUT)
             try:
-                record = json.loads(text[text.index("{") :])["runs"][0]
+                runs = first_object(text)["runs"]
             except (ValueError, LookupError):
-                raise LaunchError(f"`flwr list` answered {text.strip()!r}") from None
+                answer = last_line((said + text).splitlines())
+                raise LaunchError(f"`flwr list` answered {answer[:200]!r}") from None
+            if not runs:
+                return None
+            [record] = runs  # nobody else can submit one here
             if str(record["status"]).startswith("finished"):
                 details = str(record["status-details"])
                 return str(record["status"]), "" if details == "N/A" else details
@@ -110,7 +127,7 @@ class SuperLink:
         assert self._process is not None
         if self._process.poll() is None:
             return
-        lines = self._log.read_text("utf-8", "replace").splitlines()
+        lines = _ANSI.sub("", self._log.read_text("utf-8", "replace")).splitlines()
         print("\n".join(lines[-20:]), file=sys.stderr)
         raise LaunchError(
             f"the SuperLink exited with code {self._process.returncode}: "
@@ -125,15 +142,34 @@ def flower_environment() -> dict[str, str]:
     env.pop("RAY_ADDRESS", None)
     # Flower finds its own programs through PATH; .venv need not be activated.
     env["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), env.get("PATH", "")])
-    # A proxy must not be asked for the loopback.
-    for name in ("NO_PROXY", "no_proxy"):
-        env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1", "localhost"]))
+    # Their output is read here: no colours, one encoding, no line broken for a narrow
+    # terminal, no warnings that the caller asked of his own programs.
+    for name in (*_COLOURS, "PYTHONWARNINGS"):
+        env.pop(name, None)
+    # Named, so that a system's own proxy (macOS) is not asked for the loopback either.
+    env, _ = usable_proxies({"no_proxy": env.get("NO_PROXY", ""), **env})
     return env | {
+        "NO_COLOR": "1",
+        "TERM": "dumb",
+        "COLUMNS": "1000",
+        "PYTHONIOENCODING": "utf-8",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_TELEMETRY_ENABLED": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+
+
+def first_object(text: str) -> Any:
+    """Return the first JSON object of a program's output, colours or not.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    plain = _ANSI.sub("", text)
+    return json.JSONDecoder().raw_decode(plain, plain.index("{"))[0]
 
 
 def last_line(lines: Sequence[str]) -> str:

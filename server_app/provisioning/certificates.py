@@ -2,18 +2,20 @@
 
 Everything here turns values into bytes; nothing is written and nothing is sent. The
 certificates carry the identifiers and usages that strict verifiers (Python 3.13 on)
-insist on.
+insist on, and none outlives the authority that signed it.
 """
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -26,10 +28,20 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 825
 """The longest that verifiers of Apple's systems accept."""
-RENEWAL_DAYS = 60
-"""A server certificate with fewer days left is replaced."""
+DEVICE_DAYS = 365
+"""A stolen ``client.key`` is worth a year at most."""
+WARNING_DAYS = 60
+"""With fewer days left, whoever looks at the fleet is told to renew."""
+
+SIGNER = "expertfleet"
+"""The name of the operator's key among a device's trusted entities."""
 
 Key = ec.EllipticCurvePrivateKey
+
+
+def now() -> datetime.datetime:
+    """Return the time everything here is dated by."""
+    return datetime.datetime.now(datetime.UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,51 +59,35 @@ class Authority:
     certificate: x509.Certificate
 
     @classmethod
-    def create(cls, name: str) -> Self:
-        """Make a new one."""
-        key = ec.generate_private_key(ec.SECP384R1())
-        subject = _name(name)
-        builder = _builder(subject, subject, key, AUTHORITY_DAYS, ca=True)
-        usage = _usage(sign_certificates=True)
-        builder = builder.add_extension(usage, critical=True)
-        return cls(key=key, certificate=builder.sign(key, hashes.SHA384()))
+    def create(cls, name: str, key: Key | None = None) -> Self:
+        """Make a new one, or certify the key of one whose certificate was lost."""
+        key = key or device_key()
+        end = now() + datetime.timedelta(days=AUTHORITY_DAYS)
+        builder = _builder(_name(name), key, end, ca=True)
+        signed = builder.issuer_name(_name(name)).sign(key, hashes.SHA384())
+        return cls(key=key, certificate=signed)
 
     @classmethod
-    def load(cls, key: bytes, certificate: bytes) -> Self:
-        """Read one that ``private_pem`` and ``certificate_pem`` wrote.
+    def load(cls, key: Key, certificate: bytes) -> Self:
+        """Take a key and its PEM certificate; ValueError if they are not of one pair.
 
-        Raises
-        ------
-        ValueError
-            If either is not PEM, or the key is not the certificate's.
+        Of several certificates the first one counts.
         """
-        private = load_pem_private_key(key, password=None)
         parsed = x509.load_pem_x509_certificate(certificate)
-        if (
-            not isinstance(private, ec.EllipticCurvePrivateKey)
-            or private.public_key() != parsed.public_key()
-        ):
+        if key.public_key() != parsed.public_key():
             raise ValueError("the key is not the certificate's")
-        return cls(key=private, certificate=parsed)
+        return cls(key=key, certificate=parsed)
 
-    def server_certificate(self, key: Key, hosts: list[str]) -> x509.Certificate:
+    def server_certificate(self, key: Key, hosts: Sequence[str]) -> x509.Certificate:
         """Certify a server under all its host names and IP addresses."""
-        names = x509.SubjectAlternativeName([_host(host) for host in hosts])
+        names = [_host(host) for host in hosts]
         usage = ExtendedKeyUsageOID.SERVER_AUTH
         return self._leaf(hosts[0], key, usage, SERVER_DAYS, names)
 
     def client_certificate(self, key: Key, device: str) -> x509.Certificate:
-        """Certify a device, for services that ask a client who it is (mutual TLS).
-
-        As long-lived as the authority: a device is shut out by taking it off the
-        fleet's list, not by an expiry that would strand the ones in the field.
-        """
-        names = x509.SubjectAlternativeName([x509.DNSName(device)])
-        left = self.certificate.not_valid_after_utc - datetime.datetime.now(
-            datetime.UTC
-        )
+        """Certify a device, for services that ask a client who it is (mutual TLS)."""
         usage = ExtendedKeyUsageOID.CLIENT_AUTH
-        return self._leaf(device, key, usage, left.days, names)
+        return self._leaf(device, key, usage, DEVICE_DAYS, [x509.DNSName(device)])
 
     def _leaf(
         self,
@@ -99,7 +95,7 @@ class Authority:
         key: Key,
         purpose: x509.ObjectIdentifier,
         days: int,
-        names: x509.SubjectAlternativeName,
+        names: Sequence[x509.GeneralName],
     ) -> x509.Certificate:
         issuer = self.certificate
         identifier = issuer.extensions.get_extension_for_class(
@@ -108,12 +104,14 @@ class Authority:
         authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
             identifier.value
         )
+        wanted = now() + datetime.timedelta(days=days)
+        end = min(wanted, issuer.not_valid_after_utc)
         return (
-            _builder(_name(name), issuer.subject, key, days, ca=False)
-            .add_extension(_usage(sign_certificates=False), critical=True)
+            _builder(_name(name), key, end, ca=False)
+            .issuer_name(issuer.subject)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(authority, critical=False)
-            .add_extension(names, critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(self.key, hashes.SHA384())
         )
 
@@ -128,9 +126,17 @@ def device_key() -> Key:
     return ec.generate_private_key(ec.SECP384R1())
 
 
-def private_pem(key: Key) -> bytes:
+def app_key() -> ed25519.Ed25519PrivateKey:
+    """Make a key that apps are signed with, of the one kind Flower verifies."""
+    return ed25519.Ed25519PrivateKey.generate()
+
+
+def private_pem(
+    key: Key | ed25519.Ed25519PrivateKey, passphrase: bytes | None = None
+) -> bytes:
     """Return a private key as TLS libraries read it (PKCS 8)."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
 def private_openssh(key: Key) -> bytes:
@@ -138,8 +144,8 @@ def private_openssh(key: Key) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
 
-def public_openssh(key: Key) -> bytes:
-    """Return the public key as ``flwr supernode register`` reads it, one line."""
+def public_openssh(key: Key | ed25519.Ed25519PrivateKey) -> bytes:
+    """Return the public key as Flower reads it, one line."""
     return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
 
 
@@ -154,10 +160,26 @@ def certificate_pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.PEM)
 
 
-def days_left(certificate: bytes) -> int:
-    """Return the whole days until a PEM certificate expires."""
-    end = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
-    return (end - datetime.datetime.now(datetime.UTC)).days
+def trusted_entities(key: ed25519.Ed25519PrivateKey) -> bytes:
+    """Return what a SuperNode is given to know the signature of this key by."""
+    return f'{SIGNER}: "{public_openssh(key).decode()}"\n'.encode()
+
+
+def split(pem: bytes) -> list[bytes]:
+    """Return the certificates of a file one by one, each in PEM."""
+    return [certificate_pem(each) for each in x509.load_pem_x509_certificates(pem)]
+
+
+def expiry(certificate: bytes) -> datetime.datetime:
+    """Return when the (first) PEM certificate ends."""
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+
+
+def belong_together(key: bytes, certificate: bytes) -> bool:
+    """Return whether a PEM key is that of the (first) PEM certificate."""
+    private = load_pem_private_key(key, password=None)
+    public = x509.load_pem_x509_certificate(certificate).public_key()
+    return private.public_key() == public
 
 
 def _name(common_name: str) -> x509.Name:
@@ -173,22 +195,27 @@ def _host(text: str) -> x509.GeneralName:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: Key, days: int, *, ca: bool
+    subject: x509.Name,
+    key: Key,
+    end: datetime.datetime,
+    *,
+    ca: bool,
 ) -> x509.CertificateBuilder:
+    """Return a certificate that lacks its issuer and what only a leaf has."""
     # A board without a battery-backed clock may lag behind when it first connects.
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    start = now() - datetime.timedelta(days=1)
     public = key.public_key()
     constraints = x509.BasicConstraints(ca=ca, path_length=0 if ca else None)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=days + 1))
+        .not_valid_after(end)
         .add_extension(constraints, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), False)
+        .add_extension(_usage(sign_certificates=ca), critical=True)
     )
 
 

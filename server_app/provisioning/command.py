@@ -1,22 +1,14 @@
 """``python -m server_app fleet``: create a fleet, add, list and remove devices."""
 
 import argparse
-import ipaddress
-import re
+import getpass
 import sys
 from pathlib import Path
 
-from server_app.provisioning import ProvisioningError
-from server_app.provisioning.certificates import RENEWAL_DAYS, openssh_to_pem
-from server_app.provisioning.directory import LOOPBACK, FleetDirectory, Members
-from server_app.provisioning.status import run_folder, status, table
-from server_app.provisioning.superlink import ControlAPI, UnreachableError
-
-PORT = 8000
-_HOST_NAME = re.compile(
-    r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
-    r"(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
-)
+from server_app.provisioning import ProvisioningError, actions
+from server_app.provisioning.actions import PORT
+from server_app.provisioning.directory import FleetDirectory
+from server_app.provisioning.validity import warn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +20,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the fleet's directory (default: ./fleet)",
     )
-    actions = parser.add_subparsers(dest="action", required=True)
-    init = actions.add_parser(
-        "init", help="make the authority and the server's certificate, or renew it"
+    signing = argparse.ArgumentParser(add_help=False)
+    signing.add_argument(
+        "--ca-key",
+        type=Path,
+        metavar="FILE",
+        help="the authority's private key, on a medium that is kept offline (default: "
+        "ca.key in the fleet's directory)",
     )
+    signing.add_argument(
+        "--ca-passphrase",
+        metavar="FILE",
+        help="the first line is the passphrase of that key; - asks at the terminal",
+    )
+    verbs = parser.add_subparsers(dest="action", required=True)
+    init = verbs.add_parser(
+        "init",
+        parents=[signing],
+        help="make the authority and the server's certificate",
+    )
+    init.set_defaults(change=actions.init_fleet)
     init.add_argument(
         "--host",
         action="append",
@@ -47,16 +55,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     init.add_argument(
         "--control",
         metavar="HOST:PORT",
-        help="where this command reaches the SuperLink (default: 127.0.0.1 and the "
-        "port of --superlink)",
+        help="where the SuperLink listens: for this machine only (default: 127.0.0.1 "
+        "and the port after that of --superlink, where the proxy listens)",
+    )
+    init.add_argument(
+        "--apps",
+        metavar="HOST:PORT",
+        help="where `fleet submit` hands the SuperLink an app (default: 127.0.0.1 and "
+        "the port after that of --control)",
     )
     init.add_argument(
         "--size",
         type=int,
         metavar="N",
-        help="shares the data set is cut into, one a device (default: 10)",
+        help="every device gets a share of one data set, which is cut into so many "
+        "(default: every device has data of its own)",
     )
-    add = actions.add_parser("add", help="make a device's keys, bundle, registration")
+    add = verbs.add_parser(
+        "add", parents=[signing], help="make a device's keys, bundle, registration"
+    )
+    add.set_defaults(change=actions.add_devices)
     add.add_argument("names", nargs="+", metavar="NAME")
     add.add_argument(
         "--expert-cap",
@@ -65,9 +83,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="most experts it may hold (default: what it finds it can)",
     )
-    actions.add_parser("register", help="register what the SuperLink does not know yet")
-    actions.add_parser("list", help="list the devices of this fleet")
-    seen = actions.add_parser("status", help="what the devices of a run hold and did")
+    add.add_argument(
+        "--memory",
+        default="0",
+        metavar="SIZE",
+        help="most memory it trains in, 800M or 1.5G (default: what it finds)",
+    )
+    add.add_argument(
+        "--data-path",
+        metavar="PATH",
+        help="file or folder with the data of its own, on the device (default: it "
+        "says so itself, `supernode --set data-path=...`)",
+    )
+    register = verbs.add_parser(
+        "register", help="register what the SuperLink does not know yet"
+    )
+    register.set_defaults(change=lambda fleet, _: actions.register(fleet))
+    submit = verbs.add_parser(
+        "submit", help="sign an app and start a run of it; -- FLAGS of `flwr run`"
+    )
+    submit.add_argument(
+        "app",
+        type=Path,
+        nargs="?",
+        default=Path(),
+        metavar="APP",
+        help="directory of the app (default: .)",
+    )
+    verbs.add_parser("list", help="list the devices of this fleet")
+    seen = verbs.add_parser("status", help="what the devices of a run hold and did")
     seen.add_argument(
         "run",
         type=Path,
@@ -75,199 +119,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="directory of the run (default: the newest in ./results)",
     )
-    remove = actions.add_parser("remove", help="shut devices out, delete their bundles")
+    renew = verbs.add_parser(
+        "renew",
+        parents=[signing],
+        help="new certificates before the old ones end, or another authority",
+    )
+    renew.set_defaults(change=actions.renew)
+    renew.add_argument("names", nargs="*", metavar="NAME", help="devices")
+    renew.add_argument("--server", action="store_true", help="the server's certificate")
+    renew.add_argument(
+        "--ca",
+        action="store_true",
+        help="another authority: at first beside the old one, in everybody's bundle",
+    )
+    renew.add_argument(
+        "--finish",
+        action="store_true",
+        help="with --ca: put it in the old one's place, once all bundles are delivered",
+    )
+    remove = verbs.add_parser("remove", help="shut devices out, delete their bundles")
+    remove.set_defaults(change=actions.remove_devices)
     remove.add_argument("names", nargs="+", metavar="NAME")
 
 
 def main(args: argparse.Namespace) -> int:
     """Run ``python -m server_app fleet``; 2 for what cannot be done."""
-    fleet = FleetDirectory(args.dir)
     try:
+        secret = _passphrase(getattr(args, "ca_passphrase", None))
+        fleet = FleetDirectory(args.dir, getattr(args, "ca_key", None), secret)
+        if args.action == "submit":
+            return actions.submit_app(fleet, args)
         if args.action == "list":
-            print(listing(fleet))
-            return 0
-        if args.action == "status":
-            print(show_status(fleet, args.run))
-            return 0
-        if args.action != "init":
-            fleet.members()  # do not create an empty directory only to lock it
-        with fleet.locked():
-            if args.action == "init":
-                init_fleet(fleet, args)
-            elif args.action == "add":
-                add_devices(fleet, args.names, args.expert_cap)
-            elif args.action == "register":
-                register(fleet)
-            else:
-                remove_devices(fleet, args.names)
+            print(actions.listing(fleet))
+        elif args.action == "status":
+            print(actions.show_status(fleet, args.run))
+        else:
+            if args.action != "init":
+                fleet.members()  # do not create an empty directory only to lock it
+            with fleet.locked():
+                args.change(fleet, args)
+        if fleet.exists():
+            warn(fleet)
     except ProvisioningError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def init_fleet(fleet: FleetDirectory, args: argparse.Namespace) -> None:
-    """Create a fleet, or bring an existing one in line with new options."""
-    hosts = tuple(_checked_host(host) for host in args.host)
-    for option in ("superlink", "control"):
-        if (address := getattr(args, option)) is not None:
-            _checked_address(option, address)
-    if args.size is not None and args.size < 1:
-        raise ProvisioningError(f"--size {args.size} is not allowed: at least 1")
-    if fleet.exists():
-        _update_fleet(fleet, hosts, args)
-        return
-    if not hosts:
-        raise ProvisioningError(
-            "a new fleet needs --host: the name or address devices reach the server by"
-        )
-    superlink = args.superlink or _join(hosts[0], PORT)
-    port = superlink.rpartition(":")[2]
-    members = Members(
-        superlink=superlink,
-        control=args.control or f"127.0.0.1:{port}",
-        hosts=_all_names(hosts),
-        size=args.size or 10,
-    )
-    fleet.create(members)
-    print(
-        f"fleet in {fleet.path}: devices connect to {members.superlink}\n"
-        f"server certificate for {', '.join(members.hosts)}"
-    )
-
-
-def _update_fleet(
-    fleet: FleetDirectory, hosts: tuple[str, ...], args: argparse.Namespace
-) -> None:
-    old = fleet.members()
-    new = old.model_copy(
-        update={
-            "hosts": _all_names(hosts) if hosts else old.hosts,
-            "superlink": args.superlink or old.superlink,
-            "control": args.control or old.control,
-            "size": args.size or old.size,
-        }
-    )
-    for field, option in (("superlink", "--superlink"), ("size", "--size")):
-        before, after = getattr(old, field), getattr(new, field)
-        if old.devices and before != after:
-            raise ProvisioningError(
-                f"{option} {after} is not allowed: {len(old.devices)} devices carry "
-                f"{before} in their bundles; remove them first"
-            )
-    renew = new.hosts != old.hosts or fleet.server_days_left() < RENEWAL_DAYS
-    if renew:
-        fleet.certify_server(new.hosts)
-        print(f"new server certificate for {', '.join(new.hosts)}: restart the server")
-    if new != old:
-        fleet.save(new)
-    if not renew and new == old:
-        print(f"fleet in {fleet.path}: nothing to do")
-
-
-def add_devices(fleet: FleetDirectory, names: list[str], expert_cap: int) -> None:
-    """Make bundles, then register them where a SuperLink answers."""
-    if expert_cap < 0:
-        raise ProvisioningError(f"--expert-cap {expert_cap} is not allowed: at least 0")
-    for name in names:
-        fleet.add(name, expert_cap)
-        print(f"{name}: {fleet.bundle_file(name)}")
+def _passphrase(source: str | None) -> bytes | None:
+    if source is None:
+        return None
     try:
-        register(fleet)
-    except UnreachableError as error:
-        # The usual order: the server needs the fleet's certificate to start at all.
-        print(f"not registered yet ({error}): run `fleet register` once it is up")
-
-
-def register(fleet: FleetDirectory) -> None:
-    """Register every device that the SuperLink does not know."""
-    members = fleet.members()
-    with ControlAPI(members.control, fleet.authority_file) as api:
-        for name, device in members.devices.items():
-            api.register(name, device.public_key)
-            fleet.note_registered({name: True})
-    print(f"registered at {members.control}: {', '.join(members.devices) or 'nobody'}")
-
-
-def remove_devices(fleet: FleetDirectory, names: list[str]) -> None:
-    """Unregister devices and forget them; one that cannot be shut out stays."""
-    members = fleet.members()
-    for name in names:
-        members.device(name)
-    for name in names:
-        device = members.device(name)
-        try:
-            with ControlAPI(members.control, fleet.authority_file) as api:
-                api.unregister(device.public_key)
-        except UnreachableError as error:
-            if device.registered:
-                raise ProvisioningError(
-                    f"{name} stays: its key is still good at the SuperLink ({error})"
-                ) from None
-        fleet.remove(name)
-        print(f"{name}: removed")
-
-
-def listing(fleet: FleetDirectory) -> str:
-    """Return the table of devices, with the SuperLink's word if it answers."""
-    members = fleet.members()
-    known, note = _superlink(fleet, members)
-    rows: list[tuple[str, ...]] = [("device", "share", "cap", "added", "SuperLink")]
-    for name, device in members.devices.items():
-        rows.append(
-            (
-                name,
-                f"{device.partition_id} of {members.size}",
-                str(device.expert_cap or "-"),
-                f"{device.added:%Y-%m-%d}",
-                known.get(name, "unknown" if note else "not registered"),
-            )
-        )
-    return table(rows) + note
-
-
-def show_status(fleet: FleetDirectory, run: Path | None) -> str:
-    """Return what a run's devices are and did, whether or not a fleet is kept here."""
-    folder = run_folder(run)
-    known: dict[str, str] = {}
-    note = ""
-    if fleet.exists():
-        known, note = _superlink(fleet, fleet.members())
-    return status(folder, known) + note
-
-
-def _superlink(fleet: FleetDirectory, members: Members) -> tuple[dict[str, str], str]:
-    """Return the state of every device at the SuperLink, or why there is none."""
-    try:
-        with ControlAPI(members.control, fleet.authority_file) as api:
-            states = {node.public_key: node.status for node in api.nodes()}
-    except UnreachableError as error:
-        return {}, f"\n({error})"
-    keys = {n: openssh_to_pem(d.public_key) for n, d in members.devices.items()}
-    return {n: states[key] for n, key in keys.items() if key in states}, ""
-
-
-def _all_names(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*hosts, *LOOPBACK]))
-
-
-def _checked_host(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        if not _HOST_NAME.fullmatch(text):
-            raise ProvisioningError(
-                f"--host {text!r} is neither a host name nor an IP address"
-            ) from None
-        return text.lower()
-
-
-def _checked_address(option: str, text: str) -> None:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ProvisioningError(f"--{option} {text!r} is not HOST:PORT")
-    _checked_host(host.strip("[]"))
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if source == "-":
+            lines = [getpass.getpass("Passphrase of the authority's key: ")]
+        else:
+            lines = Path(source).read_text("utf-8").splitlines()
+    except (OSError, ValueError, EOFError) as error:
+        raise ProvisioningError(f"--ca-passphrase {source}: {error}") from None
+    if not lines or not lines[0]:
+        raise ProvisioningError(f"--ca-passphrase {source}: the first line is empty")
+    return lines[0].encode()

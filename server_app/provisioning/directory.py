@@ -4,77 +4,49 @@
 
     fleet/            0700
       fleet.json      addresses and devices: public keys and fingerprints, no secret
-      ca.crt ca.key   the authority; ca.key never leaves this directory
-      server.pem server.key   for ``flower-superlink``
+      ca.crt ca.key   the authority (``authority``); ca.key may lie elsewhere
+      server.pem server.key   for ``flower-superlink`` and the proxy
+      superexec.secret        what SuperExec proves to the SuperLink that it is
+      apps.key trusted.yaml   what apps are signed with, and how devices verify it
+      nginx.conf systemd/ flwr/   what the server is started from (``server_files``)
+      owners/fleet.json       what owners allow, for the ServerApps; no key, no address
       bundles/NAME.tar        0600; the only copy of a device's private keys
 
-Every file is written in one piece, and one process changes the directory at a time.
+Every file is written in one piece, and one process changes the directory at a time. It
+has to be the caller's own: whoever else owns it, or a link on the way to it, could
+read what is written here.
 """
 
 import fcntl
 import os
 import re
+import secrets
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from pydantic import ValidationError
 
-from common.files import atomic_write
-from common.sections import nearest
+from common.settings.sections import first_problem
 from server_app.provisioning import ProvisioningError, bundle, certificates
+from server_app.provisioning.authority import AuthorityFiles
 from server_app.provisioning.certificates import Authority
+from server_app.provisioning.members import Device, IssuedCertificate, Members
+from server_app.provisioning.private_files import (
+    read,
+    refuse_owner,
+    refuse_strangers,
+    write,
+)
+from server_app.provisioning.server_files import server_files
 
 DEVICE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 LOOPBACK = ("localhost", "127.0.0.1")
 """Always among the server's names: the server itself talks to the SuperLink."""
-
-
-class Device(BaseModel):
-    """What is known of a device before it ever connected."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    partition_id: int = Field(ge=0, description="which share of the data set it has")
-    expert_cap: int = Field(0, ge=0, description="most experts it holds; 0: it decides")
-    public_key: str = Field(description="OpenSSH form, one line")
-    certificate_sha256: str = Field(description="fingerprint of its client certificate")
-    added: datetime
-    registered: bool = Field(False, description="whether a SuperLink knows its key")
-
-
-class Members(BaseModel):
-    """The content of ``fleet.json``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    superlink: str = Field(description="HOST:PORT that devices connect to")
-    control: str = Field(description="HOST:PORT of the Control API, for the operator")
-    hosts: tuple[str, ...] = Field(description="names in the server's certificate")
-    size: int = Field(ge=1, description="shares the data set is cut into")
-    devices: dict[str, Device] = Field(default_factory=dict)
-
-    def device(self, name: str) -> Device:
-        """Return a device.
-
-        Raises
-        ------
-        ProvisioningError
-            If there is none of this name.
-        """
-        if name not in self.devices:
-            raise ProvisioningError(
-                f"no device {name!r} in this fleet{nearest(name, self.devices)}"
-            )
-        return self.devices[name]
-
-    def with_device(self, name: str, device: Device | None) -> "Members":
-        """Return the same with one device set, or left out if None."""
-        others = {key: value for key, value in self.devices.items() if key != name}
-        devices = others if device is None else {**others, name: device}
-        return self.model_copy(update={"devices": devices})
 
 
 class FleetDirectory:
@@ -83,14 +55,26 @@ class FleetDirectory:
     Parameters
     ----------
     path : Path
+    ca_key : Path, optional
+        The authority's private key, where it is not kept in the directory.
+    ca_passphrase : bytes, optional
+        What that key is encrypted with.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        ca_key: Path | None = None,
+        ca_passphrase: bytes | None = None,
+    ) -> None:
         self.path = path
+        self.authority = AuthorityFiles(
+            self.authority_file, ca_key or path / "ca.key", ca_passphrase
+        )
 
     @property
     def authority_file(self) -> Path:
-        """The certificate that everybody in the fleet trusts."""
+        """The certificates that everybody in the fleet trusts."""
         return self.path / "ca.crt"
 
     def bundle_file(self, name: str) -> Path:
@@ -110,6 +94,7 @@ class FleetDirectory:
             If there is no fleet here, or its list cannot be read.
         """
         file = self.path / "fleet.json"
+        refuse_strangers(self.path)
         try:
             return Members.model_validate_json(file.read_bytes())
         except FileNotFoundError:
@@ -120,57 +105,114 @@ class FleetDirectory:
         except OSError as error:
             raise ProvisioningError(f"cannot read {file}: {error.strerror}") from None
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"])) or "its JSON"
-            raise ProvisioningError(
-                f"{file} is damaged: {where}: {problem['msg']}"
-            ) from None
+            why = first_problem(error)
+            raise ProvisioningError(f"{file} is damaged: {why}") from None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from changing the directory meanwhile."""
+        refuse_strangers(self.path)
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.path.chmod(0o700)
-            descriptor = os.open(self.path, os.O_RDONLY)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise ProvisioningError(
                 f"cannot use {self.path}: {error.strerror}"
             ) from None
         try:
+            # Once more, of what was opened: it may have been swapped meanwhile.
+            refuse_owner(self.path, os.fstat(descriptor).st_uid)
+            os.fchmod(descriptor, 0o700)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
-    def create(self, members: Members) -> None:
-        """Make the authority and the server's key; write the list last of all."""
-        authority = Authority.create("ExpertFleet authority")
-        self._write("ca.key", certificates.private_pem(authority.key))
-        pem = certificates.certificate_pem(authority.certificate)
-        self._write("ca.crt", pem, 0o644)
+    def create(self, members: Members) -> bool:
+        """Write the list of a new fleet, last of all.
+
+        Returns
+        -------
+        bool
+            Whether its authority was there already: it is kept, since devices in the
+            field trust no other.
+        """
+        found = self.authority.ensure()
         self.certify_server(members.hosts)
         self.save(members)
+        return found
 
-    def certify_server(self, hosts: tuple[str, ...]) -> None:
+    def certify_server(
+        self, hosts: tuple[str, ...], authority: Authority | None = None
+    ) -> None:
         """Give the server a new key, certified under these names."""
         key = certificates.server_key()
-        certificate = self._authority().server_certificate(key, list(hosts))
-        self._write("server.key", certificates.private_pem(key))
-        self._write("server.pem", certificates.certificate_pem(certificate), 0o644)
+        authority = authority or self.authority.for_server()
+        pem = certificates.certificate_pem(authority.server_certificate(key, hosts))
+        write(self.path / "server.key", certificates.private_pem(key))
+        write(self.path / "server.pem", pem, 0o644)
 
-    def server_days_left(self) -> int:
-        """Return the days until the server's certificate expires, 0 if it is gone."""
-        try:
-            return certificates.days_left((self.path / "server.pem").read_bytes())
-        except (OSError, ValueError):
-            return 0
+    def begin_change(self) -> None:
+        """Make another authority and bundles that trust both, the old and the new."""
+        members = self.members()
+        self.authority.begin()
+        for name in members.devices:
+            self.renew(name)
+
+    def finish_change(self) -> None:
+        """Let the server show a certificate of the new authority, and trust no other.
+
+        Raises
+        ------
+        ProvisioningError
+            If no change is under way, or a device may not have its bundle yet.
+        """
+        members = self.members()
+        if not self.authority.changing:
+            raise ProvisioningError(
+                "no change of the authority is under way: `fleet renew --ca` begins one"
+            )
+        waiting = [name for name in members.devices if self.bundle_file(name).exists()]
+        if waiting:
+            raise ProvisioningError(
+                f"{', '.join(waiting)} would be stranded: bring each its bundle in "
+                f"{self.path / 'bundles'}, delete it there, then finish"
+            )
+        self.certify_server(members.hosts, self.authority.for_devices())
+        self.authority.finish()
 
     def save(self, members: Members) -> None:
-        """Write who belongs to the fleet."""
-        self._write("fleet.json", members.model_dump_json(indent=2).encode() + b"\n")
+        """Write who belongs to the fleet, and before it what follows from that."""
+        self._ensure_secrets()
+        for name, text in server_files(members, self.path.absolute()):
+            write(self.path / name, text, 0o644)
+        content = members.model_dump_json(indent=2).encode() + b"\n"
+        write(self.path / "fleet.json", content)
 
-    def add(self, name: str, expert_cap: int = 0) -> Device:
+    def app_key(self) -> ed25519.Ed25519PrivateKey:
+        """Read the key that apps are signed with; ProvisioningError if it is none."""
+        file = self.path / "apps.key"
+        pem = read(file)
+        try:
+            key = load_pem_private_key(pem, password=None)
+        except (TypeError, ValueError) as error:
+            raise ProvisioningError(f"{file} is damaged: {error}") from None
+        if not isinstance(key, ed25519.Ed25519PrivateKey):
+            raise ProvisioningError(f"{file} is damaged: no Ed25519 key")
+        return key
+
+    def _ensure_secrets(self) -> None:
+        app_key, secret = self.path / "apps.key", self.path / "superexec.secret"
+        if not app_key.exists():
+            write(app_key, certificates.private_pem(certificates.app_key()))
+        trusted = certificates.trusted_entities(self.app_key())
+        write(self.path / "trusted.yaml", trusted, 0o644)
+        if not secret.exists():
+            write(secret, _secret())
+
+    def add(
+        self, name: str, expert_cap: int = 0, memory: int = 0, data_path: str = ""
+    ) -> None:
         """Make a device's keys and its bundle, and take it into the list.
 
         Parameters
@@ -179,11 +221,18 @@ class FleetDirectory:
             Lower-case letters, digits and hyphens, as a host name.
         expert_cap : int
             Most experts it may ever hold; 0 leaves it to what it measures.
+        memory : int
+            Most bytes it trains in; 0 leaves it to what it measures. Like the cap, held
+            by the server.
+
+        data_path : str
+            Where the device has data of its own; "" for a share of the data set where
+            the fleet was made for one, else the device says it itself.
 
         Raises
         ------
         ProvisioningError
-            If the name cannot be used or is taken, or the fleet is full.
+            If the name cannot be used or is taken, or no share is left.
         """
         members = self.members()
         if not DEVICE_NAME.fullmatch(name):
@@ -196,81 +245,82 @@ class FleetDirectory:
                 f"there is a device {name!r} already: remove it first to give it new "
                 "keys"
             )
-        taken = {device.partition_id for device in members.devices.values()}
-        free = [share for share in range(members.size) if share not in taken]
-        if not free:
-            raise ProvisioningError(
-                f"the fleet is full: it was made for {members.size} devices (`fleet "
-                "init --size N` before the first `fleet add`)"
-            )
-        key, tls = certificates.device_key(), certificates.server_key()
-        certificate = self._authority().client_certificate(tls, name)
+        share = None if data_path else members.free_share()
+        key = certificates.device_key()
         device = Device(
-            partition_id=free[0],
+            partition_id=share,
+            data_path=data_path,
             expert_cap=expert_cap,
+            memory=memory,
             public_key=certificates.public_openssh(key).decode(),
-            certificate_sha256=certificate.fingerprint(hashes.SHA256()).hex(),
-            added=datetime.now(UTC).replace(microsecond=0),
+            certificates=(),
+            added=certificates.now().replace(microsecond=0),
         )
-        files = {
-            "ca.crt": self.authority_file.read_bytes(),
+        own = {
             "supernode.key": certificates.private_openssh(key),
             "supernode.pub": certificates.public_openssh(key) + b"\n",
-            "client.key": certificates.private_pem(tls),
-            "client.crt": certificates.certificate_pem(certificate),
-            "device.toml": bundle.device_config(
-                name,
-                members.superlink,
-                partition_id=device.partition_id,
-                num_partitions=members.size,
-                expert_cap=expert_cap,
-            ),
+            "device.toml": bundle.device_config(name, device, members),
         }
-        self._write(f"bundles/{name}.tar", bundle.pack(files))
-        self.save(members.with_device(name, device))
-        return device
+        self._issue(name, device, own)
 
-    def remove(self, name: str) -> None:
-        """Take a device off the list and delete its bundle.
+    def renew(self, name: str) -> None:
+        """Give a device a new client certificate and whom to trust, in a new bundle.
+
+        The bundle has neither the key its SuperNode has, which nobody else knows, nor
+        ``device.toml``, which its owner may have changed: it is unpacked over the old
+        one. A bundle that still waits to be brought there keeps both.
 
         Raises
         ------
         ProvisioningError
-            If there is none of this name.
+            If there is none of this name, or its bundle is damaged.
         """
-        members = self.members()
-        members.device(name)
-        self.save(members.with_device(name, None))
+        device, file = self.members().device(name), self.bundle_file(name)
+        try:
+            own = bundle.unpack(file.read_bytes())
+        except FileNotFoundError:
+            own = {}
+        except (OSError, tarfile.TarError) as error:
+            raise ProvisioningError(
+                f"{file} cannot be read ({error}): remove {name} and add it again"
+            ) from None
+        self._issue(name, device, own)
+
+    def _issue(self, name: str, device: Device, own: Mapping[str, bytes]) -> None:
+        """Certify a device and write its bundle: its own files and the fleet's."""
+        tls = certificates.server_key()
+        certificate = self.authority.for_devices().client_certificate(tls, name)
+        self._ensure_secrets()
+        device = device.renewed(
+            IssuedCertificate(
+                sha256=certificate.fingerprint(hashes.SHA256()).hex(),
+                expires=certificate.not_valid_after_utc,
+            )
+        )
+        files = {
+            **own,
+            "ca.crt": self.authority_file.read_bytes(),
+            "trusted.yaml": certificates.trusted_entities(self.app_key()),
+            "superexec.secret": _secret(),
+            "client.key": certificates.private_pem(tls),
+            "client.crt": certificates.certificate_pem(certificate),
+        }
+        # The list first: a bundle whose certificate is not listed would be refused.
+        self.save(self.members().with_device(name, device))
+        write(self.bundle_file(name), bundle.pack(files))
+
+    def remove(self, name: str) -> None:
+        """Take a device off the list, if it is on it, and delete its bundle."""
+        self.save(self.members().with_device(name, None))
         self.bundle_file(name).unlink(missing_ok=True)
 
-    def note_registered(self, known: Mapping[str, bool]) -> None:
-        """Remember which devices a SuperLink knows."""
+    def note_registered(self, name: str) -> None:
+        """Remember that a SuperLink knows a device."""
         members = self.members()
-        for name, registered in known.items():
-            device = members.devices[name]
-            updated = device.model_copy(update={"registered": registered})
-            members = members.with_device(name, updated)
-        self.save(members)
+        device = members.device(name).model_copy(update={"registered": True})
+        self.save(members.with_device(name, device))
 
-    def _authority(self) -> Authority:
-        try:
-            return Authority.load(
-                (self.path / "ca.key").read_bytes(), self.authority_file.read_bytes()
-            )
-        except OSError as error:
-            raise ProvisioningError(
-                f"cannot read {error.filename}: {error.strerror}"
-            ) from None
-        except ValueError as error:
-            raise ProvisioningError(
-                f"the authority in {self.path} is damaged: {error}"
-            ) from None
 
-    def _write(self, name: str, content: bytes, mode: int = 0o600) -> None:
-        try:
-            with atomic_write(self.path / name, mode) as file:
-                file.write(content)
-        except OSError as error:
-            raise ProvisioningError(
-                f"cannot write {self.path / name}: {error.strerror}"
-            ) from None
+def _secret() -> bytes:
+    # In letters: whoever copies it by hand loses no byte.
+    return secrets.token_hex(32).encode()

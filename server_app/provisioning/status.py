@@ -5,14 +5,15 @@ and long after it; the SuperLink's word on who is connected comes on top where a
 directory says how to reach one.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.sections import nearest
+from common.errors import nearest
+from common.text import table
 from server_app.provisioning import ProvisioningError
+from server_app.run_folder.run_files import RunFileError, read_facts, read_metrics
 
 HEADER = (
     *("device", "state", "budget", "holds", "last seen"),
@@ -99,38 +100,22 @@ def devices_of(folder: Path) -> dict[str, DeviceStatus]:
         If the run's files cannot be read.
     """
     try:
-        facts = json.loads((folder / "run.json").read_text("utf-8"))
-        lines = []
-        if (metrics := folder / "metrics.jsonl").exists():
-            lines = metrics.read_text("utf-8").splitlines()
+        facts = read_facts(folder)
         found = {
             name: DeviceStatus(name, state="connected", budget=client["budget"])
             for name, client in facts.get("clients", {}).items()
         }
-        for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:  # the line that is being written
-                break
+        for record in read_metrics(folder)[0]:
             for client in record["clients"]:
                 name = client["client"]
                 found.setdefault(name, DeviceStatus(name)).add(record, client)
         for name, reason in facts.get("refused", {}).items():
             found.setdefault(name, DeviceStatus(name)).state = f"refused: {reason}"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except RunFileError as error:
+        raise ProvisioningError(str(error)) from None
+    except (KeyError, TypeError, AttributeError) as error:
         raise ProvisioningError(f"cannot read the run in {folder}: {error!r}") from None
     return found
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Return rows as aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            f"{cell:<{size}}" for cell, size in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    )
 
 
 def status(folder: Path, connected: Mapping[str, str]) -> str:

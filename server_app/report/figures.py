@@ -1,174 +1,216 @@
 """The figures of one run: what each of them shows, and why it may be missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from server_app.report.run_data import RunData, worst_tenth
+from common.metrics import worst_tenth
+from server_app.report.by_class import confusion, recall
+from server_app.report.run_data import RunData
 from server_app.report.style import figure
-from server_app.report.svg import Series, dot_chart, heatmap, legend, line_chart, number
+from server_app.report.svg import Series, heatmap, legend, line_chart, number
+from server_app.run_folder.run_files import finite
 
-ACCURACIES = ("server_global", "client_global", "client_local")
+ACCURACIES = ("server_global", "fleet", "balanced", "client_global", "client_local")
 MEGABYTE = 1e6
+
+
+def measured(*runs: RunData) -> list[str]:
+    """Return the accuracies that any of the runs has; all if none has one yet."""
+    found = [
+        name
+        for name in ACCURACIES
+        if any(np.isfinite(run.column(name)).any() for run in runs)
+    ]
+    return found or [*ACCURACIES]
+
+
+def line_figure(
+    name: str,
+    caption: str,
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    *,
+    top: float | None = None,
+    note: str = "",
+) -> str:
+    """Return a captioned line chart with its legend."""
+    chart = line_chart(series, x_label=x_label, y_label=y_label, top=top)
+    return figure(name, caption, note, chart + legend(series))
+
+
+def columns(
+    run: RunData, names: Mapping[str, str], x: Sequence[float] = (), unit: float = 1
+) -> list[Series]:
+    """Return columns of a run, each under its text, over ``x`` or the rounds."""
+    return [
+        Series(name=text, x=x or run.numbers, y=[v / unit for v in run.column(key)])
+        for key, text in names.items()
+    ]
+
+
+def megabytes(run: RunData) -> list[float]:
+    """Return what was sent and received up to each round."""
+    names = ("bytes_down", "bytes_up", "fleet_bytes")
+    return [b / MEGABYTE for b in run.cumulated(*names)]
 
 
 def accuracy_figures(run: RunData) -> str:
     """Return accuracy over rounds, over cumulated megabytes and over time."""
-    megabytes = [b / MEGABYTE for b in run.cumulated("bytes_down", "bytes_up")]
-    axes: list[tuple[str, str, list[float], str]] = [
-        ("rounds", "Accuracy by round", [float(n) for n in run.numbers], "round"),
-        ("bytes", "Accuracy by traffic", megabytes, "MB sent and received in all"),
-        ("seconds", "Accuracy by time", run.cumulated("seconds"), "seconds of rounds"),
+    names = {name: name for name in measured(run)}
+    axes: list[tuple[str, str, Sequence[float], str]] = [
+        ("rounds", "round", run.numbers, "round"),
+        ("bytes", "traffic", megabytes(run), "MB sent and received in all"),
+        ("seconds", "time", run.cumulated("seconds"), "seconds of rounds"),
     ]
-    out = []
-    for name, caption, x, x_label in axes:
-        series = [Series(name=m, x=x, y=run.column(m)) for m in ACCURACIES]
-        chart = line_chart(series, x_label=x_label, y_label="accuracy", top=1.0)
-        out.append(figure(f"accuracy-{name}", caption, "", chart + legend(series)))
-    return "".join(out)
+    return "".join(
+        line_figure(
+            f"accuracy-{name}",
+            f"Accuracy by {by}",
+            columns(run, names, x),
+            x_label,
+            "accuracy",
+            top=1.0,
+        )
+        for name, by, x, x_label in axes
+    )
 
 
-def load_heatmap(run: RunData) -> str:
-    """Return how many clients held each expert in each round."""
-    chart = heatmap(
+def load_map(run: RunData, high: float | None = None) -> str:
+    """Return the heatmap of how many clients held each expert in each round."""
+    return heatmap(
         run.load,
         x_label="round",
         y_label="expert",
+        high=high,
         first_column=run.numbers[0],
         name="load",
     )
+
+
+def load(run: RunData) -> str:
+    """Return how many clients held each expert in each round."""
     note = "clients that held the expert and replied"
-    return figure("load", "Load of the experts", note, chart)
+    return figure("load", "Load of the experts", note, load_map(run))
 
 
 def balance(run: RunData) -> str:
-    """Return the coefficients of variation of the load."""
+    """Return the coefficients of variation of the load, and who got no sample."""
     names = {
         "cv_cumulative": "holders, summed over rounds",
         "cv_round": "holders, this round",
         "cv_samples": "routed samples, this round",
+        "dead_share": "share of placements without a sample",
     }
     layers = [key for key in run.rounds[-1] if key.startswith("cv_layer_")]
     names |= {key: f"layer {key.removeprefix('cv_layer_')}" for key in layers}
-    series = [
-        Series(name=text, x=run.numbers, y=run.column(key))
-        for key, text in names.items()
-    ]
-    chart = line_chart(series, x_label="round", y_label="CV over experts")
-    return figure("balance", "Balance", "0 is even", chart + legend(series))
+    series, y_label = columns(run, names), "CV over experts, share"
+    return line_figure("balance", "Balance", series, "round", y_label, note="0 is even")
 
 
 def fitness(run: RunData) -> str:
     """Return the fitness matrix after the first, the middle and the last round."""
     if run.fitness is None:
-        return figure(
-            "fitness", "Fitness", "", "<p>This strategy keeps no fitness matrix.</p>"
-        )
+        missing = "<p>This strategy keeps no fitness matrix.</p>"
+        return figure("fitness", "Fitness", "", missing)
     rounds = len(run.fitness)
-    stages = {"before": 0, "middle": rounds // 2, "end": rounds - 1}
-    low, high = float(run.fitness.min()), float(run.fitness.max())
+    known = run.fitness[np.isfinite(run.fitness)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
     out = []
-    for stage, index in stages.items():
+    for stage, index in (("before", 0), ("middle", rounds // 2), ("end", rounds - 1)):
         chart = heatmap(
             run.fitness[index],
             x_label="expert",
             y_label="client",
-            low=low,
-            high=high,
+            low=float(low),
+            high=float(high),
             name=f"fitness {stage}",
         )
-        number_of = run.numbers[min(index, len(run.numbers) - 1)]
-        note = f"after round {number_of}"
+        note = f"after round {run.fitness_rounds[index]}"
         out.append(figure(f"fitness-{stage}", f"Fitness, {stage}", note, chart))
     return "".join(out)
 
 
 def churn(run: RunData) -> str:
     """Return how much of the assignment is new in every round."""
-    shares = run.churn()
-    if not shares:
-        return ""
-    series = [Series(name="new pairs", x=run.numbers[: len(shares)], y=shares)]
-    chart = line_chart(series, x_label="round", y_label="share of pairs", top=1.0)
+    series = [Series(name="new pairs", x=run.numbers, y=run.churn())]
     note = "pairs of client and expert that were not together the last time"
-    return figure("churn", "Assignment churn", note, chart + legend(series))
+    y_label = "share of pairs"
+    return line_figure(
+        "churn", "Assignment churn", series, "round", y_label, top=1.0, note=note
+    )
 
 
 def learned(run: RunData) -> str:
     """Return which classes each expert alone recognises."""
-    if run.learned is None:
-        return figure(
-            "classes",
-            "What the experts learned",
-            "",
-            "<p>Not measured yet: it comes with the first evaluation, and never for "
-            "experts inside an encoder, which do not classify.</p>",
-        )
-    chart = heatmap(
-        run.learned, x_label="class", y_label="expert", high=1.0, name="classes"
-    )
     note = "share of each class's test samples that the expert alone gets right"
+    if run.learned is None:
+        note = ""
+        chart = (
+            "<p>Not measured yet: it comes with the first evaluation on a test set "
+            "of the server's, and never for experts inside an encoder, which do not "
+            "classify.</p>"
+        )
+    else:
+        chart = heatmap(
+            run.learned, x_label="class", y_label="expert", high=1.0, name="classes"
+        )
     return figure("classes", "What the experts learned", note, chart)
 
 
 def clients(run: RunData) -> str:
     """Return the accuracy of every client, sorted, with the worst tenth."""
-    series, notes = [], []
+    series, means, notes = [], [], []
     for measure in ("client_local", "client_global"):
         values = sorted(run.last_clients(measure))
-        ranks = [float(i + 1) for i in range(len(values))]
+        ranks = range(1, len(values) + 1)
         series.append(Series(name=measure, x=ranks, y=values))
+        mean = float(np.mean(values)) if values else np.nan
+        means.append(Series(name=f"{measure} (mean)", x=[0], y=[mean]))
         if values:
             notes.append(f"{measure} {number(worst_tenth(values))}")
-    chart = dot_chart(series, x_label="clients, worst first", y_label="accuracy")
+    chart = line_chart(
+        series, x_label="clients, worst first", y_label="accuracy", top=1.0, dots=True
+    )
     note = f"mean of the worst tenth: {', '.join(notes) or 'not measured yet'}"
-    means = [
-        Series(
-            name=f"{s.name} (mean)", x=[0], y=[float(np.mean(s.y)) if s.y else np.nan]
-        )
-        for s in series
-    ]
     return figure("clients", "Accuracy per client", note, chart + legend(means))
 
 
 def traffic(run: RunData) -> str:
     """Return bytes down and up per round."""
-    series = [
-        Series(
-            name=text,
-            x=run.numbers,
-            y=[b / MEGABYTE for b in run.column(key)],
-        )
-        for key, text in (("bytes_down", "down"), ("bytes_up", "up"))
-    ]
-    chart = line_chart(series, x_label="round", y_label="MB a round")
+    names = {"bytes_down": "down", "bytes_up": "up"}
+    if any(run.cumulated("fleet_bytes")):
+        names["fleet_bytes"] = "for measuring on devices"
+    series = columns(run, names, unit=MEGABYTE)
     note = "payload of all messages, counted from the messages"
-    return figure("traffic", "Traffic", note, chart + legend(series))
+    return line_figure("traffic", "Traffic", series, "round", "MB a round", note=note)
 
 
 def seconds(run: RunData) -> str:
     """Return what a round takes, and the solver's part of it."""
     solver = [
-        float(record["solver"]["seconds"]) if record.get("solver") else 0.0
-        for record in run.rounds
+        finite(solved.get("seconds")) if isinstance(solved, dict) else 0.0
+        for solved in (record.get("solver") for record in run.rounds)
     ]
     slowest = [
-        max((c["seconds"] for c in record["clients"]), default=0.0)
+        max((finite(c.get("seconds", 0.0)) for c in record["clients"]), default=0.0)
         for record in run.rounds
     ]
     series = [
-        Series(name="whole round", x=run.numbers, y=run.column("seconds")),
+        *columns(run, {"seconds": "whole round"}),
         Series(name="slowest client", x=run.numbers, y=slowest),
         Series(name="solver", x=run.numbers, y=solver),
     ]
-    chart = line_chart(series, x_label="round", y_label="seconds")
-    return figure("seconds", "Time", "", chart + legend(series))
+    return line_figure("seconds", "Time", series, "round", "seconds")
 
 
 FIGURES: tuple[Callable[[RunData], str], ...] = (
     accuracy_figures,
+    recall,
+    confusion,
     clients,
-    load_heatmap,
+    load,
     balance,
     churn,
     learned,

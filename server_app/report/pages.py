@@ -2,49 +2,66 @@
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
-from server_app.report.figures import ACCURACIES, FIGURES, MEGABYTE
-from server_app.report.run_data import RunData, worst_tenth
+from common.files import atomic_write
+from common.metrics import worst_tenth
+from common.settings.sections import data_label
+from server_app.report.by_class import recall_table
+from server_app.report.figures import (
+    FIGURES,
+    line_figure,
+    load_map,
+    measured,
+    megabytes,
+)
+from server_app.report.run_data import RunData
 from server_app.report.style import figure, page, table, tiles
-from server_app.report.svg import Series, heatmap, legend, line_chart, number
+from server_app.report.svg import Series, newest, number
 
+FILE = "report.html"
 MOST_REMARKS = 50
+
+
+def write_page(html: str, path: Path) -> None:
+    """Write a page; half a surrogate pair in a name becomes a question mark."""
+    with atomic_write(path) as file:
+        file.write(html.encode("utf-8", "replace"))
 
 
 def run_page(run: RunData) -> str:
     """Return the report of one run; it loads itself again until the run is over."""
     settings = run.settings
-    title = f"{settings.get('strategy', '')} on {settings.get('dataset', '')}"
-    progress = f"round {run.numbers[-1]} of {settings.get('num-rounds', '?')}"
-    head = (
-        f"<h1>{escape(title)}</h1>"
-        f'<p class="soft">{escape(run.name)} · partition '
-        f"{escape(str(settings.get('partition', '')))} · seed "
-        f"{escape(str(settings.get('seed', '')))} · {progress}</p>"
+    data = data_label(settings.get("task", ""), settings.get("dataset", ""))
+    title = f"{settings.get('strategy', '')} on {data}"
+    cut = "devices' own data"
+    if not settings.get("task"):
+        cut = f"partition {settings.get('partition', '')}"
+    what = (
+        f"{run.name} · {cut} · seed {settings.get('seed', '')} · "
+        f"round {run.numbers[-1]} of {settings.get('num-rounds', '?')}"
     )
-    body = [
-        head,
-        tiles(_headline(run)),
-        '<h2>Figures</h2><div class="grid">',
-        *(draw(run) for draw in FIGURES),
-        "</div>",
-        _remarks(run),
-        _settings(run),
-    ]
-    return page(f"{title}: {run.name}", "".join(body), refresh=not run.complete)
+    if run.stopped:
+        what += f", stopped by {run.stopped}"
+    body = (
+        f'<h1>{escape(title)}</h1><p class="soft">{escape(what)}</p>'
+        f"{tiles(_headline(run, measured(run)))}"
+        f'<h2>Figures</h2><div class="grid">{"".join(draw(run) for draw in FIGURES)}'
+        f"</div>{recall_table(run)}{_remarks(run)}{_settings(run)}"
+    )
+    return page(f"{title}: {run.name}", body, refresh=not run.complete)
 
 
-def _headline(run: RunData) -> list[tuple[str, str]]:
-    items = [(m, number(_last(run.column(m)))) for m in ACCURACIES]
-    local = run.last_clients("client_local")
-    traffic = run.cumulated("bytes_down", "bytes_up")[-1] / MEGABYTE
+def _headline(run: RunData, accuracies: Sequence[str]) -> list[tuple[str, str]]:
     return [
-        *items,
-        ("worst tenth, local", number(worst_tenth(local))),
+        *((m, number(newest(run.column(m)))) for m in accuracies),
+        ("worst tenth, local", number(worst_tenth(run.last_clients("client_local")))),
         ("CV, cumulated", number(run.column("cv_cumulative")[-1])),
-        ("MB in all", number(traffic)),
+        ("CV of samples, last round", number(newest(run.column("cv_samples")))),
+        ("dead placements, last round", number(newest(run.column("dead_share")))),
+        ("MB in all", number(megabytes(run)[-1])),
         ("seconds in all", number(run.cumulated("seconds")[-1])),
     ]
 
@@ -55,7 +72,7 @@ def _remarks(run: RunData) -> str:
     if not found:
         return f"{title}<p>Nothing: every reply was merged as planned.</p>"
     rows = [
-        (str(len(rounds)), _spans(rounds), text)
+        (str(len(rounds) or ""), _spans(rounds), text)
         for text, rounds in found[:MOST_REMARKS]
     ]
     rest = len(found) - MOST_REMARKS
@@ -77,8 +94,8 @@ def _spans(rounds: Sequence[int]) -> str:
 
 def _settings(run: RunData) -> str:
     rows = [(key, str(value)) for key, value in sorted(run.settings.items())]
-    versions = run.facts.get("versions", {})
-    rows += [(f"version of {key}", str(value)) for key, value in versions.items()]
+    if isinstance(versions := run.facts.get("versions"), dict):
+        rows += [(f"version of {key}", str(value)) for key, value in versions.items()]
     return (
         "<details><summary>Settings and versions</summary>"
         f"{table(('setting', 'value'), rows)}</details>"
@@ -88,38 +105,43 @@ def _settings(run: RunData) -> str:
 def comparison_page(runs: Sequence[RunData]) -> str:
     """Return several runs side by side."""
     names = _short_names(runs)
-    figures = []
-    for measure in ACCURACIES:
-        for x_name, x_label in (("rounds", "round"), ("bytes", "MB in all")):
-            series = [
-                Series(name=name, x=_axis(run, x_name), y=run.column(measure))
-                for name, run in zip(names, runs, strict=True)
-            ]
-            chart = line_chart(series, x_label=x_label, y_label=measure, top=1.0)
-            caption = f"{measure} by {'round' if x_name == 'rounds' else 'traffic'}"
-            name = f"{measure}-{x_name}"
-            figures.append(figure(name, caption, "", chart + legend(series)))
-    series = [
-        Series(name=name, x=_axis(run, "rounds"), y=run.column("cv_cumulative"))
-        for name, run in zip(names, runs, strict=True)
+    named = list(zip(names, runs, strict=True))
+
+    def lines(key: str, by_traffic: bool = False) -> list[Series]:
+        return [
+            Series(
+                name=name,
+                x=megabytes(run) if by_traffic else run.numbers,
+                y=run.column(key),
+            )
+            for name, run in named
+        ]
+
+    figures, accuracies = [], measured(*runs)
+    for measure in accuracies:
+        for axis, by, x_label in (
+            ("rounds", "round", "round"),
+            ("bytes", "traffic", "MB in all"),
+        ):
+            caption, series = f"{measure} by {by}", lines(measure, axis == "bytes")
+            name = f"{measure}-{axis}"
+            figures.append(
+                line_figure(name, caption, series, x_label, measure, top=1.0)
+            )
+    series, y_label = lines("cv_cumulative"), "CV of holders, cumulated"
+    figures.append(
+        line_figure("balance", "Balance", series, "round", y_label, note="0 is even")
+    )
+    most = max(float(np.nan_to_num(run.load).max(initial=0)) for run in runs)
+    figures += [
+        figure(f"load-{index}", f"Load: {name}", "", load_map(run, most))
+        for index, (name, run) in enumerate(named)
     ]
-    chart = line_chart(series, x_label="round", y_label="CV of holders, cumulated")
-    figures.append(figure("balance", "Balance", "0 is even", chart + legend(series)))
-    most = max(float(run.load.max(initial=0)) for run in runs)
-    for index, (name, run) in enumerate(zip(names, runs, strict=True)):
-        chart = heatmap(
-            run.load,
-            x_label="round",
-            y_label="expert",
-            high=most,
-            first_column=run.numbers[0],
-            name="load",
-        )
-        figures.append(figure(f"load-{index}", f"Load: {name}", "", chart))
-    header = ("run", "rounds", *ACCURACIES, "worst tenth", "CV cum.", "MB", "seconds")
+    measures = ("worst tenth", "CV cum.", "CV samples", "dead", "MB", "seconds")
+    header = ("run", "rounds", *accuracies, *measures)
     rows = [
-        (name, str(len(run.rounds)), *(value for _, value in _headline(run)))
-        for name, run in zip(names, runs, strict=True)
+        (name, str(len(run.rounds)), *(v for _, v in _headline(run, accuracies)))
+        for name, run in named
     ]
     body = (
         f"<h1>{len(runs)} runs</h1>{table(header, rows)}"
@@ -127,17 +149,6 @@ def comparison_page(runs: Sequence[RunData]) -> str:
         f"{_differences(names, runs)}"
     )
     return page("Runs compared", body)
-
-
-def _axis(run: RunData, name: str) -> list[float]:
-    if name == "rounds":
-        return [float(n) for n in run.numbers]
-    return [b / MEGABYTE for b in run.cumulated("bytes_down", "bytes_up")]
-
-
-def _last(values: Sequence[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return known[-1] if known else float("nan")
 
 
 def _short_names(runs: Sequence[RunData]) -> list[str]:
@@ -148,11 +159,7 @@ def _short_names(runs: Sequence[RunData]) -> list[str]:
 
 def _differences(names: Sequence[str], runs: Sequence[RunData]) -> str:
     keys = sorted({key for run in runs for key in run.settings})
-    rows = []
-    for key in keys:
-        values = [str(run.settings.get(key, "–")) for run in runs]
-        if len(set(values)) > 1:
-            rows.append((key, *values))
-    if not rows:
-        return ""
-    return "<h2>Settings that differ</h2>" + table(("setting", *names), rows)
+    rows = [(key, *(str(run.settings.get(key, "–")) for run in runs)) for key in keys]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
+    found = table(("setting", *names), rows)
+    return f"<h2>Settings that differ</h2>{found}" if rows else ""

@@ -1,12 +1,12 @@
 """A run as its directory tells it: what the report draws, read and shaped.
 
-Reads the files of :mod:`server_app.runlog` and nothing else, so a report can be made of
-a run that is still going on, that was killed, or that came from another machine.
+Reads the files in a run's directory and nothing else, so a report can be made of a run
+that is still going on, that was killed, or that came from another machine.
 """
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from server_app.run_folder.run_files import (
+    CONFUSION,
+    RunFileError,
+    class_names,
+    finite,
+    read_facts,
+    read_metrics,
+)
+
 Matrix = NDArray[np.float64]
-
-
-class ReportError(ValueError):
-    """A directory holds no run that can be reported; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,18 +37,25 @@ class RunData:
         ``run.json``.
     rounds : list of dict
         The lines of ``metrics.jsonl``.
-    assignments : ndarray of bool, shape (T, C, E), or None
-    fitness : ndarray, shape (T, C, E), or None
+    fitness : ndarray, shape (T', C, E), or None
+        After each of ``fitness_rounds``; infinite and NaN where it says nothing.
+    fitness_rounds : list of int, length T'
     learned : ndarray, shape (E, K), or None
         Share of each class's test samples that each expert alone gets right.
+    confusion : ndarray, shape (K, K), or None
+        Samples by true class (rows) and answer (columns), as last measured.
+    damaged : tuple of str
+        What could not be read, and why.
     """
 
     folder: Path
     facts: Mapping[str, Any]
     rounds: list[dict[str, Any]]
-    assignments: NDArray[np.bool_] | None
-    fitness: Matrix | None
-    learned: Matrix | None
+    fitness: Matrix | None = None
+    fitness_rounds: list[int] = field(default_factory=list)
+    learned: Matrix | None = None
+    confusion: Matrix | None = None
+    damaged: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -57,9 +69,15 @@ class RunData:
         return settings
 
     @property
+    def stopped(self) -> str:
+        """Why no round follows though more were asked for; "" if none says so."""
+        return str(self.facts.get("stopped") or "")
+
+    @property
     def complete(self) -> bool:
-        """Whether all rounds that were asked for are there."""
-        return len(self.rounds) >= int(self.settings.get("num-rounds", 0))
+        """Whether the last round that was asked for is there."""
+        asked = finite(self.settings.get("num-rounds"))
+        return bool(self.stopped) or not self.numbers[-1] < asked
 
     @cached_property
     def numbers(self) -> list[int]:
@@ -68,25 +86,54 @@ class RunData:
 
     def column(self, name: str) -> list[float]:
         """Return one scalar per round, NaN where it was not measured."""
-        found = (r.get(name) for r in self.rounds)
-        return [float("nan") if value is None else float(value) for value in found]
+        return [finite(r.get(name)) for r in self.rounds]
 
     def cumulated(self, *names: str) -> list[float]:
         """Return the running sum over rounds of one or more columns together."""
         total = sum(np.nan_to_num(self.column(name)) for name in names)
-        return [float(value) for value in np.cumsum(total)]
+        with np.errstate(over="ignore"):
+            return [finite(value) for value in np.cumsum(total)]
 
     @cached_property
     def load(self) -> Matrix:
         """Clients that held each expert and replied, shape (E, T)."""
-        return np.array([r["load"] for r in self.rounds], dtype=np.float64).T
+        load = np.zeros((len(self.rounds), max(len(r["load"]) for r in self.rounds)))
+        for row, record in zip(load, self.rounds, strict=True):
+            row[: len(record["load"])] = [finite(held) for held in record["load"]]
+        return load.T
+
+    def shares(self, name: str) -> Matrix:
+        """Return ``recall`` or ``local_recall`` of every round it was measured in.
+
+        Returns
+        -------
+        ndarray, shape (K, T')
+            NaN for a class without samples; columns as in :meth:`measured_rounds`.
+        """
+        lists = [found for _, found in self._lists(name)]
+        longest = max(map(len, lists), default=0)
+        rows = [
+            [*map(finite, one), *[math.nan] * (longest - len(one))] for one in lists
+        ]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), longest).T
+
+    def measured_rounds(self, name: str) -> list[int]:
+        """Return the numbers of the rounds that have such a list, shape (T',)."""
+        return [number for number, _ in self._lists(name)]
+
+    def _lists(self, name: str) -> list[tuple[int, list[Any]]]:
+        pairs = ((int(r["round"]), r.get(name)) for r in self.rounds)
+        return [(number, each) for number, each in pairs if isinstance(each, list)]
+
+    def class_names(self, count: int) -> list[str]:
+        """Return what the classes are called, numbers where nothing says it."""
+        return class_names(self.facts, count)
 
     def last_clients(self, measure: str) -> list[float]:
         """Return a measure of every client in the newest round that has it."""
         for record in reversed(self.rounds):
-            values = [c.get(measure) for c in record["clients"]]
-            known = [float(value) for value in values if value is not None]
-            if known:
+            values = [finite(c.get(measure)) for c in record["clients"]]
+            if known := [value for value in values if not math.isnan(value)]:
                 return known
         return []
 
@@ -96,17 +143,18 @@ class RunData:
         A pair is new if the client did not hold the expert when it last took part;
         NaN in the first round.
         """
-        if self.assignments is None:
-            return []
-        held = np.zeros(self.assignments.shape[1:], dtype=np.bool_)
+        held: dict[str, frozenset[int]] = {}
         shares = []
-        for assigned in self.assignments:
-            took_part = assigned.any(axis=1)
-            old = held[took_part].any(axis=1)
-            pairs = assigned[took_part][old]
-            new = pairs & ~held[took_part][old]
-            shares.append(float(new.sum() / pairs.sum()) if pairs.any() else np.nan)
-            held[took_part] = assigned[took_part]
+        for record in self.rounds:
+            now = {
+                client["client"]: frozenset(client["experts"])
+                for client in record["clients"]
+                if client["experts"]
+            }
+            new = [len(e - held[name]) for name, e in now.items() if name in held]
+            pairs = sum(len(e) for name, e in now.items() if name in held)
+            shares.append(sum(new) / pairs if pairs else math.nan)
+            held |= now
         return shares
 
     def remarks(self) -> list[tuple[str, list[int]]]:
@@ -117,17 +165,12 @@ class RunData:
             texts += [
                 f"not merged: {c}: {why}" for c, why in record["rejected"].items()
             ]
-            if record["late"]:
+            if record.get("late"):
                 texts.append("late replies discarded")
             for text in dict.fromkeys(texts):
                 found.setdefault(text, []).append(int(record["round"]))
-        return sorted(found.items(), key=lambda item: -len(item[1]))
-
-
-def worst_tenth(values: list[float]) -> float:
-    """Return the mean of the lowest tenth of the values, at least one of them."""
-    count = max(1, len(values) // 10)
-    return float(np.mean(sorted(values)[:count])) if values else float("nan")
+        often = sorted(found.items(), key=lambda item: -len(item[1]))
+        return [*((text, []) for text in self.damaged), *often]
 
 
 def read_run(folder: Path) -> RunData:
@@ -135,41 +178,51 @@ def read_run(folder: Path) -> RunData:
 
     Raises
     ------
-    ReportError
+    RunFileError
         If there is no run in it, or not a single finished round.
     """
-    try:
-        facts = json.loads((folder / "run.json").read_text())
-        lines = (folder / "metrics.jsonl").read_text().splitlines()
-    except (OSError, ValueError) as error:
-        raise ReportError(
-            f"{folder} is not the directory of a run with a finished round: {error}"
-        ) from None
-    rounds = []
-    for line in lines:
-        try:
-            rounds.append(json.loads(line))
-        except ValueError:  # the line that is being written, or was at a power cut
-            break
+    facts = read_facts(folder)
+    rounds, lines = read_metrics(folder)
     if not rounds:
-        raise ReportError(f"{folder} has no finished round yet")
+        raise RunFileError(f"{folder} has no finished round yet")
+    damaged = [f"metrics.jsonl: line {number} is damaged" for number in lines]
+
+    def array(name: str, read: Callable[[Any], Any]) -> Any:
+        try:
+            with np.load(folder / name, allow_pickle=False) as file:
+                return read(file)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # zip, zlib, NumPy: each has errors of its own
+            damaged.append(f"{name} cannot be read: {error}")
+            return None
+
     # A matrix file is replaced after its line is appended: it may be one round behind.
+    fitness = array("fitness.npz", _fitness)
+    learned = array("expert_classes.npz", lambda file: _axes(file["recall"], 2))
+    confusion = array(CONFUSION, lambda file: _axes(file["confusion"], 2))
     return RunData(
         folder=folder,
         facts=facts,
         rounds=rounds,
-        assignments=_array(folder / "assignments.npz", "assignments"),
-        fitness=_array(folder / "fitness.npz", "fitness"),
-        learned=_array(folder / "expert_classes.npz", "recall"),
+        fitness=None if fitness is None else fitness[0],
+        fitness_rounds=[] if fitness is None else fitness[1],
+        learned=learned,
+        confusion=confusion,
+        damaged=tuple(damaged),
     )
 
 
-def _array(path: Path, name: str) -> NDArray[Any] | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found: NDArray[Any] = file[name]
-            return found
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError) as error:
-        raise ReportError(f"{path} cannot be read: {error}") from None
+def _fitness(file: Any) -> tuple[Matrix, list[int]]:
+    fitness = _axes(file["fitness"], 3)
+    numbers = [int(number) for number in file["rounds"]]
+    if len(numbers) != len(fitness):
+        raise ValueError(f"{len(fitness)} matrices of {len(numbers)} rounds")
+    return fitness, numbers
+
+
+def _axes(values: NDArray[Any], axes: int) -> Matrix:
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != axes or not found.size:
+        raise ValueError(f"its shape is {found.shape}")
+    return found

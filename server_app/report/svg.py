@@ -42,10 +42,17 @@ def number(value: float) -> str:
     """Return a number as short as it can be read: 1200, 12.3, 0.0042."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else "–"
+    if not 1e-9 < abs(value) < 1e9:
+        return f"{value:.2g}"
     if abs(value) >= 100:
         return f"{value:.0f}"
     digits = min(4, max(0, 2 - math.floor(math.log10(abs(value)))))
     return f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
+
+
+def newest(values: Sequence[float]) -> float:
+    """Return the last number that is known; NaN where none is."""
+    return next((v for v in reversed(values) if math.isfinite(v)), math.nan)
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -54,7 +61,9 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     if not (math.isfinite(span) and span > 0):
         return [low, low + 1]
     raw = span / max(1, wanted - 1)
-    power = 10.0 ** math.floor(math.log10(raw))
+    power = 10.0 ** math.floor(math.log10(raw)) if raw > 0 else 0.0
+    if not (power > 0 and math.isfinite(4 * span) and low + raw > low):
+        return [low, high]  # beyond what round numbers can be made of
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
     first = math.floor(low / step)
     last = math.ceil(high / step - 1e-9)
@@ -68,44 +77,37 @@ def colour(index: int) -> str:
 
 
 def line_chart(
-    series: Iterable[Series], *, x_label: str, y_label: str, top: float | None = None
+    series: Iterable[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    top: float | None = None,
+    dots: bool = False,
 ) -> str:
-    """Return lines over a numeric axis; y starts at 0.
+    """Return lines, or a dot for every value, over a numeric axis; y starts at 0.
 
     Parameters
     ----------
     top : float, optional
         Upper end of the y axis at most; it follows the data below that.
+    dots : bool
+        Whether values are dots. Lines are thinned to ``MAX_POINTS``, dots are not.
     """
-    lines = [_thinned(one) for one in series]
-    frame = _Frame(lines, x_label, y_label, top)
+    shown = [_known(one, None if dots else MAX_POINTS) for one in series]
+    frame = _Frame(shown, x_label, y_label, top)
+    radius = 1.5 if dots and max(len(one.x) for one in shown) >= 120 else 3
     marks = []
-    for index, one in enumerate(lines):
-        points = list(zip(one.x, one.y, strict=True))
-        if len(points) == 1:
-            [(x, y)] = points
-            marks.append(
-                f'<circle class="dot {colour(index)}" cx="{frame.x(x)}" '
-                f'cy="{frame.y(y)}" r="3"/>'
-            )
-        elif points:
-            path = " ".join(f"{frame.x(x)},{frame.y(y)}" for x, y in points)
+    for index, one in enumerate(shown):
+        points = [(frame.x(x), frame.y(y)) for x, y in zip(one.x, one.y, strict=True)]
+        if len(points) > 1 and not dots:
+            path = " ".join(f"{x},{y}" for x, y in points)
             marks.append(f'<polyline class="line {colour(index)}" points="{path}"/>')
+        else:
+            marks += [
+                f'<circle class="dot {colour(index)}" cx="{x}" cy="{y}" r="{radius}"/>'
+                for x, y in points
+            ]
     return frame.svg("".join(marks))
-
-
-def dot_chart(series: Iterable[Series], *, x_label: str, y_label: str) -> str:
-    """Return one dot per value over a numeric axis; y from 0 to 1."""
-    dots = list(series)
-    frame = _Frame(dots, x_label, y_label, 1.0)
-    radius = 3 if max((len(one.x) for one in dots), default=0) < 120 else 1.5
-    marks = "".join(
-        f'<circle class="dot {colour(index)}" cx="{frame.x(x)}" cy="{frame.y(y)}" '
-        f'r="{radius}"/>'
-        for index, one in enumerate(dots)
-        for x, y in zip(one.x, one.y, strict=True)
-    )
-    return frame.svg(marks)
 
 
 def legend(series: Sequence[Series]) -> str:
@@ -113,7 +115,7 @@ def legend(series: Sequence[Series]) -> str:
     items = "".join(
         f'<li><svg class="key" viewBox="0 0 18 8" aria-hidden="true"><path class="line '
         f'{colour(index)}" d="M0 4h18"/></svg>{escape(one.name)}'
-        f" <b>{number(_newest(one.y))}</b></li>"
+        f" <b>{number(newest(one.y))}</b></li>"
         for index, one in enumerate(series)
     )
     return f'<ul class="legend">{items}</ul>'
@@ -165,16 +167,17 @@ def heatmap(
         if cells:
             paths.append(f'<path fill-opacity="{step / LEVELS:.3f}" d="{cells}"/>')
     axis = [
-        _text(LEFT - 6, TOP + (r + 0.5) * cell_h + 4, f"{full_row}", "end")
-        for r, full_row in _labels(full.shape[0], rows, height, 15)
-    ] + [
+        _text(LEFT - 6, TOP + (cell + 0.5) * cell_h + 4, str(row), "end")
+        for cell, row in _labels(full.shape[0], rows, height, 15)
+    ]
+    axis += [
         _text(
-            LEFT + (c + 0.5) * cell_w,
+            LEFT + (cell + 0.5) * cell_w,
             TOP + height + 14,
-            f"{full_column + first_column}",
+            str(column + first_column),
             "middle",
         )
-        for c, full_column in _labels(full.shape[1], columns, WIDTH - LEFT - RIGHT, 34)
+        for cell, column in _labels(full.shape[1], columns, WIDTH - LEFT - RIGHT, 34)
     ]
     frame = (
         f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
@@ -193,18 +196,16 @@ class _Frame:
     """Axes of a chart: data to view box."""
 
     def __init__(
-        self,
-        series: Sequence[Series],
-        x_label: str,
-        y_label: str,
-        top: float | None,
+        self, series: Sequence[Series], x_label: str, y_label: str, top: float | None
     ) -> None:
         xs = [x for one in series for x in one.x]
         ys = [y for one in series for y in one.y]
         self._labels = (x_label, y_label)
         self._x0, self._x1 = min(xs, default=0.0), max(xs, default=1.0)
         if self._x1 == self._x0:
-            self._x0, self._x1 = self._x0 - 0.5, self._x1 + 0.5
+            # Half of one vanishes beside 1e16.
+            room = 0.5 if abs(self._x0) < 1e15 else abs(self._x0) / 2
+            self._x0, self._x1 = self._x0 - room, self._x1 + room
         self._y_ticks = ticks(0.0, max([*ys, 1e-9]))
         if top is not None:
             self._y_ticks = [t for t in self._y_ticks if t <= top + 1e-9] or [0.0, top]
@@ -261,16 +262,14 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str
     )
 
 
-def _newest(values: Sequence[float]) -> float:
-    known = [value for value in values if math.isfinite(value)]
-    return known[-1] if known else math.nan
-
-
-def _thinned(series: Series) -> Series:
+def _known(series: Series, most: int | None) -> Series:
+    """Return the points that can be drawn, every n-th of them if they are too many."""
     points = [
-        (x, y) for x, y in zip(series.x, series.y, strict=True) if math.isfinite(y)
+        (x, y)
+        for x, y in zip(series.x, series.y, strict=True)
+        if math.isfinite(x) and math.isfinite(y)
     ]
-    step = max(1, math.ceil(len(points) / MAX_POINTS))
+    step = max(1, math.ceil(len(points) / (most or math.inf)))
     # Counted from the end: the newest point is always there.
     kept = points[::-1][::step][::-1]
     return Series(name=series.name, x=[x for x, _ in kept], y=[y for _, y in kept])
@@ -280,9 +279,8 @@ def _binned(values: NDArray[np.float64], most: int, axis: int) -> NDArray[np.flo
     size = values.shape[axis]
     if size <= most:
         return values
-    pieces = np.array_split(values, most, axis=axis)
     means = []
-    for piece in pieces:
+    for piece in np.array_split(values, most, axis=axis):
         known = np.isfinite(piece).sum(axis=axis)
         total = np.nansum(piece, axis=axis)
         means.append(np.where(known > 0, total / np.maximum(known, 1), np.nan))

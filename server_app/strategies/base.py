@@ -3,14 +3,15 @@
 ``plan`` decides who holds what, ``merge`` folds one reply into the running sums,
 ``learn`` remembers what the round taught, ``state``/``load_state`` make that memory a
 value. Polling, bytes, deadlines, logging and checkpoints are not the algorithm and are
-not here (``server_app.rounds``).
+not here (``server_app.rounds.loop``).
 """
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -20,16 +21,16 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import nn
 
-from common.config import Settings, explain
+from common.errors import SettingsError, nearest
 from common.moe import GATE, Layout, ModelSpec, MoEModel, Vector, expert_id
 from common.moe.ensemble import UsageMixture
-from common.sections import SettingsError, nearest
-from server_app.aggregation import PartMeans
-from server_app.robust import merging_rule
-from server_app.strategies.contract import Plan, Reply, StrategyOptions, View
+from common.settings import Settings, explain
+from server_app.contract import Plan, Reply, StrategyOptions, View
+from server_app.merging.means import PartMeans
+from server_app.merging.robust import merging_rule
+from server_app.rounds.loop import RoundLoop
 
-if TYPE_CHECKING:
-    from server_app.rounds import Rounds
+logger = logging.getLogger("flwr.expertfleet")
 
 
 class ExpertStrategy(Strategy):
@@ -81,7 +82,8 @@ class ExpertStrategy(Strategy):
         self.usage = np.zeros(self.spec.num_units)
         self.max_budget = self.spec.num_experts
         self.sums = self.new_sums()
-        self._rounds: Rounds | None = None
+        # Of Flower's own loop alone, which knows no state but its strategy's.
+        self._loop: RoundLoop | None = None
 
     @classmethod
     def parse_options(cls, settings: Settings) -> StrategyOptions:
@@ -130,7 +132,7 @@ class ExpertStrategy(Strategy):
         """Return the weight of a client's delta of one part.
 
         By default the extractor is weighted by the client's samples n_c and an expert
-        by the samples routed to it, u_{c,e} (METHODS 1, aggregation), or by n_c if
+        by the samples routed to it, u_{c,e} (docs/methods.md, 1), or by n_c if
         ``expert-weighting`` says so.
         """
         expert = expert_id(part)
@@ -158,14 +160,27 @@ class ExpertStrategy(Strategy):
 
     def new_sums(self) -> PartMeans:
         """Return empty sums of the merging rule the settings ask for."""
-        rules = self.settings.merge
-        return merging_rule(rules.merging, rules.clip_norm, rules.trim_share)
+        return merging_rule(self.settings.merge)
+
+    def fitness_matrix(self) -> NDArray[np.float64] | None:
+        """Return the fitness after a round, for ``fitness.npz`` and the report.
+
+        Returns
+        -------
+        ndarray, shape (C, E), or None
+            A row per client known when the round was planned; None, the default, from
+            a strategy that keeps no fitness.
+        """
+        return None
 
     def global_model(self) -> nn.Module:
         """Return the server's own predictor: inputs (B, ...) to probabilities (B, C).
 
+        It is the caller's, who may move it to another device: nothing in it is what the
+        strategy itself computes with.
+
         By default the mean of all experts' predictions weighted by how much clients
-        used them (``server_global``, METHODS 1); no gate is needed.
+        used them (``server_global``, docs/methods.md, 1); no gate is needed.
         """
         return UsageMixture(self.full_model(), self.usage)
 
@@ -210,15 +225,6 @@ class ExpertStrategy(Strategy):
 
     # --- Flower's strategy interface ------------------------------------------------
 
-    @property
-    def rounds(self) -> Rounds:
-        """The machinery that carries this strategy's plans to the clients."""
-        if self._rounds is None:
-            from server_app.rounds import Rounds
-
-            self._rounds = Rounds(self)
-        return self._rounds
-
     def arrays(self) -> ArrayRecord:
         """Return the global model as one flat array per part."""
         return ArrayRecord({name: Array(v) for name, v in self.model.items()})
@@ -230,15 +236,19 @@ class ExpertStrategy(Strategy):
         del config  # orders are typed; a free-form config has nothing to add
         if server_round == 1:
             self.model |= {k: a.numpy() for k, a in arrays.items() if k in self.model}
-        return self.rounds.open(server_round, grid)
+        if self._loop is None:
+            self._loop = RoundLoop(self)
+        return self._loop.open(server_round, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Check and merge the replies of a round."""
+        if self._loop is None:
+            raise RuntimeError("no round is open")
         for reply in replies:
-            self.rounds.accept(reply)
-        record = self.rounds.close()
+            self._loop.accept(reply)
+        record = self._loop.close()
         return self.arrays(), record.to_metrics()
 
     def configure_evaluate(
@@ -255,7 +265,15 @@ class ExpertStrategy(Strategy):
 
     def summary(self) -> None:
         """Log what will run."""
-        self.rounds.log_summary()
+        logger.info("Strategy: %s", self.name)
+        logger.info(
+            "Model: %s, %d experts of %d bytes, extractor of %d bytes",
+            self.spec.backbone,
+            self.spec.num_units,
+            self.spec.nbytes("expert.0"),
+            self.spec.nbytes("extractor"),
+        )
+        logger.info("Private: %s", self.private)
 
     def start(
         self,
@@ -274,7 +292,7 @@ class ExpertStrategy(Strategy):
         """
         if initial_arrays is not None:
             self.model |= {k: initial_arrays[k].numpy() for k in self.model}
-        return self.rounds.run(grid, num_rounds, timeout, evaluate_fn)
+        return RoundLoop(self).run(grid, num_rounds, timeout, evaluate_fn)
 
 
 __all__ = ["ExpertStrategy", "Plan", "Reply", "StrategyOptions", "View"]

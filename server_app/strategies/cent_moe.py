@@ -1,9 +1,13 @@
-"""CentMoE: the mixture trained at the server alone; METHODS 4.
+"""CentMoE: the mixture trained at the server alone; docs/methods.md, 4.
 
-The baseline of Fed-MoE (Jiang et al., IJCAI 2025, section 5.1): a plain mixture
-(Shazeer et al., ICLR 2017) sees the reserved set D^r and nothing else. It says what the
-reserved samples are worth without any client. Nobody is sent anything: rows of the
-assignment are empty, loads are zero and a balance of loads does not exist.
+The baseline of Fed-MoE (Jiang et al., IJCAI 2025, section 5.1); every round::
+
+    nobody is sent anything
+    psi, theta, gate <- SGD on cross-entropy + balancing loss over D^r
+
+The plain mixture (Shazeer et al., ICLR 2017) sees the reserved samples D^r and nothing
+else: what they are worth without any client. Rows of the assignment are empty, loads
+are zero and a balance of loads does not exist.
 """
 
 from __future__ import annotations
@@ -14,16 +18,16 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from common.config import Settings
 from common.moe.ensemble import GatedMixture
 from common.seeding import stream
-from server_app.server_training import (
+from common.settings import Settings
+from server_app.strategies.base import ExpertStrategy, Plan, StrategyOptions, View
+from server_app.strategies.server_training import (
     Tensors,
     require_reserved,
     reserved_tensors,
     train_mixture,
 )
-from server_app.strategies.base import ExpertStrategy, Plan, StrategyOptions, View
 
 
 class CentMoE(ExpertStrategy):
@@ -56,8 +60,7 @@ class CentMoE(ExpertStrategy):
 
     def finish(self) -> None:
         """Train on the reserved set."""
-        model = self.spec.build(range(self.spec.num_units))
-        model.load(self.model)
+        model = self.full_model()
         training = self.settings.training
         train_mixture(
             model,
@@ -71,9 +74,7 @@ class CentMoE(ExpertStrategy):
 
     def global_model(self) -> nn.Module:
         """Return the gated mixture: the gate is the server's own."""
-        model = self.spec.build(range(self.spec.num_units))
-        model.load(self.model)
-        return GatedMixture(model)
+        return GatedMixture(self.full_model())
 
     @cached_property
     def _reserved(self) -> Tensors:

@@ -1,4 +1,4 @@
-"""FedAvg and FedProx: one dense model, trained by everyone; METHODS 4.
+"""FedAvg and FedProx: one dense model, trained by everyone; docs/methods.md, 4.
 
 FedAvg (McMahan et al., AISTATS 2017, Algorithm 1); every round::
 
@@ -15,7 +15,13 @@ grow with ``num-experts``, and its bytes are those of one extractor and one expe
 import numpy as np
 from pydantic import Field
 
-from server_app.strategies.base import ExpertStrategy, Plan, StrategyOptions, View
+from server_app.strategies.base import (
+    ExpertStrategy,
+    Plan,
+    Reply,
+    StrategyOptions,
+    View,
+)
 
 
 class FedAvg(ExpertStrategy):
@@ -32,16 +38,17 @@ class FedAvg(ExpertStrategy):
         """Send the one model to every participant."""
         return Plan(assignment=np.ones_like(view.previous))
 
+    def merge(self, reply: Reply) -> None:
+        """Add n_c delta w_c to the running sums; ``finish`` adds their mean to w."""
+        for part, delta in reply.deltas.items():
+            self.sums.add(part, delta, weight=reply.report.num_examples)
 
-class FedProx(ExpertStrategy):
+
+class FedProx(FedAvg):
     """FedAvg with a proximal term in the local objective."""
 
     name = "fedprox"
-    ships = FedAvg.ships
-    private = FedAvg.private
     source = "FedProx, Li et al., MLSys 2020"
-    dense = True
-    gate = "none"
 
     class Options(StrategyOptions):
         """FedProx's own setting."""

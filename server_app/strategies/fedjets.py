@@ -1,4 +1,4 @@
-"""FedJETs (arXiv 2306.08586) and its one-expert form Anchor-MoE; METHODS 4.
+"""FedJETs (arXiv 2306.08586) and its one-expert form Anchor-MoE; docs/methods.md, 4.
 
 Every expert has an anchor client, bound to it for the whole run; the gate looks at
 features of a frozen common expert and is shared; every round::
@@ -38,11 +38,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from common.config import Settings
+from common.errors import SettingsError
 from common.moe import COMMON, EXTRACTOR, ModelSpec, expert_part
 from common.moe.ensemble import GatedMixture
-from common.sections import SettingsError
 from common.seeding import stream
+from common.settings import Settings
 from server_app.assignment.policies import greedy_top_k
 from server_app.strategies.base import (
     ExpertStrategy,
@@ -139,10 +139,10 @@ class FedJETs(ExpertStrategy):
         self._warming = view.server_round <= self.warmup
         if self._warming:
             return self._warmup(view, notes)
-        most = self.options.experts_per_client * view.units.set_size
+        most = self.options.experts_per_client * view.layers.num_layers
         budgets = np.minimum(view.budgets, most)
-        assignment = greedy_top_k(self._ranking(view), budgets, view.units)
-        own = self._in_every_layer(self.anchors == view.clients[:, None])
+        assignment = greedy_top_k(self._ranking(view), budgets, view.layers)
+        own = np.tile(self.anchors == view.clients[:, None], self.spec.num_layers)
         is_anchor = own.any(axis=1)
         assignment[is_anchor] = own[is_anchor]
         return Plan(
@@ -163,10 +163,6 @@ class FedJETs(ExpertStrategy):
         mass = self.gate_mass[view.clients]
         return np.where(np.isnan(mass), view.rng.random(mass.shape), mass)
 
-    def _in_every_layer(self, held: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return who holds which expert of every layer, (P, E) to (P, L * E)."""
-        return np.tile(held, (1, self.spec.num_layers))
-
     # --- the common expert ------------------------------------------------------------
 
     def _warmup(self, view: View, notes: tuple[str, ...]) -> Plan:
@@ -175,22 +171,17 @@ class FedJETs(ExpertStrategy):
         All experts are equal, so which one a client files its work under only shows in
         the loads; taking turns keeps them even.
         """
-        experts = self.spec.num_experts
-        turns = np.arange(len(view.clients)) % experts
-        assignment = self._in_every_layer(turns[:, None] == np.arange(experts))
+        experts = np.arange(self.spec.num_experts)
+        turns = np.arange(len(view.clients)) % len(experts)
+        assignment = np.tile(turns[:, None] == experts, self.spec.num_layers)
+        content = {}
+        for row, held in zip(view.clients.tolist(), assignment, strict=True):
+            parts = (EXTRACTOR, *map(expert_part, np.flatnonzero(held).tolist()))
+            content[row] = {part: self.model[part] for part in parts}
         return Plan(
             assignment=assignment,
             order={"gate": "none"},
-            content={
-                row: {
-                    part: self.model[part]
-                    for part in (
-                        EXTRACTOR,
-                        *map(expert_part, np.flatnonzero(held).tolist()),
-                    )
-                }
-                for row, held in zip(view.clients.tolist(), assignment, strict=True)
-            },
+            content=content,
             notes=(*notes, "warm-up: a dense model, which becomes the common expert"),
         )
 
@@ -224,9 +215,7 @@ class FedJETs(ExpertStrategy):
 
     def global_model(self) -> nn.Module:
         """Return the mixture of all experts, gated by the shared gate."""
-        model = self.spec.build(range(self.spec.num_units))
-        model.load(self.model)
-        return GatedMixture(model)
+        return GatedMixture(self.full_model())
 
 
 class AnchorMoE(FedJETs):

@@ -1,6 +1,6 @@
 """FedMix (Reisser et al., arXiv 2107.06724): clients fetch the experts they use.
 
-METHODS 4; every round::
+docs/methods.md, 4; every round::
 
     client c fetches {k : gate mass of k at c >= threshold}, the k_c heaviest of them
     c maximises mean_i log sum_k g_k(x_i) p_k(y_i|x_i) + rho mean_i H(g(x_i))
@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from common.config import Settings
 from common.moe import ModelSpec, expert_id
 from common.moe.ensemble import GatedMixture, UsageMixture
-from server_app.assignment import Units, covering
-from server_app.assignment.policies import greedy_top_k, random_k
+from common.settings import Settings
+from server_app.assignment import covering
+from server_app.assignment.policies import random_k
 from server_app.fitness import grown
 from server_app.strategies.base import (
     ExpertStrategy,
@@ -101,9 +101,9 @@ class FedMix(LikelihoodMixture):
         self.mass = grown(self.mass, view.num_clients, self.settings.run.seed)
         threshold = self.options.threshold / self.spec.num_experts
         mass = self.mass[view.clients]
-        held = passing_experts(mass, view.budgets, threshold, view.units)
+        held = passing_experts(mass, view.budgets, threshold)
         return Plan(
-            assignment=covering(held, mass, view.budgets, view.units),
+            assignment=covering(held, mass, view.budgets, view.layers),
             order={"report_gate": True, "gate_entropy": -self.options.spread},
         )
 
@@ -138,7 +138,7 @@ class AvgMoE(LikelihoodMixture):
         """Draw k_c experts per client."""
         return Plan(
             assignment=random_k(
-                view.budgets, self.spec.num_units, view.rng, view.units
+                view.budgets, self.spec.num_units, view.rng, view.layers
             ),
             order={"gate_entropy": -self.options.spread},
         )
@@ -157,7 +157,6 @@ def passing_experts(
     mass: NDArray[np.float64],
     budgets: NDArray[np.int64],
     threshold: float,
-    units: Units | None = None,
 ) -> NDArray[np.bool_]:
     """Return the experts whose gate mass passes, the heaviest up to each budget.
 
@@ -169,8 +168,6 @@ def passing_experts(
         Most experts each client can hold.
     threshold : float
         Mass an expert needs; the heaviest of a row is taken whatever its mass.
-    units : Units, optional
-        Layers and sizes, if there is more than one layer.
 
     Returns
     -------
@@ -178,7 +175,5 @@ def passing_experts(
     """
     rank = (-mass).argsort(axis=1, kind="stable").argsort(axis=1)
     within = rank < budgets[:, None]
-    if units is not None and not units.counted:
-        within = greedy_top_k(mass, budgets, units)
     passes: NDArray[np.bool_] = within & (mass >= threshold)
     return passes | (rank == 0)

@@ -1,47 +1,59 @@
-"""FLEX-MoE+: FLEX-MoE with what it was found to lack; METHODS 1 and 5, ours.
+"""FLEX-MoE+: FLEX-MoE with what it was found to lack; docs/methods.md, 1 and 5, ours.
 
-What limits FLEX-MoE on unlike clients, each part an option that can be turned off:
+Every round is FLEX-MoE's with these lines added, each an option that can be turned off;
+n(c,e) are the rounds in which client c trained expert e::
 
-- *Frozen pairs.* The fitness of a pair nobody tried never moves, so an expert keeps the
-  same few clients and sees their classes only. For a share ``rotation`` of the rounds
-  the least-tried pairs come first (fitness breaks ties); after that fitness decides,
-  plus a bonus for what is little known (UCB1, Auer et al. 2002)::
+    V       <- Q + max n - n                              in the rounds that rotate
+    V       <- Q + exploration sqrt(ln(1 + t) / (1 + n))  in the others (UCB1)
+    A       <- argmax sum V(c,e) x(c,e) within FLEX-MoE's budgets and bounds
+    clients train all their experts on all their samples (soft), and keep for their own
+        use a share of the change they upload (keep)
+    n(c,e)  <- n(c,e) + 1                                 for the pairs that trained
+    average <- m average + (1 - m) (psi, theta)           what the server predicts with
 
-      Q(c,e) + exploration sqrt(ln(1 + t) / (1 + n(c,e)))
+What each is for:
 
-  Bounds, deficits and budgets are FLEX-MoE's, so balance and bytes are as well.
-- *Idle experts.* A client trains every expert it was sent on all its samples, mixed by
-  its gate (``soft``), instead of each on the samples routed to it.
-- *Forgetting.* A client that trained two epochs on two classes has unlearned the
-  others. For its own use it keeps only a share ``keep`` of its change (interpolated
-  weights, Wortsman et al., CVPR 2022); the whole change is what it uploads. For its own
-  samples it adds the log of its label frequencies to the logits, scaled by ``prior``
-  (Menon et al., ICLR 2021); the frequencies never leave it.
-- *Swings.* The server predicts with a running average of the global model over rounds
-  (``average``); clients go on from the newest one.
-- *No gate.* The server weights experts by usage, whatever the sample. Where it has
-  samples of its own (``reserved-samples``) it can train a gate on them
-  (``gate_epochs``, off by default) and predict with that.
+- *Rotation and bonus.* The fitness of a pair nobody tried never moves, so an expert
+  keeps the same few clients and sees their classes only. For a share ``rotation`` of
+  the rounds the least-tried pairs come first (fitness breaks ties); after that fitness
+  decides, plus a bonus for what is little known (Auer et al. 2002). Balance and bytes
+  are FLEX-MoE's.
+- *soft*: no expert a client was sent is idle; its gate mixes them.
+- *keep*: a client that trained two epochs on two classes has unlearned the others
+  (interpolated weights, Wortsman et al., CVPR 2022). For its own samples it adds the
+  log of its label frequencies to the logits, scaled by ``prior`` (Menon et al., ICLR
+  2021); the frequencies never leave it.
+- *average*: the global model swings from round to round; clients go on from the newest.
+- *gate_epochs*: the server weights experts by usage, whatever the sample. Where it has
+  samples of its own (``reserved-samples``) it can train a gate on them, off by default.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from common.config import Settings
+from common.errors import SettingsError
 from common.moe import ModelSpec, Vector, pack, unpack_into
 from common.moe.ensemble import ServerGated
-from common.sections import SettingsError
 from common.seeding import stream
-from server_app.server_gate import train_gate
-from server_app.server_training import Tensors, require_reserved, reserved_tensors
+from common.settings import Settings
 from server_app.strategies.base import Plan, Reply, StrategyOptions, View
 from server_app.strategies.flex_moe import FlexMoE
+from server_app.strategies.server_gate import train_gate
+from server_app.strategies.server_training import (
+    Tensors,
+    require_reserved,
+    reserved_tensors,
+)
+
+_ALWAYS = 2**31 - 1
+"""The last round that rotates where all do."""
 
 
 class FlexMoEPlus(FlexMoE):
@@ -67,16 +79,17 @@ class FlexMoEPlus(FlexMoE):
         "averaged",
         "rounds_averaged",
         "server_gate",
+        "rotates_until",
     )
 
     class Options(StrategyOptions):
-        """What is added to FLEX-MoE; all zero and false is FLEX-MoE itself."""
+        """What is added to FLEX-MoE; keep = 1 and all else 0 or false is FLEX-MoE."""
 
         rotation: float = Field(
             1.0, ge=0, le=1, description="share of the rounds that rotate, 0 to 1"
         )
         exploration: float = Field(
-            0.3, ge=0, description="weight of the bonus after that, at least 0"
+            0.3, ge=0, le=1000, description="weight of the bonus after that, 0 to 1000"
         )
         soft: bool = Field(
             True, description="whether a client trains all its experts on all samples"
@@ -119,41 +132,34 @@ class FlexMoEPlus(FlexMoE):
         self.averaged: dict[str, Vector] = {}
         self.rounds_averaged = 0
         self.server_gate = np.empty(0, dtype=np.float32)
+        # Fixed here and remembered: a longer resumed run must not rotate again.
+        rotation, rounds = self.options.rotation, settings.rounds.num_rounds
+        self.rotates_until = int(rotation * rounds) if rotation < 1 else _ALWAYS
 
     def fitness_of(self, view: View) -> NDArray[np.float64]:
-        """Return what the assignment maximises, shape (P, E)."""
+        """Return V, what the assignment maximises, shape (P, E)."""
         fitness = super().fitness_of(view)
         joined = view.num_clients - len(self.tried)
         self.tried = np.pad(self.tried, ((0, max(0, joined)), (0, 0)))
         tried = self.tried[view.clients]
-        if view.server_round <= self.options.rotation * self._num_rounds():
+        if view.server_round <= self.rotates_until:
             # Never below 0: a pair that costs something would leave budgets unused.
             return fitness + (self.tried.max(initial=0) - tried)
         bonus = np.sqrt(np.log1p(view.server_round) / (1 + tried))
         return fitness + self.options.exploration * bonus
 
-    def _num_rounds(self) -> int:
-        return self.settings.rounds.num_rounds
-
     def plan(self, view: View) -> Plan:
-        """Solve FLEX-MoE's assignment for the adjusted fitness."""
-        plan = super().plan(view)
-        order: dict[str, Any] = {
+        """Solve FLEX-MoE's assignment for V, and say what clients do otherwise."""
+        order = {
             "keep_share": self.options.keep,
             "calibration": self.options.calibration,
             "label_prior": self.options.prior,
+            **({"top_k": 0} if self.options.soft else {}),
         }
-        if self.options.soft:
-            order["top_k"] = 0
-        return Plan(
-            assignment=plan.assignment,
-            solution=plan.solution,
-            order=order,
-            notes=plan.notes,
-        )
+        return replace(super().plan(view), order=order)
 
     def learn(self, replies: Sequence[Reply]) -> None:
-        """Update fitness and deficits, and count who trained what."""
+        """Update Q and D, and count who trained what."""
         super().learn(replies)
         for reply in replies:
             self.tried[reply.client, reply.experts] += 1
@@ -165,20 +171,21 @@ class FlexMoEPlus(FlexMoE):
         memory = min(
             self.options.average, self.rounds_averaged / (self.rounds_averaged + 1)
         )
+        old, new = np.float32(memory), np.float32(1 - memory)
         self.averaged = {
-            part: _mixed(self.averaged.get(part, vector), vector, memory)
+            part: old * self.averaged.get(part, vector) + new * vector
             for part, vector in self.model.items()
         }
         self.rounds_averaged += 1
         if self.options.gate_epochs:
-            mixture = self._gated()
-            train_gate(
-                mixture,
-                self._reserved,
-                epochs=self.options.gate_epochs,
-                rng=stream(self.settings.run.seed, "server-gate", self.rounds_averaged),
-            )
-            self.server_gate = pack(mixture.gate)
+            self._train_gate()
+
+    def _train_gate(self) -> None:
+        mixture = self._gated()
+        rng = stream(self.settings.run.seed, "server-gate", self.rounds_averaged)
+        epochs = self.options.gate_epochs
+        train_gate(mixture, self._reserved, epochs=epochs, rng=rng)
+        self.server_gate = pack(mixture.gate)
 
     def global_model(self) -> nn.Module:
         """Return the experts weighted by the server's gate, by usage without one."""
@@ -197,7 +204,3 @@ class FlexMoEPlus(FlexMoE):
     def published(self) -> dict[str, Vector]:
         """Return the running average."""
         return self.averaged or self.model
-
-
-def _mixed(old: Vector, new: Vector, memory: float) -> Vector:
-    return np.float32(memory) * old + np.float32(1 - memory) * new

@@ -37,9 +37,9 @@ from flwr.serverapp.strategy import Strategy
 from pydantic import Field, create_model
 
 from common import wire
-from common.config import Settings
+from common.errors import SettingsError, nearest
 from common.moe import ModelSpec, Vector
-from common.sections import SettingsError, nearest
+from common.settings import Settings
 from server_app.strategies.base import (
     ExpertStrategy,
     Plan,
@@ -129,9 +129,12 @@ class FlowerStrategy(ExpertStrategy):
             return Plan(assignment=np.zeros_like(view.previous))
         with seeded(int(view.rng.integers(2**63))):
             messages = self.inner.configure_train(
-                view.server_round, arrays, ConfigRecord(), cast(Grid, Roster(rows))
+                view.server_round,
+                arrays,
+                ConfigRecord(),
+                cast(Grid, Participants(rows)),
             )
-            self._sent = {Roster.row(message): message for message in messages}
+            self._sent = {Participants.row(message): message for message in messages}
         content: dict[int, Mapping[str, Vector]] = {}
         orders: dict[int, Mapping[str, Any]] = {}
         for row, message in self._sent.items():
@@ -260,7 +263,7 @@ def options_of(inner_class: type[Strategy], name: str) -> type[StrategyOptions]:
 
 
 @dataclass(frozen=True)
-class Roster:
+class Participants:
     """The grid a strategy sees while it plans: this round's participants, no others.
 
     Node ids are rows plus one, since Flower gives id 0 a meaning of its own.

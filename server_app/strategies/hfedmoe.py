@@ -1,6 +1,6 @@
 """HFedMoE (Fang et al., arXiv 2601.00583): the experts that matter to a client.
 
-METHODS 4; every round::
+docs/methods.md, 4; every round::
 
     I(c,e)  <- g_e + lambda (i_e(Z;Y) - beta i_e(X;Z))              (importance)
     A_c     <- the k_c experts of highest I(c,e)                    (budget)
@@ -31,12 +31,13 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from torch import nn
 
-from common.config import Settings
 from common.moe import GATE, Layout, ModelSpec, expert_id
 from common.moe.ensemble import GatedMixture
+from common.settings import Settings
 from common.wire import TrainReport
 from server_app.assignment.policies import greedy_top_k
 from server_app.fitness import grown
+from server_app.merging.means import Coordinates
 from server_app.strategies.base import (
     ExpertStrategy,
     Plan,
@@ -86,7 +87,7 @@ class HFedMoE(ExpertStrategy):
         self.importance = grown(self.importance, view.num_clients, seed)
         return Plan(
             assignment=greedy_top_k(
-                self.importance[view.clients], view.budgets, view.units
+                self.importance[view.clients], view.budgets, view.layers
             ),
             order={"report_gate": True, "report_information": True},
         )
@@ -122,7 +123,7 @@ class HFedMoE(ExpertStrategy):
             self.sums.add(part, delta, weight)
             if (expert := expert_id(part)) is not None:
                 row = gate_row(self.layout(GATE), expert)
-                self.sums.add_at(GATE, gate.size, row, gate[row], weight)
+                self.sums.add(GATE, gate[row], weight, Coordinates(row, gate.size))
 
     def learn(self, replies: Sequence[Reply]) -> None:
         """Remember what matters to each client."""

@@ -15,7 +15,7 @@ from benchmarks.study.__main__ import chosen, run_missing
 from benchmarks.study.cells import Cell, read_lines, summary
 from benchmarks.study.presets import PRESETS
 from benchmarks.study.tables import cell_text, interval, markdown, write_csv
-from common.config import Settings
+from common.settings import Settings
 from server_app.strategies import find_strategy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,12 +128,12 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     good = [cell_of(seed=seed, **small) for seed in (0, 1)]
     bad = cell_of("random", 2, **{**small, "strategy-options": "no-such-option=1"})
     out = tmp_path / "study" / "runs.jsonl"
-    _, failures = run_missing(good[:1], out, 1, "")
+    _, failures = run_missing(good[:1], out, 1, "data")
     assert failures == 0
     first = out.read_text()
     with out.open("a") as file:
         file.write('{"key": "cut off')  # the machine stopped in the middle of a line
-    lines, failures = run_missing([*good, bad], out, 2, "")
+    lines, failures = run_missing([*good, bad], out, 2, "data")
     assert failures == 1
     assert set(lines) == {cell.key for cell in good}
     assert out.read_text().startswith(first)
@@ -152,7 +152,7 @@ from benchmarks.study.runner import run_all
 from tests.benchmarks.test_study import cell_of
 if __name__ == "__main__":
     endless = cell_of(**{"num-rounds": 100_000, "train-samples": 200})
-    list(run_all([endless], Path("runs.jsonl"), 1, ""))
+    list(run_all([endless], Path("runs.jsonl"), 1, "data"))
 """
 
 

@@ -40,18 +40,19 @@ with open({path!r}, "w", buffering=1) as file:
 
 def test_contenders_never_run_at_once(tmp_path: Path) -> None:
     names = ["first", "second"]
-    contenders = [Contender(ticking, tmp_path / name, 60) for name in names]
+    contenders = [Contender(ticking, tmp_path / name, 120) for name in names]
     take_turns(contenders, 0.4)
     moments = []
     for name in names:
         for file in (tmp_path / name, tmp_path / f"{name}.child"):
             ticks = [float(line) for line in file.read_text().split()]
-            assert len(ticks) == 60
+            assert len(ticks) == 120
             moments += [(tick, name) for tick in ticks]
     order = [name for _, name in sorted(moments)]
     changes = sum(a != b for a, b in pairwise(order))
-    # A program ticks for 1.2 s at least: three turns; at once they would mix.
-    assert 5 <= changes <= 40
+    # A program ticks for 2.4 s at least, six turns, or fewer where turns are stretched
+    # by what else runs; one after the other they change once, at once some 200 times.
+    assert 3 <= changes <= 60
 
 
 def failing() -> None:

@@ -1,6 +1,5 @@
 """The ClientApp through its messages: what leaves a client, and what never does."""
 
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,9 @@ from client_app.app import app
 from client_app.session import Session
 from common import wire
 from common.code_hash import code_hash
-from common.config import Settings
 from common.inline_grid import InlineGrid
-from common.moe import Expert, ModelSpec, Vector
+from common.moe import MLPExpert, ModelSpec, Vector
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
 from common.wire import TrainOrder
 
@@ -24,8 +23,8 @@ CONFIG: dict[str, Any] = {"local-epochs": 1, "dataset": "digits", "seed": 3}
 
 
 @pytest.fixture
-def grid() -> Iterator[InlineGrid]:
-    yield InlineGrid(app, 4, CONFIG)
+def grid() -> InlineGrid:
+    return InlineGrid(app, 4, CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +114,14 @@ def test_a_device_reports_its_memory_with_every_round(
 def test_only_held_experts_are_ever_allocated(
     grid: InlineGrid, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built: list[Expert] = []
-    original = Expert.__init__
+    built: list[MLPExpert] = []
+    original = MLPExpert.__init__
 
-    def remembered(self: Expert, *args: Any, **options: Any) -> None:
+    def remembered(self: MLPExpert, *args: Any, **options: Any) -> None:
         built.append(self)
         original(self, *args, **options)
 
-    monkeypatch.setattr(Expert, "__init__", remembered)
+    monkeypatch.setattr(MLPExpert, "__init__", remembered)
     ask(grid, spec, 1, order_of(1, [2, 5], evaluate=True))
     # ``ask`` itself builds the whole mixture to take the experts it sends from it.
     assert len(built) == spec.num_experts + 2
@@ -134,7 +133,8 @@ def test_only_ordered_experts_come_back(grid: InlineGrid, spec: ModelSpec) -> No
     assert set(deltas) == {"extractor", "expert.2", "expert.5"}
     assert sum(report.expert_samples) == report.num_examples
     assert report.client_global is not None and 0 <= report.client_global <= 1
-    wire.check_report(order, report, deltas, {name: spec.size(name) for name in deltas})
+    sizes = {name: spec.size(name) for name in deltas}
+    wire.check_report(order, report, deltas, sizes, num_classes=spec.num_classes)
 
 
 def test_no_byte_of_the_gate_is_in_any_message(
@@ -254,3 +254,26 @@ def test_label_frequencies_help_on_own_samples_only(
     data = Session(context).data
     favourite = np.bincount(data.y_train).argmax()
     assert sure.client_local == pytest.approx(np.mean(data.y_held_out == favourite))
+
+
+@pytest.mark.parametrize("flower", [False, True])
+def test_a_training_that_diverges_is_one_line_and_keeps_nothing(
+    tmp_path: Path, spec: ModelSpec, flower: bool
+) -> None:
+    config = {**CONFIG, "state-dir": str(tmp_path), "lr": 1e4, "upload-dtype": "int8"}
+    if flower:
+        spec = spec.dense()
+    vectors = spec.initial(3, ["extractor", "expert.0"])
+    order = order_of(1, [0], upload_dtype="int8")
+    content = wire.encode_order(order, wire.pack(vectors))
+    if flower:
+        del content[wire.ORDER]
+    [reply] = InlineGrid(app, 4, config).send_and_receive(
+        [Message(content, 1, "train")]
+    )
+    assert reply.has_error()
+    assert (reply.error.reason or "").splitlines()[0] == (
+        "FloatingPointError: training diverged, its loss is nan: try an lr below 10000"
+    )
+    kept = [p.name for p in tmp_path.rglob("*") if p.is_file()]
+    assert kept == ([] if flower else ["attempts"])

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from client_app.training import Objective, accuracy, train
+from client_app.statistics import LocalResult
+from client_app.training import Objective, evaluate, train
 from common.moe import ModelSpec, MoEModel
-from common.sections import TrainingSettings
 from common.seeding import stream
+from common.settings.sections import TrainingSettings
 from tests.common.moe.support import text_spec, texts
 
 SPEC = ModelSpec(
@@ -97,9 +98,74 @@ def test_the_same_stream_gives_the_same_bits() -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize(("balance", "idle"), [(0.0, True), (0.3, False)])
+def test_the_balance_loss_wakes_an_expert_its_gate_forgot(
+    balance: float, idle: bool
+) -> None:
+    model = SPEC.build([1, 3], seed=0)
+    with torch.no_grad():
+        model.moe.gate.bias[1] += 2.0
+    result = train(
+        model,
+        *data(),
+        settings=TrainingSettings(local_epochs=20),
+        objective=Objective(gate_balance=balance),
+        rng=stream(0, "t"),
+    )
+    assert (result.samples[1] == 0) == idle
+
+
+@pytest.mark.parametrize(("share", "idle"), [(0.0, True), (0.2, False)])
+def test_exploration_leaves_no_held_expert_without_evidence(
+    share: float, idle: bool
+) -> None:
+    def result_of(seed: int) -> LocalResult:
+        model = SPEC.build([1, 3], seed=0)
+        with torch.no_grad():
+            # This gate would send no sample to expert 3, ever.
+            model.moe.gate.bias[1] += 50.0
+        explore = Objective(gate_exploration=share)
+        rng = stream(seed, "t")
+        return train(
+            model, *data(), settings=TrainingSettings(), objective=explore, rng=rng
+        )
+
+    first, again, other = result_of(0), result_of(0), result_of(1)
+    assert (first.samples[1] == 0) == idle
+    assert first.samples.sum() == 60
+    assert first.samples.tolist() == again.samples.tolist()
+    assert first.train_loss == again.train_loss != other.train_loss
+    if not idle:
+        # 60 samples, a fifth drawn, half of these to expert 3: 6, give or take.
+        assert 1 <= first.samples[1] <= 15
+
+
+def test_the_gate_balance_loss_moves_the_gate_by_its_gradient() -> None:
+    # One step of plain SGD on one batch, worked out with autograd from the formula of
+    # Switch Transformers: 2 sum_e f_e P_e over the two held experts.
+    plain = TrainingSettings(
+        local_epochs=1, batch_size=1000, lr=0.1, momentum=0.0, weight_decay=0.0
+    )
+    without, _ = trained(plain, Objective())
+    balanced, _ = trained(plain, Objective(gate_balance=0.5))
+    start = SPEC.build([1, 3], seed=0)
+    held = start.moe.gate(start.extractor(data()[0]))[:, [1, 3]]
+    share = torch.bincount(held.argmax(1), minlength=2) / len(held)
+    (2 * (share * held.softmax(1).mean(0)).sum()).backward()
+    for new, old, step in zip(
+        balanced.moe.gate.parameters(),
+        without.moe.gate.parameters(),
+        start.moe.gate.parameters(),
+        strict=True,
+    ):
+        assert step.grad is not None and step.grad.abs().max() > 1e-3
+        torch.testing.assert_close(new - old, -0.1 * 0.5 * step.grad)
+
+
 def test_training_learns() -> None:
     model, _ = trained(TrainingSettings(local_epochs=10), Objective())
-    assert accuracy(model, *data()) > 0.9
+    learnt = evaluate(model, *data()).accuracy
+    assert learnt is not None and learnt > 0.9
 
 
 def test_proximal_term_pulls_towards_the_weights_received() -> None:
@@ -140,7 +206,9 @@ def test_a_shift_changes_answers() -> None:
     model, _ = trained(ONE_BATCH, Objective())
     x, y = data()
     only_one = torch.tensor([0.0, 1e6, 0.0])
-    assert accuracy(model, x, y, only_one) == pytest.approx(1 / 3)
+    counts = evaluate(model, x, y, only_one)
+    assert counts.recall == [0, 1, 0]
+    assert counts.accuracy == 1 / 3
 
 
 @pytest.mark.parametrize("routing", ["token", "sequence"])
@@ -193,3 +261,47 @@ def test_an_anchor_teaches_the_gates_of_all_layers() -> None:
     plain = Objective().loss(routed, y, model, [])
     taught = Objective(gate_supervision=0.5).loss(routed, y, model, [])
     torch.testing.assert_close(taught, plain + 0.5 * (named[0] + named[1]) / 2)
+
+
+# --- batch norm -----------------------------------------------------------------------
+
+SMALL = replace(SPEC, backbone="resnet8", input_shape=(1, 4, 4), norm="batch")
+"""Its last stage has features of 1x1."""
+
+
+def sizes_of_batches(spec: ModelSpec, samples: int, size: int) -> list[int]:
+    model = spec.build([1, 3], seed=0)
+    seen: list[int] = []
+    model.extractor.register_forward_hook(lambda *args: seen.append(len(args[2])))
+    x = torch.randn(samples, *spec.input_shape, generator=torch.Generator())
+    settings = TrainingSettings(local_epochs=1, batch_size=size, lr=0.01)
+    y = torch.arange(samples) % 3
+    objective, rng = Objective(), stream(0, "t")
+    result = train(model, x, y, settings=settings, objective=objective, rng=rng)
+    assert int(result.samples.sum()) == samples
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"), [(7, [3, 4]), (8, [3, 3, 2]), (4, [4]), (3, [3]), (2, [2])]
+)
+def test_a_last_sample_joins_the_batch_before_a_batch_norm(
+    samples: int, expected: list[int]
+) -> None:
+    assert sizes_of_batches(SMALL, samples, size=3) == expected
+
+
+def test_without_batch_norm_a_batch_of_one_is_one() -> None:
+    for spec in (SPEC, replace(SMALL, norm="group")):
+        assert sizes_of_batches(spec, 7, size=3) == [3, 3, 1]
+    # Larger features have a spread of their own.
+    large = replace(SMALL, input_shape=(1, 8, 8))
+    assert sizes_of_batches(large, 1, size=3) == [1]
+
+
+@pytest.mark.parametrize(("samples", "size"), [(1, 3), (2, 1)])
+def test_where_nothing_can_be_joined_the_settings_are_named(
+    samples: int, size: int
+) -> None:
+    with pytest.raises(ValueError, match=r'norm = "batch" cannot train on one sample'):
+        sizes_of_batches(SMALL, samples, size)

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import Array, Context, RecordDict
+from safetensors.numpy import save
 
-from client_app.cache import ROOM
-from client_app.residuals import Residuals
-from client_app.store import Store, open_store
+from client_app.kept.residuals import Residuals
+from client_app.kept.store import Store, open_store
 from client_app.transfer import PartsLackedError, Transfer
 from common import wire
 from common.moe import ModelSpec, Vector
-from common.wire import Packing, TrainOrder
+from common.wire import ROOM, Packing, TrainOrder
 
 SPEC = ModelSpec(
     backbone="mlp",
@@ -177,16 +177,58 @@ def test_an_upload_that_was_lost_leaves_nothing_behind(store: Store) -> None:
 
 
 def test_residuals_are_bounded_and_outlive_a_late_message(store: Store) -> None:
-    residuals = Residuals(store, kept=2)
+    residuals, sizes = Residuals(store, kept=2), {"a": 2}
     for server_round in (8, 9, 10):
         left = {"a": np.full(2, server_round, np.float32)}
         residuals.save(server_round, left, merged_round=server_round - 1)
     assert len(store.names("residual-")) == 2
     residuals.save(4, {"a": np.zeros(2, np.float32)})
-    np.testing.assert_array_equal(residuals.load(10)["a"], [10, 10])
-    assert residuals.load(8) == {}
-    store.write("residual-10.safetensors", b"half")
-    assert residuals.load(10) == {}
+    np.testing.assert_array_equal(residuals.load(10, sizes)["a"], [10, 10])
+    assert residuals.load(8, sizes) == {}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"half",
+        b"\xff" * 100,
+        save({"extractor": np.zeros(3, np.float32)}),
+        save({"extractor": np.zeros(SPEC.size("extractor"), np.float64)}),
+        save({"extractor": np.full(SPEC.size("extractor"), np.nan, np.float32)}),
+        None,
+    ],
+)
+def test_a_damaged_residual_is_as_if_it_had_never_been(
+    store: Store, data: bytes | None
+) -> None:
+    deltas = SPEC.initial(1, PARTS)
+    without = send(store, 2, deltas, merged=0)
+    send(store, 1, deltas)
+    assert store.warnings == []
+    if data is None:
+        store.remove("residual-1.safetensors")
+    else:
+        store.write("residual-1.safetensors", data)
+    for name, vector in send(store, 2, deltas).items():
+        np.testing.assert_array_equal(vector, without[name])
+    [warning] = store.warnings
+    assert warning.startswith("residual-1.safetensors is ")
+
+
+def test_files_that_are_no_residuals_are_passed_over(store: Store) -> None:
+    store.write("residual-x.safetensors", b"")
+    for vector in send(store, 1, SPEC.initial(1, PARTS)).values():
+        assert np.isfinite(vector).all()
+
+
+def test_parts_that_are_not_finite_are_refused_and_not_kept(store: Store) -> None:
+    for bad in (np.nan, np.inf):
+        vector = np.full(SPEC.size("expert.1"), bad, np.float32)
+        arrays = packed([1]) | {"expert.1": Array(vector)}
+        with pytest.raises(wire.WireError, match=r"expert\.1 contains NaN or infinity"):
+            receive(store, order(1, [1]), arrays)
+    assert store.names("parts/") == []
 
 
 def test_a_residual_covers_the_last_upload_only(store: Store) -> None:

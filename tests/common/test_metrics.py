@@ -1,8 +1,10 @@
-"""Balance measures against hand-computed numbers."""
+"""Balance and means against hand-computed numbers."""
+
+import math
 
 import pytest
 
-from common.metrics import coefficient_of_variation, gini
+from common.metrics import coefficient_of_variation, weighted_mean, worst_tenth
 
 
 def test_cv_by_hand() -> None:
@@ -12,10 +14,13 @@ def test_cv_by_hand() -> None:
     assert coefficient_of_variation([0, 0]) == 0
 
 
-def test_gini_by_hand() -> None:
-    assert gini([1, 1, 1, 1]) == pytest.approx(0)
-    # One of four has all: (n - 1) / n.
-    assert gini([0, 0, 0, 8]) == pytest.approx(0.75)
-    # Loads 1 and 3: mean absolute difference 1 over twice the mean 2.
-    assert gini([1, 3]) == pytest.approx(0.25)
-    assert gini([0, 0]) == 0
+def test_the_worst_tenth_is_at_least_one() -> None:
+    assert worst_tenth([0.5, 0.1, 0.9]) == 0.1
+    assert worst_tenth([i / 20 for i in range(20)]) == pytest.approx(0.025)
+    assert math.isnan(worst_tenth([]))
+
+
+def test_a_weighted_mean_needs_weight() -> None:
+    assert weighted_mean([0.5, 1.0], [1, 3]) == 0.875
+    assert weighted_mean([0.5], [0]) is None
+    assert weighted_mean([], []) is None

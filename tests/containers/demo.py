@@ -26,7 +26,7 @@ PATIENCE = 900.0
 
 LIST_NODES = """
 import json, pathlib
-from server_app.provisioning.superlink import ControlAPI
+from server_app.provisioning.control_api import ControlAPI
 with ControlAPI("superlink:8000", pathlib.Path("fleet/ca.crt")) as api:
     print(json.dumps([(node.name, node.node_id, node.status) for node in api.nodes()]))
 """
@@ -90,6 +90,7 @@ class Demo:
             "FLEET_DIR": str(folder),
             "RUN_AS": user,
             "FLEET_PORT": "0",
+            "TASK": str(folder / "demo-data/images/task.toml"),
         }
         self.seconds: dict[str, float] = {}
         self.peaks: dict[str, float] = {}
@@ -105,7 +106,8 @@ class Demo:
 
     def operator(self, *command: str) -> str:
         """Run a command as the server's operator does."""
-        return self.compose("run", "--rm", "--no-TTY", "operator", *command)
+        flags = ("--rm", "--no-TTY", "--use-aliases")
+        return self.compose("run", *flags, "operator", *command)
 
     def execute(self, service: str, *command: str) -> str:
         """Run a command in a running container."""
@@ -157,12 +159,13 @@ class Demo:
         return [state for _, state in self.nodes().values()]
 
     def submit(self, title: str, config: Mapping[str, Any]) -> Run:
-        """Submit a run of this checkout; no two have the same title."""
+        """Submit a run of the image's app; no two have the same title."""
         started = time.monotonic()
         output = f"{RESULTS}/{title.replace(' ', '-')}"
         values = {**config, "output-dir": output}
         text = " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
-        command = ["flwr", "run", "/app", "fleet", "--format", "json"]
+        command = ["python", "-m", "server_app", "fleet", "submit", "--"]
+        command += ["--format", "json"]
         said = self.operator(*command, "--run-config", text)
         number = str(json.loads(said[said.index("{") :])["run-id"])
         return Run(title, number, output, started)

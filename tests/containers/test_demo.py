@@ -20,7 +20,7 @@ pytestmark = [
 CONFIG = {
     "num-rounds": 3,
     "strategy": "flex-moe",
-    "dataset": "digits",
+    "task": "/task.toml",
     "min-replies": 3,
     # So wide that memory is what limits: about 220 MB of it for each expert held.
     "num-experts": 8,
@@ -40,6 +40,8 @@ for method, path in {requests!r}:
     link.request(method, path, body=b"")
     print(link.getresponse().status)
 """
+
+ALLOWED = [("proxy", 8000), ("proxy", 9092)]
 
 CONNECT = """
 import socket
@@ -74,6 +76,24 @@ def test_a_device_reaches_the_fleet_api_and_nothing_else(demo: Demo) -> None:
             code = CONNECT.format(host=host, port=8000)
             assert demo.python(service, code) == "refused", (service, host)
     assert not demo.container("superlink")["HostConfig"]["PortBindings"]
+
+
+def test_what_runs_serverapps_does_not_reach_the_control_api(demo: Demo) -> None:
+    for host in ("superlink", "operator", "proxy"):
+        for port in (8000, 8002, 9092):
+            code = CONNECT.format(host=host, port=port)
+            # The proxy's own name leads to its door for the Runtime API.
+            expected = "connected" if (host, port) in ALLOWED else "refused"
+            assert demo.python("superexec", code) == expected, (host, port)
+    asked = [
+        ("POST", "/v1/control/list-nodes"),
+        ("POST", "/v1/fleet/get-run"),
+        ("POST", "/v1/runtime/../control/start-run"),
+        ("GET", "/health"),
+    ]
+    code = ASK.format(requests=asked).replace('"proxy", 9092', '"runtime", 8000')
+    code = code.replace("/bundle/ca.crt", "/run/fleet/ca.crt")
+    assert demo.python("superexec", code).split() == ["404"] * len(asked)
 
 
 def test_what_trains_reaches_only_its_supernode(demo: Demo) -> None:

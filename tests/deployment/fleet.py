@@ -71,6 +71,8 @@ class Fleet:
         Where keys, the database and the devices' state go.
     devices : int
         SuperNodes; device ``i`` has partition ``i`` and its own state directory.
+    data : sequence of Path
+        Data of the devices' own, one path each; then they have no partition.
 
     Attributes
     ----------
@@ -79,7 +81,9 @@ class Fleet:
     devices : list of Program
     """
 
-    def __init__(self, folder: Path, devices: int = 3) -> None:
+    def __init__(
+        self, folder: Path, devices: int = 3, data: Sequence[Path] = ()
+    ) -> None:
         self.folder = folder
         self._database = folder / "state.db"
         self._stack = ExitStack()
@@ -88,19 +92,31 @@ class Fleet:
         self.address = address
         self.keys = FleetDirectory(folder / "keys")
         names = [f"client-{number}" for number in range(devices)]
-        self._provision("init", "--host", "127.0.0.1", "--superlink", address)
-        self._provision("init", "--size", str(devices))
-        self._provision("add", *names)
+        self._apps = f"127.0.0.1:{free_port()}"
+        self._secret = str(self.keys.path / "superexec.secret")
+        self.provision("init", "--host", "127.0.0.1", "--superlink", address)
+        self.provision("init", "--apps", self._apps)
+        if data:
+            for name, path in zip(names, data, strict=True):
+                self.provision("add", name, "--data-path", str(path))
+        else:
+            self.provision("init", "--size", str(devices))
+            self.provision("add", *names)
         trust = ["--root-certificates", str(self.keys.authority_file)]
         self.link = self.program("superlink", self._link_command(address))
         self.executor = self.program(
             "superexec",
-            ["flower-superexec", "--runtime-api-address", address, *trust],
+            [
+                *("flower-superexec", "--runtime-api-address", address, *trust),
+                *("--superexec-auth-secret-file", self._secret),
+            ],
         )
         self.devices = [
             self.program(name, self.device_command(self.keys, name, number))
             for number, name in enumerate(names)
         ]
+        fleet = [sys.executable, "-m", "server_app", "fleet", "--dir"]
+        self._operator = self.program("operator", [*fleet, str(self.keys.path)])
         self._flwr = self.program("flwr", ["flwr"])
         (self._flwr.home / "config.toml").write_text(
             f'[superlink.lab]\naddress = "{address}"\n'
@@ -111,22 +127,31 @@ class Fleet:
         """Prepare a program that ends with the fleet at the latest."""
         return Program(name, command, self._stack)
 
-    def _provision(self, *arguments: str) -> None:
+    def provision(self, *arguments: str) -> None:
+        """Run a ``fleet`` command that succeeds."""
         assert main(["fleet", "--dir", str(self.keys.path), *arguments]) == 0
 
     def device_command(self, keys: FleetDirectory, name: str, number: int) -> list[str]:
         """Unpack a bundle; return what starts its device."""
-        bundle = self.folder / name
-        with tarfile.open(keys.bundle_file(name)) as tar:
-            tar.extractall(bundle, filter="data")
+        bundle = self.unpack(keys, name)
         state_dir = self.state_dir(number)
         command = [sys.executable, "-m", "client_app", "supernode"]
         command += ["--state-dir", str(state_dir), str(bundle)]
         return [*command, "--", "--port", str(free_port())]
 
+    def unpack(self, keys: FleetDirectory, name: str) -> Path:
+        """Bring a bundle to its device and delete it at the server."""
+        bundle = self.folder / name
+        with tarfile.open(keys.bundle_file(name)) as tar:
+            tar.extractall(bundle, filter="data")
+        keys.bundle_file(name).unlink()
+        return bundle
+
     def _link_command(self, address: str) -> list[str]:
         host, port = address.split(":")
-        command = ["flower-superlink", "--host", host, "--port", port]
+        command = ["env", f"FLWR_SUPERGRID_API_URL=http://{self._apps}"]
+        command += ["flower-superlink", "--host", host, "--port", port]
+        command += ["--superexec-auth-secret-file", self._secret]
         command += ["--isolation", "process", "--enable-supernode-auth"]
         command += ["--disable-runtime-dependency-installation"]
         command += ["--database", str(self._database)]
@@ -138,7 +163,7 @@ class Fleet:
         try:
             self.link.start()
             self.until("the SuperLink to answer", lambda: "[" in self.listing())
-            self._provision("register")
+            self.provision("register")
             for program in (self.executor, *self.devices):
                 program.start()
             self.until("all devices online", self._all_started, every=3)
@@ -207,13 +232,13 @@ class Fleet:
         output = Path(config["output-dir"])
         file = self.folder / f"run-config-{self._submitted}.toml"
         file.write_text(tomli_w.dumps(config))
-        arguments = ["run", str(ROOT), "lab", "--run-config", str(file)]
-        said = self.flwr(*arguments, "--format", "json")
+        arguments = ["submit", str(ROOT), "--", "--run-config", str(file)]
+        said = self._operator.run(*arguments, "--format", "json")
         try:
             answer = json.loads(said[said.index("{") :])
             return Run(str(answer["run-id"]), output)
         except (ValueError, KeyError):
-            raise AssertionError(f"`flwr run` said {said!r}") from None
+            raise AssertionError(f"`fleet submit` said {said!r}") from None
 
     def status(self, run: Run) -> str:
         """Flower's word about a run: ``running``, ``finished:completed``, ..."""

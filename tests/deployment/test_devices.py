@@ -8,17 +8,16 @@ from typing import Any
 import httpx
 import pytest
 
-from common.config import Settings
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
 from common.wire import QueryReply
 from server_app.__main__ import main
-from server_app.device_budget import DeviceBudget
+from server_app.fleet.budget import DeviceBudget
 from server_app.provisioning.directory import FleetDirectory
 from tests.deployment.fleet import Fleet, Run
 
 pytestmark = [
     pytest.mark.deployment,
-    pytest.mark.slow,
     pytest.mark.timeout(1200),
 ]
 

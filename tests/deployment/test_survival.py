@@ -1,5 +1,6 @@
 """A real deployment in which machines die: the run completes or is resumed."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from server_app.simulate import simulate
+from server_app.commands.simulate import simulate
 from tests.deployment.fleet import Fleet, Run
+from tests.deployment.program import Program
 
 pytestmark = [
     pytest.mark.deployment,
-    pytest.mark.slow,
     # The time is Flower's: about 45 s until a dead device is noticed.
     pytest.mark.timeout(1200),
 ]
@@ -37,6 +38,17 @@ def has_replied(log: str) -> bool:
     return "Sent successfully" in after
 
 
+def orders(log: str) -> int:
+    """How many orders a device has taken."""
+    return log.count("Receiving: train message")
+
+
+def since_now(fleet: Fleet) -> Callable[[Program], str]:
+    """Return what tells a device's log since this call."""
+    before = {device.home: len(device.log()) for device in fleet.devices}
+    return lambda device: device.log()[before[device.home] :]
+
+
 def repliers(record: dict[str, Any]) -> list[str]:
     return [each["client"] for each in record["clients"] if each["replied"]]
 
@@ -52,10 +64,11 @@ def test_a_killed_device_is_missed_by_name_and_returns_as_the_same_client(
     fleet: Fleet,
 ) -> None:
     config = {**CONFIG, "num-rounds": 7, "seed": 2, "round-deadline": 120.0}
+    log_since = since_now(fleet)
     run = fleet.submit(config)
     device = fleet.devices[1]
     fleet.until("the first round", lambda: run.records())
-    fleet.until("the second one", lambda: device.has("flwr-clientapp"))
+    fleet.until("its second order", lambda: orders(log_since(device)) == 2, every=0.1)
     device.kill()
     before = gates(fleet, run, 1)
 
@@ -91,12 +104,17 @@ def test_a_run_survives_its_superlink_and_is_resumed_after_a_power_cut(
 ) -> None:
     config = {**CONFIG, "num-rounds": 4, "seed": 3, "min-replies": 3}
     slow = fleet.devices[2]
-    before = len(slow.log())
+    log_since = since_now(fleet)
     run = fleet.submit(config)
-    fleet.until("its first reply", lambda: has_replied(slow.log()[before:]), every=0.1)
+    fleet.until("its first reply", lambda: has_replied(log_since(slow)), every=0.1)
     slow.suspend()
     fleet.until("the first round", lambda: run.records())
-    fleet.until("the second one", lambda: fleet.devices[0].has("flwr-clientapp"))
+    # Sent in this order: when the others have theirs, its own is at the SuperLink.
+    fleet.until(
+        "the second one",
+        lambda: all(orders(log_since(each)) == 2 for each in fleet.devices[:2]),
+        every=0.1,
+    )
 
     # It dies after it has noted a delivery and before the device has it.
     fleet.link.kill()

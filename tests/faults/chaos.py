@@ -47,7 +47,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     "explosion": ("max-update", _arrays(lambda v: np.full_like(v, 1e6))),
     "wrong shape": ("values, expected", _arrays(lambda v: v[:-1])),
     "wrong rank": ("flat float32", _arrays(lambda v: v.reshape(1, -1))),
-    "wrong dtype": ("flat float32", _arrays(lambda v: v.astype(np.float64))),
+    "wrong dtype": ("bytes, at most", _arrays(lambda v: v.astype(np.float64))),
     "oversized": ("bytes, at most", _arrays(lambda v: np.tile(v, 50))),
     "strange expert": ("never assigned", _rename),
     "impossible accuracy": ("expert-accuracy", _report("expert-accuracy", [1.5, 0.0])),

@@ -12,7 +12,12 @@ from safetensors.numpy import load_file
 
 from client_app.app import app as real_app
 from common.inline_grid import InlineGrid
+from common.settings import Settings
+from common.shape import dataset_of, model_spec
 from server_app.app import app as server_app
+from server_app.run_error import RunError
+from server_app.run_folder.checkpoint import newest_intact
+from server_app.strategies.flex_moe import FlexMoE
 from tests.faults.chaos import FAULTS, chaos_app
 
 CLIENTS = 8
@@ -117,15 +122,19 @@ def test_a_short_round_is_repeated_and_then_merged(tmp_path: Path) -> None:
 
 def test_a_skipped_round_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     config = {"num-rounds": 3, "min-replies": 8, "drop-out": 0.6, "short-round": "skip"}
-    folder, rounds = run(tmp_path, config)
+    with pytest.raises(RunError, match="of at least 8 replies"):
+        run(tmp_path, config)
+    [folder] = [path.parent for path in tmp_path.glob("*/run.json")]
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    rounds = [json.loads(line) for line in lines]
     assert [record["merged"] for record in rounds] == [False] * 3
     assert all("not merged" in record["notes"][-1] for record in rounds)
-    assert rounds[-1]["cv_cumulative"] == 0
-    start = tmp_path / "start"
-    initial, _ = run(start, {"num-rounds": 1, "min-replies": 8, "drop-out": 0.9})
-    expected = load_file(initial / "model.safetensors")
-    for name, tensor in load_file(folder / "model.safetensors").items():
-        np.testing.assert_array_equal(tensor, expected[name])
+    found = newest_intact(folder)
+    assert found is not None and found[1]["completed"] == 3
+    settings = Settings.from_run_config({**CONFIG, **config})
+    strategy = FlexMoE(settings, model_spec(settings, dataset_of(settings)))
+    for part, vector in strategy.model.items():
+        np.testing.assert_array_equal(found[1]["model"][part], vector)
 
 
 def test_over_selection_stops_at_enough_and_discards_the_rest(tmp_path: Path) -> None:
@@ -162,7 +171,16 @@ def test_robust_merging_withstands_a_client_within_the_bounds(
 
     results = {}
     for rule in ("mean", merging):
-        config = {"num-rounds": 8, "merging": rule, "num-experts": 2, "eval-every": 8}
+        # Enough of everybody's data that a plain mean of honest replies gets to .92.
+        config = {
+            "num-rounds": 8,
+            "merging": rule,
+            "num-experts": 2,
+            "eval-every": 8,
+            "partition": "iid",
+            "local-epochs": 4,
+        }
         _, rounds = run(tmp_path / rule, config, app)
         results[rule] = rounds[-1]["server_global"]
-    assert results[merging] > results["mean"] + 0.2
+    assert results[merging] > 0.8
+    assert results["mean"] < 0.3

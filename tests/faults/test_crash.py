@@ -9,8 +9,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from benchmarks.crash_resume import CONFIG, crashes
-from common.sections import SettingsError
-from server_app.simulate import simulate
+from common.errors import SettingsError
+from server_app.commands.simulate import simulate
+from server_app.run_folder.checkpoint import Checkpoints
 
 
 def test_five_random_kills_change_nothing(tmp_path: Path) -> None:
@@ -63,6 +64,17 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     run = finished(tmp_path, **{"num-rounds": 1})
     with pytest.raises(SettingsError, match=r"lr was 0\.05, now 0\.5"):
         resume(run, lr=0.5)
+
+
+def test_clients_of_another_version_are_refused_in_one_line(tmp_path: Path) -> None:
+    run = finished(tmp_path, **{"num-rounds": 1})
+    checkpoints = Checkpoints(run, keep=3)
+    state = checkpoints.newest()
+    assert state is not None
+    state["fleet"][0]["profile"]["protocol"] -= 1
+    checkpoints.save(1, state)
+    with pytest.raises(SettingsError, match=r"resume-from = .*version.* protocol is"):
+        resume(run)
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:

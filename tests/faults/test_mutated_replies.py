@@ -39,6 +39,7 @@ REPORT = TrainReport(
     train_loss=0.5,
     client_global=0.5,
     client_local=0.9,
+    metrics={"watts": 3.5, "own-loss": 0.25},
 )
 VALUES: list[Any] = [
     *(0, -1, 1, 2, 41, 10**6, 2**62, 0.0, -0.5, 0.5, 1.0001, 1e300),
@@ -86,7 +87,7 @@ def mutate(rng: random.Random, content: RecordDict) -> None:
     report = content.config_records[wire.REPORT]
     kind = rng.randrange(6)
     if kind <= 1:
-        key = rng.choice([*report, "surprise"])
+        key = rng.choice([*report, "surprise", "metrics", "metrics.", "metrics.x y"])
         value = rng.choice(VALUES)
         try:
             report[key] = value
@@ -114,7 +115,7 @@ def mutate(rng: random.Random, content: RecordDict) -> None:
 
 def breach(report: TrainReport, deltas: dict[str, Any]) -> str | None:
     """Say what is wrong with an accepted reply, written without looking at wire."""
-    if report.protocol != 2 or report.server_round != 5:
+    if report.protocol != 5 or report.server_round != 5:
         return "version or round"
     if set(deltas) != {"extractor", "expert.1", "expert.4"}:
         return "parts"
@@ -143,6 +144,10 @@ def breach(report: TrainReport, deltas: dict[str, Any]) -> str | None:
         return "losses"
     if len(report.gate_mass) not in (0, 6) or len(report.responsibility) not in (0, 2):
         return "gate lists"
+    if not set(report.metrics) <= {"watts", "own-loss"}:
+        return "names of metrics"
+    if not all(abs(value) < float("inf") for value in report.metrics.values()):
+        return "metrics"
     return None
 
 

@@ -1,18 +1,14 @@
 """The README's example, exactly as printed, from an installed third-party package."""
 
 import json
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from tests.plugin.installing import REPOSITORY, install, run
 
 
 @dataclass(frozen=True)
@@ -45,28 +41,11 @@ def installed(example: Example, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (package / "__init__.py").write_text(example.module)
     (source / "pyproject.toml").write_text(example.pyproject)
     site = tmp_path_factory.mktemp("site")
-    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
-    assert uv, "uv is not installed: run `make install`"
-    # uv carries the build backend uv_build inside itself: nothing is downloaded.
-    install = [uv, "pip", "install", "--offline", "--no-deps", "--quiet"]
-    subprocess.run(
-        [*install, "--python", sys.executable, "--target", str(site), str(source)],
-        check=True,
-    )
-    return site
+    return install(source, site)
 
 
-def run(command: list[str], installed: Path) -> str:
-    path = os.pathsep.join(
-        filter(None, [str(installed), os.environ.get("PYTHONPATH", "")])
-    )
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-    )
+def output_of(command: list[str], installed: Path) -> str:
+    done = run(command, installed)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -82,7 +61,7 @@ def test_the_printed_commands_run_it(
 ) -> None:
     python, *command = example.commands[number]
     assert python == "python"
-    run([*command, "--run-config", f'output-dir="{tmp_path}"'], installed)
+    output_of([*command, "--run-config", f'output-dir="{tmp_path}"'], installed)
     [folder] = tmp_path.iterdir()
     rounds = [
         json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
@@ -95,23 +74,14 @@ def test_the_printed_commands_run_it(
 
 
 def test_it_is_listed_with_its_package(installed: Path) -> None:
-    table = run(["-m", "server_app", "strategies"], installed)
+    table = output_of(["-m", "server_app", "strategies"], installed)
     [line] = [line for line in table.splitlines() if line.startswith("least-loaded")]
     assert "extractor, assigned experts" in line
     assert "from least-loaded" in line
 
 
-def test_its_options_are_checked(example: Example, installed: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            *("-m", "server_app", "simulate", "--run-config"),
-            'strategy="least-loaded" strategy-options="limt=0.1"',
-        ],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(installed)},
-        capture_output=True,
-        text=True,
-    )
+def test_its_options_are_checked(installed: Path) -> None:
+    config = 'strategy="least-loaded" strategy-options="limt=0.1"'
+    done = run(["-m", "server_app", "simulate", "--run-config", config], installed)
     assert done.returncode == 2
-    assert "limt" in done.stdout and "did you mean 'limit'?" in done.stdout
+    assert "limt" in done.stderr and "did you mean 'limit'?" in done.stderr

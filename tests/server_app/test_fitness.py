@@ -1,10 +1,14 @@
-"""FLEX-MoE's fitness matrix against hand-computed numbers (METHODS 1)."""
+"""FLEX-MoE's fitness matrix against hand-computed numbers (docs/methods.md, 1)."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 
+from common.errors import SettingsError
 from server_app.fitness import (
-    accuracy_score,
+    Evidence,
+    find_scorer,
     grown,
     initial_fitness,
     loss_score,
@@ -37,8 +41,61 @@ def test_loss_score_is_exp_of_minus_scaled_loss() -> None:
     np.testing.assert_allclose(loss_score([0.0, np.log(2)], scale=2.0), [1.0, 0.25])
 
 
-def test_accuracy_score_is_the_accuracy() -> None:
-    np.testing.assert_array_equal(accuracy_score([0.2, 1.0]), [0.2, 1.0])
+EVIDENCE = Evidence(
+    accuracy=np.array([0.2, 1.0]),
+    loss=np.array([np.log(2), 0.0]),
+    samples=np.array([30, 10]),
+    loss_scale=2.0,
+)
+
+
+def by_share(evidence: Evidence) -> Any:
+    return evidence.samples / evidence.samples.sum()
+
+
+def not_from_0_to_1(evidence: Evidence) -> Any:
+    return evidence.samples
+
+
+def one_for_all(evidence: Evidence) -> Any:
+    return 0.5
+
+
+MINE = "tests.server_app.test_fitness"
+
+
+@pytest.mark.parametrize(
+    ("name", "scores"),
+    [
+        ("accuracy", [0.2, 1.0]),
+        ("loss", [0.25, 1.0]),
+        (f"{MINE}:by_share", [0.75, 0.25]),
+    ],
+)
+def test_scorers_by_name(name: str, scores: list[float]) -> None:
+    np.testing.assert_allclose(find_scorer(name)(EVIDENCE), scores)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("los", "fitness = 'los' is not allowed: .*did you mean 'loss'"),
+        (f"{MINE}:not_from_0_to_1", "from_0_to_1' returned scores of .* from 0 to 1"),
+        (f"{MINE}:one_for_all", r"one_for_all' .* shape \(\), expected \(2,\)"),
+        (f"{MINE}:MINE", "MINE' is not a function of Evidence"),
+    ],
+)
+def test_what_is_no_scorer_is_one_error_that_names_it(name: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        find_scorer(name)(EVIDENCE)
+
+
+def test_a_pair_without_a_sample_scores_what_guessing_would() -> None:
+    assert find_scorer("accuracy")(Evidence.of_guessing(10, 1.0)) == [0.1]
+    # Guessing has cross-entropy ln 4: exp(-ln 4) = 1/4, exp(-2 ln 4) = 1/16.
+    loss = find_scorer("loss")
+    assert loss(Evidence.of_guessing(4, 1.0)) == pytest.approx(1 / 4)
+    assert loss(Evidence.of_guessing(4, 2.0)) == pytest.approx(1 / 16)
 
 
 def test_initial_fitness_is_half_with_a_small_seeded_tie_break() -> None:

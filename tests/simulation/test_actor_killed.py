@@ -17,8 +17,8 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
+from server_app.commands.simulate import simulate
 from server_app.launcher.processes import members
-from server_app.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 4
@@ -62,8 +62,7 @@ def rounds_of(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.simulation
-@pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_run_that_loses_a_worker_stops_says_so_and_can_be_resumed(
     launched: subprocess.Popen[str], tmp_path: Path
 ) -> None:

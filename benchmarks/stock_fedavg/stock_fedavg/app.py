@@ -24,9 +24,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
-from common.config import Settings
 from common.data import load_client_data, parse_partition
 from common.moe import MoEModel
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
 from common.wire import message_bytes
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from common.data import DataError, Dataset, Normaliser
+from common.data import Dataset, Normaliser
 from common.data.dataset import input_shape_of
+from common.errors import DataError
 
 
 @pytest.mark.parametrize(

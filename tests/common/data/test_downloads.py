@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from common.data import DataError, load_dataset
+from common.data import load_dataset
+from common.errors import DataError
 
-torchvision = pytest.importorskip("torchvision")
+
+@pytest.fixture(autouse=True)
+def torchvision() -> None:
+    """Import it when it is needed: that takes seconds."""
+    pytest.importorskip("torchvision")
 
 
 def write_idx(path: Path, array: NDArray[np.uint8]) -> None:
@@ -50,7 +55,7 @@ def test_fashion_mnist_is_kept_as_one_file(
     assert (tmp_path / "fashion_mnist.npz").is_file()
     assert not list(tmp_path.glob("*.part"))
     # The next process reads the file: torchvision is not asked again.
-    monkeypatch.delattr(torchvision.datasets, "FashionMNIST")
+    monkeypatch.delattr("torchvision.datasets.FashionMNIST")
     assert load_dataset("fashion_mnist", tmp_path) is fashion
 
 
@@ -88,7 +93,7 @@ class TinyCIFAR10:
 
 
 def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", TinyCIFAR10)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", TinyCIFAR10)
     cifar10 = load_dataset("cifar10", tmp_path / "made" / "for-you")
     assert cifar10.x_train.shape == (6, 32, 32, 3)
     assert cifar10.y_test.tolist() == [0, 1, 2, 3]
@@ -104,7 +109,7 @@ def test_failed_download_says_what_to_do(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fail)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", fail)
     with pytest.raises(DataError) as caught:
         load_dataset("cifar10", tmp_path)
     message = str(caught.value)
@@ -125,7 +130,7 @@ def test_a_broken_write_leaves_nothing(
     def full(*_: Any, **__: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", TinyCIFAR10)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", TinyCIFAR10)
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(DataError, match="no space left"):
         load_dataset("cifar10", tmp_path)

@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.config import Settings
 from common.data import (
-    DataError,
     HashedPieces,
     client_partition,
+    inflate,
+    jsonl,
     load_client_data,
     load_dataset,
     parse_partition,
 )
-from common.sections import SettingsError
+from common.errors import DataError, SettingsError
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
+from common.task.known import task_of
 
 GOOD = [
     {"text": "bad", "label": 0, "group": "b", "split": "train"},
@@ -59,12 +61,38 @@ def test_fields_become_samples_labels_owners_and_sides(tmp_path: Path) -> None:
     assert np.array_equal(mine.x_test, tokeniser.encode(["so so"]))
     assert (mine.y_train.tolist(), mine.y_test.tolist()) == ([0, 1], [2])
     assert mine.owner_train is not None
-    assert (mine.owner_train.tolist(), mine.owner_names) == ([1, 0], ("a", "b"))
+    assert mine.owner_train.tolist() == [1, 0]  # b and a, by name
     assert (mine.num_classes, mine.input_shape, mine.vocabulary) == (3, (3,), 1000)
     x = mine.normalise(mine.x_train)
     assert x.dtype == np.int64 and np.array_equal(x, mine.x_train)
-    with pytest.raises(DataError, match="do not fit"):
+    with pytest.raises(match="do not fit"):
         mine.normalise(mine.x_train[:, :2])
+
+
+def test_names_of_classes_are_numbered_in_the_order_they_sort_in(
+    tmp_path: Path,
+) -> None:
+    labels = ["so so", "bad", "good", "bad"]
+    splits = ["train", "train", "test", "test"]
+    lines = [
+        {"text": "t", "label": n, "split": s}
+        for n, s in zip(labels, splits, strict=True)
+    ]
+    write(tmp_path / "mine.jsonl", *lines)
+    mine = load_dataset("mine", tmp_path)
+    assert mine.class_names == ("bad", "good", "so so")
+    assert (mine.y_train.tolist(), mine.y_test.tolist()) == ([2, 0], [1, 0])
+    assert task_of(mine).classes == ("bad", "good", "so so")
+    said = refused(tmp_path, *lines, {**lines[0], "label": 1}, name="mixed")
+    assert said == ", line 5: field 'label': expected a name, as in line 1, got 1"
+    write(tmp_path / "sent140.jsonl", *lines)
+    assert load_dataset("sent140", tmp_path).class_names == mine.class_names
+
+
+def test_one_class_is_none(tmp_path: Path) -> None:
+    write(tmp_path / "mine.jsonl", *({"text": "t", "label": "a"} for _ in range(9)))
+    with pytest.raises(DataError, match="'mine' has one class: expected 2 or more"):
+        task_of(load_dataset("mine", tmp_path))
 
 
 def test_compressed_is_the_same(tmp_path: Path) -> None:
@@ -102,9 +130,16 @@ def test_without_split_a_fifth_is_the_test_set(tmp_path: Path) -> None:
         (changed(label=None), ", line 4: field 'label' is missing"),
         (changed(text=3), ", line 4: field 'text': expected a string, got 3"),
         (changed(label=1.0), ", line 4: field 'label': expected an integer from 0"),
-        (changed(label=True), "expected an integer from 0, got true"),
-        (changed(label="1"), 'expected an integer from 0, got "1"'),
-        (changed(label=-1), "expected an integer from 0, got -1"),
+        (changed(label=True), "at most 100 letters, got true"),
+        (
+            changed(label="1"),
+            """'label': expected an integer, as in line 1, got "1\"""",
+        ),
+        (
+            changed(label=""),
+            "expected an integer from 0 or a name of at most 100 letters",
+        ),
+        (changed(label=-1), "at most 100 letters, got -1"),
         (changed(label=4), "line 4: label 4, but no line has label 3; expected the"),
         (changed(group=1.5), "'group': expected a string or an integer, got 1.5"),
         (changed(split="dev"), '\'split\': expected "train" or "test", got "dev"'),
@@ -131,15 +166,49 @@ def test_bad_file(tmp_path: Path) -> None:
     assert ': no line has "split": "test"' in refused(tmp_path, *GOOD[:2])
     path = tmp_path / "cut.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(GOOD[0]).encode() * 500)[:-30])
-    with pytest.raises(DataError, match=r"cut\.jsonl\.gz, line 1: cannot be read"):
+    with pytest.raises(match=r"cut\.jsonl\.gz, line 1: cannot be read"):
         load_dataset("cut", tmp_path)
 
 
-def test_known_names_have_known_labels_and_are_not_downloaded(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"put reviews\.jsonl or reviews\.jsonl\.gz"):
+def test_a_file_that_unpacks_to_too_much_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inflate, "ALWAYS", 2**20)
+    lines = b'{"text": "%s", "label": 0}\n' % (b"a" * 4000)
+    bomb = tmp_path / "bomb.jsonl.gz"
+    bomb.write_bytes(gzip.compress(lines * 5000))
+    read: list[int] = []
+
+    def check(path: Path, nbytes: int, most: int) -> None:
+        read.append(nbytes)
+        inflate.check_inflated(path, nbytes, most)
+
+    monkeypatch.setattr(jsonl, "check_inflated", check)
+    assert bomb.stat().st_size * inflate.RATIO < 5000 * len(lines)
+    with pytest.raises(match=r"bomb\.jsonl\.gz unpacks to more than"):
+        load_dataset("bomb", tmp_path)
+    assert max(read) < 2 * inflate.most_bytes(bomb)
+
+
+def test_a_line_without_an_end_is_not_read_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jsonl, "LONGEST", 1000)
+    path = tmp_path / "long.jsonl.gz"
+    path.write_bytes(gzip.compress(b"x" * 10**6))
+    with pytest.raises(match=r"long\.jsonl\.gz, line 1: longer than"):
+        load_dataset("long", tmp_path)
+
+
+def test_texts_of_a_known_name_are_not_downloaded_and_may_be_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(match=r"put reviews\.jsonl or reviews\.jsonl\.gz"):
         load_dataset("reviews", tmp_path)
-    said = refused(tmp_path, *GOOD, name="sent140")
-    assert said == ", line 3: label 2; expected 0 to 1"
+    write(tmp_path / "sent140.jsonl", *GOOD)
+    with caplog.at_level("INFO"):
+        assert load_dataset("sent140", tmp_path).num_classes == 3
+    assert "sent140.jsonl is not the known set sent140" in caplog.text
 
 
 def test_natural_clients_with_all_other_cuts(tmp_path: Path) -> None:
@@ -174,3 +243,14 @@ def test_settings_that_do_not_fit_the_data(tmp_path: Path) -> None:
     assert (dataset.input_shape, dataset.vocabulary) == ((7,), 50)
     with pytest.raises(SettingsError, match="backbone = 'mlp' is not allowed with"):
         model_spec(short, dataset)
+
+
+def test_copies_of_a_text_are_on_one_side_of_the_test_cut(tmp_path: Path) -> None:
+    lines = [
+        {"text": f"number{i % 40} of them", "label": i % 40 % 2} for i in range(400)
+    ]
+    write(tmp_path / "mine.jsonl", *lines, {"text": "alone", "label": 1})
+    data = load_dataset("mine", tmp_path)
+    train, test = ({*map(bytes, x)} for x in (data.x_train, data.x_test))
+    assert not train & test and len(train | test) == 41
+    assert len(data.x_test) == 80

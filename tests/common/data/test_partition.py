@@ -1,6 +1,7 @@
 """Partitions: properties for all kinds, and hand-made expectations for each."""
 
 import hashlib
+import re
 import struct
 
 import numpy as np
@@ -9,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from common.data import PARTITIONS, PartitionSpec, parse_partition, partition
+from common.data import PartitionSpec, Request, parse_partition, partition
 from common.data import partition_hash as hash_of
-from common.data.partition_kinds import Kind, Request
 
 SPECS = ("iid", "dirichlet:0.05", "dirichlet:0.3", "dirichlet:100")
 
@@ -68,10 +68,9 @@ def test_parse(text: str, kind: str, argument: float | None) -> None:
     ],
 )
 def test_parse_refuses(text: str, says: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(repr(text))) as error:
         parse_partition(text)
     assert says in str(error.value)
-    assert repr(text) in str(error.value)
 
 
 @settings(max_examples=60)
@@ -250,25 +249,57 @@ def test_hash_of_a_hand_made_partition() -> None:
     assert hash_of((np.array([0, 2, 1]), np.array([], dtype=np.int64))) != golden
 
 
-def test_a_partition_of_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    def halves(request: Request) -> list[NDArray[np.int64]]:
-        return np.array_split(np.arange(len(request.labels)), request.num_clients)
-
-    mine = Kind(usage="halves", example="halves", split=halves)
-    monkeypatch.setitem(PARTITIONS, "halves", mine)
-    parts = partition(labels_of(10, 10), parse_partition("halves"), 2, seed=0)
-    assert [part.tolist() for part in parts] == [list(range(10)), list(range(10, 20))]
+def in_order(request: Request) -> list[NDArray[np.int64]]:
+    """The first ``argument`` samples are the first client's, the rest is dealt out."""
+    cut = int(request.argument)
+    rows = np.arange(len(request.labels))
+    return [rows[:cut], *np.array_split(rows[cut:], request.num_clients - 1)]
 
 
-def test_a_partition_that_gives_a_sample_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(request: Request) -> list[NDArray[np.int64]]:
-        return [np.arange(len(request.labels))] * request.num_clients
+def twice(request: Request) -> list[NDArray[np.int64]]:
+    return [np.arange(len(request.labels))] * request.num_clients
 
-    monkeypatch.setitem(
-        PARTITIONS, "wrong", Kind(usage="wrong", example="wrong", split=wrong)
-    )
-    with pytest.raises(ValueError, match="'wrong' gives samples to several clients"):
-        partition(labels_of(10, 10), parse_partition("wrong"), 2, seed=0)
+
+def beyond(request: Request) -> list[NDArray[np.int64]]:
+    return np.array_split(np.arange(len(request.labels)) + 1, request.num_clients)
+
+
+def too_few(request: Request) -> list[NDArray[np.int64]]:
+    return [np.arange(len(request.labels))]
+
+
+def of_floats(request: Request) -> list[NDArray[np.float64]]:
+    return np.array_split(np.arange(len(request.labels)) / 2, request.num_clients)
+
+
+MINE = "tests.common.data.test_partition"
+
+
+def test_a_partition_of_the_users_own() -> None:
+    spec = parse_partition(f"{MINE}:in_order:12")
+    parts = partition(labels_of(10, 10), spec, 3, seed=0)
+    assert [part.tolist() for part in parts] == [
+        list(range(12)),
+        list(range(12, 16)),
+        list(range(16, 20)),
+    ]
+    assert parse_partition(str(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("twice", "gives samples to several clients"),
+        ("beyond", "gives rows that there are not"),
+        ("too_few", "returned 1 parts: expected 2 arrays of row numbers"),
+        ("of_floats", "expected 2 arrays of row numbers"),
+        ("MINE", "is not a Kind, or a function of a Request"),
+        ("in_order:many", "expected .*in_order:NUMBER"),
+    ],
+)
+def test_what_is_no_partition_is_one_error_that_names_it(name: str, says: str) -> None:
+    with pytest.raises(ValueError, match=f"{MINE}:{name}.* {says}"):
+        partition(labels_of(10, 10), parse_partition(f"{MINE}:{name}"), 2, seed=0)
 
 
 def natural(owners: list[int], clients: int, seed: int = 0) -> list[list[int]]:

@@ -96,7 +96,6 @@ def test_texts(name: str, train: int, test: int, classes: int) -> None:
 
 def test_domains_of_reviews_are_natural_clients() -> None:
     dataset = load_dataset("reviews", need("reviews.jsonl.gz"))
-    assert dataset.owner_names == ("books", "dvd", "electronics", "kitchen")
     assert dataset.owner_train is not None
     parts = client_partition(dataset, parse_partition("natural"), 20, seed=0)
     assert sum(map(len, parts)) == 6400

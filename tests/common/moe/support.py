@@ -1,12 +1,19 @@
-"""Text models that several tests build."""
+"""Text models that several tests build, and what an exported graph would answer."""
 
 from typing import Any
+from unittest import mock
 
 import torch
 
 from common.moe import EncoderSpec, ModelSpec
+from common.moe.ensemble import Answer, Explaining
 
 LENGTH = 9
+IMAGE_BACKBONES = ("mlp", "cnn", "resnet8", "resnet18")
+BACKBONE_SHAPES = {
+    **dict.fromkeys(IMAGE_BACKBONES, (3, 16, 16)),
+    "cnn1d": (3, 50),
+}
 
 
 def text_spec(**changes: Any) -> ModelSpec:
@@ -40,3 +47,9 @@ def texts(count: int = 6, seed: int = 0) -> torch.Tensor:
     for row in range(count):
         x[row, 1 + row % LENGTH :] = 0
     return x
+
+
+def exported_answer(mixture: Explaining, x: torch.Tensor) -> Answer:
+    """Return what a mixture answers while it is exported."""
+    with mock.patch("torch.compiler.is_exporting", return_value=True):
+        return mixture.answer(x)

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from common.moe import ModelSpec
-from common.moe.cost import training_memory, training_work, upload
+from common.cost import training_memory, training_work, upload
+from common.moe import Exploration, ModelSpec
 from common.moe.encoder import INITIAL_STD, Mix
 from common.moe.ensemble import GatedMixture, UsageMixture
 from common.moe.model import features_of
-from common.moe.static import StaticMixture
-from tests.common.moe.support import LENGTH, text_spec, texts
+from tests.common.moe.support import LENGTH, exported_answer, text_spec, texts
 
 HELD = (0, 2, 3, 5, 7)
 
@@ -39,6 +38,20 @@ def by_hand(model: Any, x: torch.Tensor) -> Any:
         return mix
 
     return model.extractor(x, [mix_of(layer) for layer in model.layers])
+
+
+@pytest.mark.parametrize("routing", ["token", "sequence"])
+def test_a_text_that_is_routed_as_one_is_explored_as_one(routing: str) -> None:
+    model = text_spec(routing=routing).build(HELD, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.layers:
+        layer.exploration = Exploration(share=1.0, generator=generator)
+    together = True
+    for routed in model(texts()).layers:
+        assert routed.samples is not None
+        for text in routed.samples.unique():
+            together &= len(routed.slots[routed.samples == text].unique()) == 1
+    assert together == (routing == "sequence")
 
 
 @pytest.mark.parametrize("routing", ["token", "sequence"])
@@ -94,7 +107,8 @@ def test_nothing_but_padding_has_an_answer(top_k: int) -> None:
     nothing = torch.zeros(2, LENGTH, dtype=torch.int64)
     answer = GatedMixture(model).answer(nothing)
     assert torch.isfinite(answer.probabilities).all()
-    torch.testing.assert_close(answer.probabilities, StaticMixture(model)(nothing)[0])
+    static = exported_answer(GatedMixture(model), nothing)
+    torch.testing.assert_close(answer.probabilities, static.probabilities)
 
 
 def test_padding_gets_no_gradient() -> None:
@@ -176,12 +190,12 @@ def test_embeddings_start_small_the_same_for_a_seed_and_zero_for_padding() -> No
 @pytest.mark.parametrize("common_gate", [False, True])
 @pytest.mark.parametrize("top_k", [0, 1, 2])
 @torch.inference_mode()
-def test_masked_and_routed_agree(top_k: int, common_gate: bool, routing: str) -> None:
+def test_exported_and_routed_agree(top_k: int, common_gate: bool, routing: str) -> None:
     spec = text_spec(top_k=top_k, common_gate=common_gate, routing=routing)
     model: Any = spec.build(HELD, seed=top_k).eval()
     x = texts(20)
     answer = GatedMixture(model).answer(x)
-    probabilities, experts = StaticMixture(model)(x)
+    probabilities, experts = exported_answer(GatedMixture(model), x)
     torch.testing.assert_close(probabilities, answer.probabilities)
     assert torch.equal(experts, answer.experts)
     assert set(experts.tolist()) <= {5, 7}  # of the last layer
@@ -198,8 +212,6 @@ def test_without_gates_every_layer_is_averaged_by_its_own_usage() -> None:
     mixture = UsageMixture(model, [1, 2, 1, 0, 30, 0, 0, 10])
     torch.testing.assert_close(mixture(x), model(x).logits.softmax(1))
     assert mixture.answer(x).experts.tolist() == [4] * 6
-    static = mixture.static()(x)
-    torch.testing.assert_close(static[0], mixture(x))
     even = UsageMixture(model, [0] * 4 + [1, 0, 0, 0])
     model.layers[0].gate.bias.zero_()
     model.layers[1].gate.bias.copy_(torch.tensor([1, 0, 0, 0]).log())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from common.moe import MoELayer, Routing, mean_entropy
+from common.moe import Exploration, MoELayer, Routing, mean_entropy
 
 BATCH, FEATURES, CLASSES, EXPERTS = 13, 6, 3, 8
 
@@ -125,3 +125,59 @@ def test_the_entropy_of_a_sure_gate_is_zero_with_finite_gradients() -> None:
     entropy.backward()
     assert entropy.item() == pytest.approx(math.log(2) / 2)  # of (1, 0) and (1/2, 1/2)
     torch.testing.assert_close(logits.grad, torch.zeros(2, 2))  # a minimum, a maximum
+
+
+def explored(moe: MoELayer, share: float, seed: int = 0) -> torch.Tensor:
+    """Slots of 4000 positions while the layer trains and explores."""
+    generator = torch.Generator().manual_seed(seed)
+    moe.exploration = Exploration(share=share, generator=generator)
+    x = torch.ones(4000, FEATURES)
+    slots: torch.Tensor = moe(x, drawn_MK=moe.draw(len(x)))[1].slots
+    return slots
+
+
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_exploration_sends_a_share_to_distinct_experts_drawn_alike(top_k: int) -> None:
+    moe = layer((0, 3, 7, 6), top_k)
+    chosen = moe(torch.ones(1, FEATURES))[1].slots[0]
+    slots = explored(moe, share=0.4)
+    assert all(len(set(row)) == top_k for row in slots.tolist())
+    count = torch.bincount(slots.flatten(), minlength=4) / 4000
+    for slot in range(4):
+        wanted = 0.4 * top_k / 4 + 0.6 * (slot in chosen)
+        assert count[slot] == pytest.approx(wanted, abs=0.04)
+
+
+def test_exploration_is_for_training_and_for_gates_that_have_a_choice() -> None:
+    moe = layer((0, 3), top_k=1)
+    assert len(explored(moe, share=1.0).unique()) == 2
+    assert torch.equal(explored(moe, 0.5, seed=1), explored(moe, 0.5, seed=1))
+    moe.eval()
+    assert moe.draw(5) is None
+    for held, top_k in (((5,), 1), ((0, 3), 2), ((0, 3), 0)):
+        soft = layer(held, top_k)
+        soft.exploration = moe.exploration
+        assert soft.draw(5) is None
+
+
+def test_an_expert_that_is_tried_speaks_as_loud_as_any() -> None:
+    moe, x = layer((0, 3), top_k=1), torch.ones(1, FEATURES)
+    with torch.no_grad():
+        moe.gate.bias[0] += 9.0
+    probs = moe(x)[1].held_probs[0]
+    assert probs[1] < 0.01
+    tried, _ = moe(x, drawn_MK=torch.tensor([[1]]))
+    # Half of two experts, whatever its gate thinks of it.
+    torch.testing.assert_close(tried, moe.experts["3"](x) / 2)
+    # What the gate does choose is weighted as always, drawn or not.
+    usual, _ = moe(x)
+    drawn, _ = moe(x, drawn_MK=torch.tensor([[0]]))
+    torch.testing.assert_close(usual, drawn)
+    torch.testing.assert_close(usual, moe(x, drawn_MK=torch.tensor([[-1]]))[0])
+    # The gate learns from it what it would have learnt by choosing it.
+    tried.sum().backward()
+    weight = moe(x)[1].held_probs[0, 1]
+    [wanted] = torch.autograd.grad(
+        weight * moe.experts["3"](x).sum().detach(), moe.gate.weight
+    )
+    torch.testing.assert_close(moe.gate.weight.grad, wanted)

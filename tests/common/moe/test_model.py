@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from common.moe import ModelSpec, expert_id, pack, unflatten, unpack_into
-from common.moe.backbones import BACKBONES
 from common.moe.ensemble import UsageMixture
+from tests.common.moe.support import BACKBONE_SHAPES
 
-SHAPES = {"mlp": (1, 8, 8), "cnn": (3, 32, 32), "resnet8": (3, 32, 32)}
+SHAPES = {"mlp": (1, 8, 8), "cnn1d": (6, 50)}
 
 
 def spec_of(backbone: str = "mlp", **changes: object) -> ModelSpec:
@@ -39,7 +39,39 @@ def test_flops_of_a_convolution_count_every_place() -> None:
     assert spec_of("cnn").flops("extractor") == expected
 
 
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_flops_of_a_convolution_along_a_series_count_every_step() -> None:
+    # Seven steps wide, over 50, 25 and 12 steps.
+    expected = 2 * 7 * (6 * 32 * 50 + 32 * 64 * 25 + 64 * 128 * 12)
+    assert spec_of("cnn1d").flops("extractor") == expected
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize("steps", [2, 3, 5, 9, 128])
+@pytest.mark.parametrize("channels", [1, 3, 9])
+def test_a_window_of_any_length_and_number_of_channels(
+    norm: str, steps: int, channels: int
+) -> None:
+    model = spec_of("cnn1d", input_shape=(channels, steps), norm=norm).build([0])
+    x = torch.randn(4, channels, steps)
+    assert model(x).logits.shape == (4, 10)
+    model(x).logits.sum().backward()
+
+
+def test_the_strength_of_a_signal_is_seen() -> None:
+    # A norm before anything else would make these equal.
+    extractor = spec_of("cnn1d").build([0], seed=1).extractor.eval()
+    x = torch.randn(1, 6, 50)
+    weak, strong = extractor(0.3 * x), extractor(x)
+    assert (weak - strong).norm() > 0.1 * strong.norm()
+
+
+def test_one_value_of_each_channel_cannot_be_normalised_over_a_batch() -> None:
+    model = spec_of("cnn1d", input_shape=(6, 4), norm="batch").build([0]).train()
+    with pytest.raises(ValueError, match="on one sample with features of 1: it"):
+        model(torch.randn(1, 6, 4))
+
+
+@pytest.mark.parametrize("backbone", BACKBONE_SHAPES)
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_vectors_round_trip_on_every_backbone(backbone: str, norm: str) -> None:
     spec = spec_of(backbone, norm=norm)
@@ -51,7 +83,7 @@ def test_vectors_round_trip_on_every_backbone(backbone: str, norm: str) -> None:
     assert len(first.vectors(["extractor"])["extractor"]) == spec.size("extractor")
 
 
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("backbone", BACKBONE_SHAPES)
 def test_narrow_models_are_built_on_every_backbone(backbone: str) -> None:
     narrow = spec_of(backbone, width=0.5, num_experts=1)
     logits = narrow.build([0])(torch.randn(2, *narrow.input_shape)).logits

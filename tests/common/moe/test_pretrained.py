@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from common import wire
-from common.checkpoint import SHIFT, load_weights, read_checkpoint
+from common.cost import training_memory
+from common.hub import SHIFT, load_weights, read_checkpoint
 from common.moe import EncoderSpec, ModelSpec
-from common.moe.cost import training_memory
-from common.moe.parts import pack
 from common.moe.pretrained import (
     base_flops,
     base_values,
@@ -19,6 +18,7 @@ from common.moe.pretrained import (
     install_vector,
     installed,
 )
+from common.moe.vectors import pack
 from tests.checkpoints import BLOCKS, WIDTH, save
 
 

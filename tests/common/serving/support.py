@@ -25,8 +25,6 @@ from cryptography.x509.oid import NameOID
 from numpy.typing import NDArray
 from torch import nn
 
-from common.data import Normaliser
-from common.inputs import Inputs
 from common.moe import ModelSpec
 from common.moe.ensemble import GatedMixture
 from common.serving import inference_pb2 as pb
@@ -34,6 +32,7 @@ from common.serving.inference_pb2_grpc import InferenceStub
 from common.serving.servable import Servable, SourceError
 from common.serving.server import ServeOptions, Server
 from common.serving.tensors import encode
+from common.task import Fixed, ImageTask
 
 SPEC = ModelSpec(
     backbone="mlp",
@@ -43,8 +42,13 @@ SPEC = ModelSpec(
     expert_hidden=16,
     top_k=1,
 )
-INPUTS = Inputs(
-    input_shape=(1, 8, 8), num_classes=10, normaliser=Normaliser(scale=16.0)
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TASK = ImageTask(
+    classes=NAMES,
+    size=(8, 8),
+    channels=1,
+    bright=16.0,
+    scale=Fixed(mean=(0.0,), std=(1.0,)),
 )
 
 
@@ -55,7 +59,7 @@ def make_servable(
     held = (0, 2, 3)
     return Servable(
         predictor=predictor or GatedMixture(SPEC.build(held, seed=server_round)),
-        inputs=INPUTS,
+        task=TASK,
         run="a-run",
         server_round=server_round,
         experts=held,
@@ -85,6 +89,15 @@ class Held(nn.Module):
         self.go, self.entered = threading.Event(), threading.Event()
         self.go.set()
         self.samples = 0
+
+    def hold(self) -> None:
+        """Give no permission from here on."""
+        self.go.clear()
+        self.entered.clear()
+
+    async def reached(self) -> None:
+        """Wait until something is being computed."""
+        await asyncio.to_thread(self.entered.wait, 10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.entered.set()
@@ -123,6 +136,12 @@ async def serving(source: Shelf, **changes: Any) -> AsyncIterator[Server]:
         await server.stop()
 
 
+def connection(server: Server) -> grpc.aio.Channel:
+    """Return a channel that shares its connection with no other one."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(server.address, options)
+
+
 @asynccontextmanager
 async def calling(server: Server) -> AsyncIterator[InferenceStub]:
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -145,14 +164,14 @@ class Authority:
         self.path = folder / "ca.crt"
         self.path.write_bytes(self._sign(self._name, self._key, ca))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Write certificate and key of ``name``, good for the loopback."""
+    def issue(self, name: str, hours: float = 24) -> tuple[Path, Path]:
+        """Write certificate and key of ``name``, good for the loopback and so long."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         loopback = x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))
         hosts = x509.SubjectAlternativeName([x509.DNSName(name), loopback])
         certificate = self._folder / f"{name}.crt"
-        certificate.write_bytes(self._sign(subject, key, hosts))
+        certificate.write_bytes(self._sign(subject, key, hosts, hours))
         private = self._folder / f"{name}.key"
         private.write_bytes(
             key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -164,16 +183,17 @@ class Authority:
         subject: x509.Name,
         key: ec.EllipticCurvePrivateKey,
         extension: x509.ExtensionType,
+        hours: float = 24,
     ) -> bytes:
-        start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+        now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(start)
-            .not_valid_after(start + datetime.timedelta(days=1))
+            .not_valid_before(now - datetime.timedelta(days=2))
+            .not_valid_after(now + datetime.timedelta(hours=hours))
             .add_extension(extension, critical=False)
             .sign(self._key, hashes.SHA256())
             .public_bytes(Encoding.PEM)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.serving.batcher import Batcher, Expired, Overloaded
+from common.serving.batcher import Batcher, Expired
+from common.serving.servable import Predictions
 from tests.common.serving.support import Held, make_servable
 
 
@@ -22,6 +23,10 @@ SAMPLE = 4 * 64
 
 def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(test, 30))
+
+
+async def ask(batcher: Batcher, *given: Any) -> Predictions:
+    return await (await batcher.submit(*given))
 
 
 def make(**changes: int) -> Batcher:
@@ -38,8 +43,8 @@ def test_batches_hold_whole_requests_of_one_model_in_order_of_arrival() -> None:
     async def test() -> None:
         batcher = make()
         asked = [(first, 3), (first, 4), (first, 3), (second, 2), (first, 1)]
-        jobs = [asyncio.ensure_future(batcher.submit(s, x(n))) for s, n in asked]
-        jobs.append(asyncio.ensure_future(batcher.submit(first, x(20))))
+        jobs = [asyncio.ensure_future(ask(batcher, s, x(n))) for s, n in asked]
+        jobs.append(asyncio.ensure_future(ask(batcher, first, x(20))))
         await asyncio.sleep(0)
         work = asyncio.create_task(batcher.run())
         answers = await asyncio.gather(*jobs)
@@ -60,7 +65,7 @@ def test_each_request_gets_the_answers_to_its_own_samples() -> None:
     async def test() -> None:
         batcher = make()
         jobs = [
-            asyncio.ensure_future(batcher.submit(servable, x(1, float(v))))
+            asyncio.ensure_future(ask(batcher, servable, x(1, float(v))))
             for v in values
         ]
         await asyncio.sleep(0)
@@ -83,19 +88,42 @@ def test_the_queue_is_bounded_in_requests_and_in_bytes() -> None:
 
     async def test() -> None:
         batcher = make(max_requests=3, max_bytes=10 * SAMPLE)
-        jobs = [asyncio.ensure_future(batcher.submit(servable, x(4)))]
+        jobs = [asyncio.ensure_future(ask(batcher, servable, x(4)))]
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match=rf"{4 * SAMPLE} of {10 * SAMPLE} bytes"):
-            await batcher.submit(servable, x(7))
-        jobs += [asyncio.ensure_future(batcher.submit(servable, x(3))) for _ in "ab"]
+        large = asyncio.ensure_future(ask(batcher, servable, x(7)))
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="3 of 3 requests"):
-            await batcher.submit(servable, x(1))
-        patient = asyncio.ensure_future(batcher.submit(servable, x(9), patient=True))
+        assert batcher._bytes == 4 * SAMPLE  # 11 are too many
+        jobs += [asyncio.ensure_future(ask(batcher, servable, x(3))) for _ in "ab"]
+        fourth = asyncio.ensure_future(ask(batcher, servable, x(0)))
+        await asyncio.sleep(0)
+        assert (len(batcher._jobs), batcher._bytes) == (3, 10 * SAMPLE)
         work = asyncio.create_task(batcher.run())
         await asyncio.gather(*jobs)
-        assert len((await patient).classes) == 9
+        assert len((await large).classes) == 7
+        assert len((await fourth).classes) == 0
         assert batcher._bytes == 0
+        work.cancel()
+        batcher.close()
+
+    run(test())
+
+
+def test_the_queue_fills_again_while_a_batch_is_computed() -> None:
+    held = Held()
+    servable = make_servable(predictor=held)
+
+    async def test() -> None:
+        batcher = make(max_requests=2)
+        held.hold()
+        jobs = [asyncio.ensure_future(ask(batcher, servable, x(1))) for _ in range(5)]
+        await asyncio.sleep(0)
+        work = asyncio.create_task(batcher.run())
+        await held.reached()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert len(batcher._jobs) == 2  # beside the two that are being computed
+        held.go.set()
+        await asyncio.gather(*jobs)
         work.cancel()
         batcher.close()
 
@@ -109,9 +137,9 @@ def test_the_expired_and_the_gone_are_never_computed() -> None:
     async def test() -> None:
         batcher = make()
         now = time.monotonic()
-        expired = asyncio.ensure_future(batcher.submit(servable, x(5), now - 1))
-        gone = asyncio.ensure_future(batcher.submit(servable, x(5)))
-        good = asyncio.ensure_future(batcher.submit(servable, x(2), now + 60))
+        expired = asyncio.ensure_future(ask(batcher, servable, x(5), now - 1))
+        gone = asyncio.ensure_future(ask(batcher, servable, x(5)))
+        good = asyncio.ensure_future(ask(batcher, servable, x(2), now + 60))
         await asyncio.sleep(0)
         gone.cancel()
         work = asyncio.create_task(batcher.run())

@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator
 import grpc
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
+from common.data import Normaliser
 from common.serving import inference_pb2 as pb
-from common.serving.servable import SourceError
+from common.serving.servable import Servable, SourceError
+from common.serving.server import Server
 from common.serving.tensors import decode
+from common.task.known import task_of_shape
 from tests.common.serving.support import (
     Held,
     Shelf,
@@ -18,6 +22,7 @@ from tests.common.serving.support import (
     calling,
     images,
     make_servable,
+    options,
     refused,
     request,
     run,
@@ -60,6 +65,59 @@ def test_newer_models_are_swapped_in_under_load_and_no_request_fails() -> None:
     run(test())
 
 
+def test_what_a_request_may_be_follows_the_model() -> None:
+    small = make_servable(server_round=1)
+
+    def images_model(server_round: int, pixels: int) -> Servable:
+        return Servable(
+            predictor=nn.Sequential(
+                nn.Flatten(), nn.Linear(3 * pixels**2, 10), nn.Softmax(1)
+            ),
+            task=task_of_shape((3, pixels, pixels), 10, Normaliser(scale=255.0), 0),
+            run="a-run",
+            server_round=server_round,
+            experts=(),
+        )
+
+    shelf = Shelf(small)
+
+    async def test() -> None:
+        async with serving(shelf, grace=30) as server, calling(server) as stub:
+            idle = stub.PredictStream()
+            await idle.write(request(images(1)))
+            assert (await idle.read()).model.round == 1
+            for newest, pixels in ((2, 32), (3, 128), (4, 8)):
+                shelf.newest = images_model(newest, pixels)
+                info = await stub.ModelInfo(pb.ModelInfoRequest())
+                while info.model.round != newest:
+                    await asyncio.sleep(0.01)
+                    info = await stub.ModelInfo(pb.ModelInfoRequest())
+                full = np.zeros((info.max_samples, pixels, pixels, 3), np.float32)
+                reply = await stub.Predict(request(full))
+                assert len(reply.classes) == info.max_samples
+                error = await refused(
+                    stub.Predict(request(np.zeros((400, 99, 99, 3), np.float32)))
+                )
+                assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            # A stream that is open goes on, by the limits of now.
+            await idle.write(request(np.zeros((1, 8, 8, 3), np.float32)))
+            assert (await idle.read()).model.round == 4
+            await idle.write(request(np.zeros((1, 160, 160, 3), np.float32)))
+            assert await idle.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "larger than 200704 bytes" in await idle.details()
+
+    run(test())
+
+
+def test_a_model_that_answers_nan_is_not_served() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(x), 10), torch.nan)
+
+    with pytest.raises(SourceError, match="the model of a-run, round 1, answers NaN"):
+        Server(Shelf(make_servable(predictor=Broken())), options())
+
+
 class Wide(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +132,10 @@ def test_a_model_that_cannot_be_used_leaves_the_one_at_hand(
     async def test() -> None:
         async with serving(shelf) as server, calling(server) as stub:
             for bad, told in (
-                (SourceError("half a file"), "keeping round 1: half a file"),
+                (
+                    SourceError("half a file"),
+                    "so far: half a file",
+                ),
                 (make_servable(2, Wide()), "do not fit into a memory budget"),
                 (make_servable(3, nn.Linear(7, 7)), "looking for a newer model"),
             ):
@@ -116,12 +177,11 @@ def test_stopping_answers_what_is_under_way_and_refuses_the_rest() -> None:
 
             stream = idle.PredictStream(trickle())
             assert len((await stream.read()).classes) == 1
-            held.go.clear()
-            held.entered.clear()
+            held.hold()
             calls = [stub.Predict(request(images(1))) for _ in range(20)]
             waiting = asyncio.gather(*calls)
-            await asyncio.to_thread(held.entered.wait, 10)
-            while len(server.batcher._jobs) < 19:
+            await held.reached()
+            while server.batcher._bytes < 20 * 256:
                 await asyncio.sleep(0.01)
             stopping = asyncio.create_task(server.stop())
             await asyncio.sleep(0.1)

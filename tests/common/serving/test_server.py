@@ -11,10 +11,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from numpy.typing import NDArray
 
+from common.data import HashedPieces, Tokeniser
+from common.moe.ensemble import GatedMixture
 from common.serving import inference_pb2 as pb
+from common.serving.servable import Servable
 from common.serving.service import NAME
 from common.serving.tensors import decode
+from common.task import TextTask, task_from_json
+from tests.common.moe.support import text_spec
 from tests.common.serving.support import (
+    NAMES,
     Held,
     Shelf,
     by_torch,
@@ -26,6 +32,8 @@ from tests.common.serving.support import (
     run,
     serving,
 )
+
+HASHED = HashedPieces(length=6, vocabulary=40)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 32])
@@ -47,6 +55,8 @@ def test_answers_are_those_of_torch(batch: int) -> None:
             answers = [decode(r.probabilities, "probabilities") for r in replies]
             np.testing.assert_allclose(np.concatenate(answers), expected, atol=1e-5)
             classes = [c for r in replies for c in r.classes]
+            names = [name for r in replies for name in r.class_names]
+            assert names == [NAMES[k] for k in classes]
             assert classes == expected.argmax(1).tolist()
             experts = [e for r in replies for e in r.experts]
             assert experts == servable.predict(x).experts.tolist()
@@ -62,10 +72,9 @@ def test_requests_that_wait_together_are_computed_together() -> None:
     async def test() -> None:
         async with serving(Shelf(make_servable(predictor=held))) as server:
             async with calling(server) as stub:
-                held.go.clear()
-                held.entered.clear()
+                held.hold()
                 first = asyncio.ensure_future(stub.Predict(request(images(1))))
-                await asyncio.to_thread(held.entered.wait, 10)
+                await held.reached()
                 rest = [stub.Predict(request(images(2, seed=s))) for s in range(9)]
                 while len(server.batcher._jobs) < 9:
                     await asyncio.sleep(0.01)
@@ -89,6 +98,9 @@ def test_model_info_health_and_reflection() -> None:
             assert list(info.experts) == [0, 2, 3]
             assert info.model_bytes == servable.nbytes
             assert (info.max_batch, info.max_samples) == (32, 256)
+            assert info.kind == "image"
+            assert list(info.class_names) == list(servable.task.classes)
+            assert task_from_json(info.task) == servable.task
             async with grpc.aio.insecure_channel(server.address) as channel:
                 health: Any = health_pb2_grpc.HealthStub(channel)
                 for name in ("", NAME):
@@ -125,7 +137,13 @@ MALFORMED = {
     "x has shape ()": tensor(shape=[], data=b"\0"),
     "x has shape (0, 8, 8)": tensor(shape=[0, 8, 8], data=b""),
     "x: samples of shape (4, 16) do not fit (1, 8, 8)": tensor(shape=[1, 4, 16]),
-    "x is int64: expected uint8 or float32": request(np.zeros((1, 8, 8), np.int64)),
+    "x has values from 0 to 0.9375 (float32), and the model takes images from 0 to 16; "
+    "multiply by 16": request((images(3) % 16 / 16).astype(np.float32)),
+    "x has values from 0 to 240 (uint8)": request(images(3) * 15),
+    "the model takes no texts: its task is image": pb.PredictRequest(texts=["a"]),
+    "x and texts are both there": pb.PredictRequest(
+        x=request(images(1)).x, texts=["a"]
+    ),
     "x has NaN or infinity in sample 1": request(nan),
     "x.shape has 257 samples: at most 256": request(images(257)),
 }
@@ -167,10 +185,9 @@ def test_expired_requests_are_dropped_before_they_are_computed() -> None:
         async with serving(Shelf(make_servable(predictor=held))) as server:
             async with calling(server) as stub:
                 warm = held.samples
-                held.go.clear()
-                held.entered.clear()
+                held.hold()
                 first = asyncio.ensure_future(stub.Predict(request(images(1))))
-                await asyncio.to_thread(held.entered.wait, 10)
+                await held.reached()
                 late = [
                     stub.Predict(request(images(100)), timeout=0.2) for _ in range(3)
                 ]
@@ -194,11 +211,11 @@ def test_overload_is_refused_and_what_was_admitted_is_answered() -> None:
             serving(Shelf(make_servable(predictor=held)), queue=4) as server,
             calling(server) as stub,
         ):
-            held.go.clear()
-            held.entered.clear()
+            held.hold()
             first = asyncio.ensure_future(stub.Predict(request(images(1))))
-            await asyncio.to_thread(held.entered.wait, 10)
-            calls = [stub.Predict(request(images(1))) for _ in range(12)]
+            await held.reached()
+            # 68 have a place, the first among them, and 4 wait.
+            calls = [stub.Predict(request(images(1))) for _ in range(79)]
             done = asyncio.gather(*calls, return_exceptions=True)
             while sum(call.done() for call in calls) < 8:
                 await asyncio.sleep(0.01)
@@ -207,13 +224,15 @@ def test_overload_is_refused_and_what_was_admitted_is_answered() -> None:
         errors = [r for r in replies if isinstance(r, grpc.aio.AioRpcError)]
         assert len(errors) == 8
         assert {e.code() for e in errors} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert "the queue is full: 4 of 4 requests" in (errors[0].details() or "")
-        assert sum(isinstance(r, pb.PredictResponse) for r in replies) == 5
+        assert errors[0].details() == (
+            "68 calls are under way and 4 wait, the most at a time"
+        )
+        assert sum(isinstance(r, pb.PredictResponse) for r in replies) == 72
 
     run(test())
 
 
-def test_a_stream_waits_where_single_requests_are_refused() -> None:
+def test_a_stream_longer_than_the_queue_is_answered() -> None:
     held = Held()
 
     async def test() -> None:
@@ -246,10 +265,9 @@ def test_a_caller_that_hangs_up_leaves_nothing_behind(
             async with calling(server) as stub:
                 for kind in ("unary", "stream"):
                     warm = held.samples
-                    held.go.clear()
-                    held.entered.clear()
+                    held.hold()
                     first = asyncio.ensure_future(stub.Predict(request(images(1))))
-                    await asyncio.to_thread(held.entered.wait, 10)
+                    await held.reached()
                     if kind == "unary":
                         calls = [stub.Predict(request(images(9))) for _ in range(5)]
                     else:
@@ -293,5 +311,50 @@ def test_a_predictor_that_fails_is_an_internal_error_and_the_next_is_answered() 
                 moody.broken = False
                 await stub.Predict(request(images(1)))
             assert server.batcher._bytes == 0
+
+    run(test())
+
+
+def text_servable(tokeniser: Tokeniser | None = HASHED) -> Servable:
+    task = TextTask(classes=("bad", "good"), length=6, vocabulary=40)
+    spec = text_spec(input_shape=(6,), num_classes=2)
+    return Servable(
+        predictor=GatedMixture(spec.build(range(8), seed=1)),
+        task=task,
+        run="r",
+        server_round=1,
+        experts=tuple(range(8)),
+        find_tokeniser=None if tokeniser is None else lambda: tokeniser,
+    )
+
+
+def test_texts_become_token_ids_on_the_server() -> None:
+    servable = text_servable()
+    texts = ["good great thing", "", "bad"]
+    ids = HASHED.encode(texts).astype(np.int64)
+    expected = servable.predict(ids)
+
+    async def test() -> None:
+        async with serving(Shelf(servable)) as server, calling(server) as stub:
+            for asked in (pb.PredictRequest(texts=texts), request(ids)):
+                reply = await stub.Predict(asked)
+                found = decode(reply.probabilities, "probabilities")
+                np.testing.assert_allclose(found, expected.probabilities, atol=1e-5)
+                assert set(reply.class_names) <= {"bad", "good"}
+            error = await refused(stub.Predict(pb.PredictRequest(texts=["a"] * 257)))
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "texts has 257 samples" in (error.details() or "")
+
+    run(test())
+
+
+def test_without_its_tokeniser_a_text_model_still_answers_ids() -> None:
+    async def test() -> None:
+        shelf = Shelf(text_servable(tokeniser=None))
+        async with serving(shelf) as server, calling(server) as stub:
+            await stub.Predict(request(np.ones((1, 6), np.int64)))
+            error = await refused(stub.Predict(pb.PredictRequest(texts=["a"])))
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "no tokeniser" in (error.details() or "")
 
     run(test())

@@ -41,6 +41,16 @@ def test_any_message_is_an_array_or_an_input_error(
         assert array.nbytes == len(data)
 
 
+@pytest.mark.parametrize(
+    "shape", [[0, 2**62, 2**62], [2**62, 2**62, 0], [0] + [2**63 - 1] * 7, [0, 2**40]]
+)
+def test_lengths_that_an_axis_of_length_zero_hides_are_refused(
+    shape: list[int],
+) -> None:
+    with pytest.raises(InputError, match=r"^x\.shape = .* is no shape"):
+        decode(pb.Tensor(dtype=pb.UINT8, shape=shape), "x")
+
+
 def test_a_decoded_array_cannot_be_written_to() -> None:
     with pytest.raises(ValueError, match="read-only"):
         decode(encode(np.zeros(3, np.float32)), "x")[0] = 1

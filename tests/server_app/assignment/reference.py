@@ -44,10 +44,6 @@ def _possible(x: np.ndarray, arguments: dict[str, Any]) -> np.ndarray:
     ok = ((x * sizes).sum(axis=2) <= np.asarray(arguments["capacity"])).all(axis=1)
     for client, expert in arguments.get("forbidden", ()):
         ok &= x[:, client, expert] == 0
-    for client, expert in arguments.get("pinned", ()):
-        ok &= x[:, client, expert] == 1
-    for members in arguments.get("exclusive", ()):
-        ok &= (x[:, :, list(members)].sum(axis=2) <= 1).all(axis=1)
     return ok
 
 
@@ -57,11 +53,10 @@ def _load(x: np.ndarray, arguments: dict[str, Any]) -> np.ndarray:
 
 
 def _violation(x: np.ndarray, arguments: dict[str, Any]) -> np.ndarray:
-    clients, experts = x.shape[1:]
-    load, holders, held = _load(x, arguments), x.sum(axis=1), x.sum(axis=2)
+    clients = x.shape[1]
+    load = _load(x, arguments)
     lower = np.asarray(arguments["lower"], dtype=float)
     upper = np.asarray(arguments["upper"], dtype=float)
-    need = np.asarray(arguments.get("min_holders", np.zeros(experts)))
     weights = np.asarray(arguments.get("load_weights", np.ones(clients, dtype=int)))
     divisor = np.gcd.reduce(weights) or 1
     # What one missing placement counts: the mean client weight.
@@ -71,15 +66,8 @@ def _violation(x: np.ndarray, arguments: dict[str, Any]) -> np.ndarray:
         np.ceil(lower / divisor) * divisor,
         np.floor(upper / divisor) * divisor,
     )
-    stepped = "load_weights" in arguments and arguments.get("load_penalty")
-    if (weights == weights[0]).all() and weights[0] and not stepped:
-        # Counted loads: holders are loads.
-        lower, need = np.maximum(lower, need * unit), np.zeros(experts)
     missed = np.maximum(lower - load, 0) + np.maximum(load - upper, 0)
     total = missed.sum(axis=1)
-    floor = np.broadcast_to(arguments.get("floor", 0), (clients,))
-    total = total + unit * np.maximum(floor - held, 0).sum(axis=1)
-    total = total + unit * np.maximum(need - holders, 0).sum(axis=1)
     if "groups" in arguments:
         groups = np.asarray(arguments["groups"])
         for label in np.unique(groups):
@@ -90,22 +78,7 @@ def _violation(x: np.ndarray, arguments: dict[str, Any]) -> np.ndarray:
 
 def _objective(x: np.ndarray, arguments: dict[str, Any]) -> np.ndarray:
     fitness = np.asarray(arguments["fitness"], dtype=float)
-    gain = fitness.copy()
-    if "previous" in arguments:
-        shipped = 1 - np.asarray(arguments["previous"], dtype=int)
-        gain = gain - np.asarray(arguments.get("switching_cost", 0.0)) * shipped
-    total = (x * gain).sum(axis=(1, 2))
-    penalty = arguments.get("load_penalty", 0.0)
-    if penalty:
-        middle = (np.asarray(arguments["lower"]) + np.asarray(arguments["upper"])) / 2
-        distance = _load(x, arguments) - arguments.get("target", middle)
-        if "load_weights" in arguments:
-            weights = np.asarray(arguments["load_weights"])
-            divisor = int(np.gcd.reduce(weights)) or 1
-            step = max(1, round(weights.mean() / divisor)) * divisor
-            distance = np.ceil(np.abs(distance) / step)
-        total = total - penalty * (distance**2).sum(axis=1)
-    return total
+    return (x * fitness).sum(axis=(1, 2))
 
 
 @st.composite
@@ -140,29 +113,8 @@ def problems(
         arguments["capacity"] = vector(st.integers(0, 9), clients)
     else:
         arguments["capacity"] = vector(st.integers(0, experts + 1), clients)
-    if "switching" in features:
-        arguments["previous"] = np.array(
-            [vector(st.booleans(), experts) for _ in range(clients)]
-        )
-        arguments["switching_cost"] = draw(st.sampled_from([0.1, 0.3, 0.6]))
-    if "penalty" in features:
-        arguments["load_penalty"] = draw(st.sampled_from([0.05, 0.2, 1.0]))
-        if draw(st.booleans()):
-            arguments["target"] = draw(st.sampled_from([0, 1, 2]))
     if "forbidden" in features:
         arguments["forbidden"] = draw(pairs)
-    if "floor" in features:
-        arguments["floor"] = vector(st.integers(0, 2), clients)
-    if "holders" in features:
-        arguments["min_holders"] = vector(st.integers(0, 2), experts)
-    if "exclusive" in features and experts > 1:
-        arguments["exclusive"] = draw(
-            st.sampled_from(
-                [[[0, 1]], [list(range(experts))], [[0, 1], [0, experts - 1]]]
-            )
-        )
-        if experts == 2:
-            arguments["exclusive"] = [[0, 1]]
     if "groups" in features:
         arguments["groups"] = vector(st.integers(0, 1), experts)
     return arguments

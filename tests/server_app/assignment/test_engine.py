@@ -1,4 +1,4 @@
-"""Which solver runs, that it repeats, and that nothing is worse than greedy."""
+"""Which solver runs, that it repeats, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import server_app.assignment
 from server_app.assignment import AssignmentProblem, limits, solve
-from tests.server_app.assignment.reference import measure, problems
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -45,24 +42,26 @@ def large_case(clients: int = 400, **more: Any) -> AssignmentProblem:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_papers_case_is_cp_sats_and_flow_finds_the_same_optimum(seed: int) -> None:
+def test_flow_and_cp_sat_find_the_same_optimum_of_the_papers_case(seed: int) -> None:
     problem = paper_case(seed)
-    chosen, flow = solve(problem), solve(problem, "flow")
-    assert chosen.solver == "cp-sat"
-    assert "CP-SAT" in chosen.reason
-    assert chosen.objective == flow.objective == chosen.bound
-    assert chosen.status == flow.status == "optimal"
-    assert chosen.certified and flow.certified
+    chosen, program = solve(problem), solve(problem, "cp-sat")
+    assert (chosen.solver, program.solver) == ("flow", "cp-sat")
+    assert chosen.objective == program.objective == chosen.bound
+    assert chosen.status == program.status == "optimal"
+    # CP-SAT's answer is certified by prices of the experts as well.
+    assert chosen.certified and program.certified
     assert chosen.objective == pytest.approx(
         (problem.fitness * chosen.matrix).sum(), abs=1e-7
     )
 
 
-def test_auto_takes_flow_for_large_transportation_problems() -> None:
-    answer = solve(large_case())
-    assert (answer.solver, answer.certified) == ("flow", True)
-    assert "flow is exact" in answer.reason
-    assert (answer.matrix.sum(axis=1) == 2).all()
+def test_auto_takes_flow_for_counts_with_layers_or_without() -> None:
+    cases: list[dict[str, Any]] = [{}, {"groups": np.arange(32) % 2}]
+    for more in cases:
+        answer = solve(large_case(**more))
+        assert (answer.solver, answer.certified) == ("flow", True)
+        assert "flow is exact" in answer.reason
+        assert (answer.matrix.sum(axis=1) == 2).all()
 
 
 def test_equal_sizes_and_equal_weights_are_still_a_flow() -> None:
@@ -85,24 +84,16 @@ def test_equal_sizes_and_equal_weights_are_still_a_flow() -> None:
     [
         {"sizes": np.arange(100, 132), "capacity": np.full(400, 250)},
         {"load_weights": np.arange(1, 401), "lower": 4500, "upper": 5500},
-        {"exclusive": [[0, 1]]},
-        {"groups": np.arange(32) % 2},
     ],
-    ids=["bytes", "weights", "exclusive", "groups"],
+    ids=["bytes", "weights"],
 )
 def test_auto_leaves_flow_where_flow_is_not_exact(more: dict[str, Any]) -> None:
     problem = large_case(**more)
-    answer = solve(problem)
-    assert answer.solver == "columns"
+    answer = solve(problem, time_limit=0.1)
+    assert answer.solver == "highs"
     assert "not a flow" in answer.reason
     with pytest.raises(ValueError, match="solver 'flow' needs unit sizes"):
         solve(problem, "flow")
-
-
-def test_large_cp_sat_runs_start_from_the_flow() -> None:
-    answer = solve(large_case(), "cp-sat")
-    assert answer.objective == solve(large_case(), "flow").objective
-    assert "hint" in answer.reason
 
 
 def test_unknown_solver_and_bad_limit_are_refused() -> None:
@@ -118,48 +109,6 @@ def test_the_packages_example_is_true() -> None:
     assert doctest.testmod(server_app.assignment).failed == 0
 
 
-@pytest.mark.parametrize("solver", ["auto", "flow", "cp-sat", "columns", "highs"])
-@given(arguments=problems(cells=24), data=st.data())
-@settings(max_examples=10)
-def test_never_worse_than_greedy(
-    solver: str, arguments: dict[str, Any], data: st.DataObject
-) -> None:
-    problem = AssignmentProblem(**arguments)
-    greedy = measure(solve(problem, "greedy").matrix, arguments)
-    found = measure(solve(problem, solver).matrix, arguments)
-    assert (found.violation, -found.objective) <= (
-        greedy.violation + 1e-9,
-        -greedy.objective + 1e-6,
-    )
-
-
-def test_a_time_limit_too_short_for_anything_still_answers() -> None:
-    rng = np.random.default_rng(0)
-    problem = large_case(sizes=rng.integers(100, 900, 32), capacity=np.full(400, 1100))
-    answer = solve(problem, time_limit=1e-3)
-    assert answer.status == "feasible"
-    assert answer.bound >= answer.objective
-    assert problem.sizes is not None
-    assert (answer.matrix @ problem.sizes <= 1100).all()
-
-
-def test_max_min_raises_the_smallest_share_first() -> None:
-    # Client 1 fits nothing anywhere near as well, and would be left with nothing.
-    case: dict[str, Any] = {
-        "fitness": [[0.9, 0.8, 0.7, 0.6], [0.1, 0.1, 0.1, 0.1]],
-        "capacity": [4, 2],
-        "lower": 0,
-        "upper": 1,
-    }
-    assert solve(AssignmentProblem(**case)).matrix.sum(axis=1).tolist() == [4, 0]
-    fair = solve(AssignmentProblem(**case, floor="max-min"))
-    assert fair.matrix.astype(int).tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
-    # A client that fits one expert only does not keep the others at one.
-    case |= {"fitness": [[0.9] * 4, [0.5] * 4, [0.1] * 4], "capacity": [4, 4, 1]}
-    held = solve(AssignmentProblem(**case | {"upper": 2}, floor="max-min")).matrix
-    assert held.sum(axis=1).tolist() == [4, 3, 1]
-
-
 def fingerprint() -> str:
     """Hash of the answers to one problem per solver path."""
     sizes = np.random.default_rng(4).integers(100, 900, 32)
@@ -168,8 +117,8 @@ def fingerprint() -> str:
         (paper_case(), "auto"),
         (large_case(), "flow"),
         (large_case(4000), "flow"),
-        (large_case(120, **budget, lower=2), "columns"),
-        (large_case(60, exclusive=[[0, 1], [2, 3]]), "cp-sat"),
+        (large_case(4000, groups=np.arange(32) % 2), "flow"),
+        (paper_case(), "cp-sat"),
         # Bounds that conflict, and too little time to prove how much: stopped by work.
         (large_case(120, **budget), "cp-sat"),
     ]
@@ -197,3 +146,20 @@ def test_same_answer_twice_and_in_two_processes() -> None:
         check=True,
     )
     assert other.stdout.split()[-1] == here
+
+
+INTERRUPTED = """
+import signal
+from server_app.assignment import AssignmentProblem, solve
+problem = AssignmentProblem(fitness=[[0.9]], capacity=[1], lower=1, upper=1)
+solve(problem, solver="cp-sat")
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("told")
+"""
+
+
+def test_ctrl_c_after_a_solve_is_still_python_s() -> None:
+    command = [sys.executable, "-c", INTERRUPTED]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "told\n"

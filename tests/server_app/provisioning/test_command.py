@@ -8,16 +8,20 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from flwr.common.config import parse_config_args
 
 from client_app.__main__ import main as device
-from client_app.supernode import BundleError, supernode_command
+from client_app.device.supernode import BundleError, supernode_command
 from server_app.__main__ import main
 from server_app.provisioning.directory import FleetDirectory
+from server_app.provisioning.server_files import UNITS
 
 Command = Callable[..., str]
 
@@ -76,6 +80,13 @@ def test_private_keys_are_nowhere_but_in_their_bundle(
         "ca.crt": 0o644,
         "server.key": 0o600,
         "server.pem": 0o644,
+        "superexec.secret": 0o600,
+        "apps.key": 0o600,
+        "trusted.yaml": 0o644,
+        "nginx.conf": 0o644,
+        "flwr/config.toml": 0o644,
+        "owners/fleet.json": 0o644,
+        **{f"systemd/expertfleet-{name}.service": 0o644 for name in UNITS},
         "bundles/pi0.tar": 0o600,
     }
     with tarfile.open(folder / "bundles/pi0.tar") as tar:
@@ -83,20 +94,23 @@ def test_private_keys_are_nowhere_but_in_their_bundle(
         assert {m.name: m.mode for m in tar if m.mode == 0o600} == {
             "supernode.key": 0o600,
             "client.key": 0o600,
+            "superexec.secret": 0o600,
         }
     assert set(content) == {
         *("ca.crt", "supernode.key", "supernode.pub"),
         *("client.key", "client.crt", "device.toml"),
+        *("trusted.yaml", "superexec.secret"),
     }
     assert content["device.toml"].decode() == (
         'superlink = "lab.example:8000"\n\n[node-config]\nname = "pi0"\n'
-        "partition-id = 0\nnum-partitions = 10\nexpert-cap = 3\n"
+        "expert-cap = 3\n"
     )
-    secrets = [content["supernode.key"], content["client.key"]]
+    secrets = [content[n] for n in content if n.endswith((".key", ".secret"))]
     for path in folder.rglob("*"):
         if path.is_file() and path.suffix != ".tar":
             assert not any(secret in path.read_bytes() for secret in secrets)
-    assert (folder / "ca.key").read_bytes() not in content.values()
+    for own in ("ca.key", "apps.key", "superexec.secret"):
+        assert (folder / own).read_bytes() not in content.values()
 
 
 def test_a_device_starts_from_its_bundle(
@@ -104,7 +118,7 @@ def test_a_device_starts_from_its_bundle(
 ) -> None:
     started: list[list[str]] = []
     init(fleet)
-    fleet("add", "pi0")
+    fleet("add", "pi0", "--data-path", "/srv/my cam")
     bundle = tmp_path / "bundle"
     with tarfile.open(folder / "bundles/pi0.tar") as tar:
         tar.extractall(bundle, filter="data")
@@ -117,17 +131,30 @@ def test_a_device_starts_from_its_bundle(
         "--auth-supernode-private-key",
         str(bundle / "supernode.key"),
         "--node-config",
-        'name="pi0" partition-id=0 num-partitions=10 state-dir="/var/lib/x" '
-        "expert-cap=2",
+        'name="pi0" data-path="/srv/my cam" state-dir="/var/lib/x" expert-cap=2',
     ]
-    monkeypatch.setattr("os.execve", lambda program, argv, env: started.append(argv))
+    monkeypatch.setattr("client_app.device.supernode.clock_offset", lambda *_: None)
+
+    def run(argv: list[str], env: dict[str, str]) -> tuple[int, bool]:
+        started.append(argv)
+        return 0, True
+
+    monkeypatch.setattr("client_app.device.supernode._run", run)
     arguments = ["supernode", str(bundle), "--state-dir=/s", "--set=expert-cap=2"]
+    arguments += ["--data-path", "/data"]
     device([*arguments, "--", "--isolation=process", "--port", "9"])
+    assert started[0][1:5] == [
+        *("--trusted-entities", str(bundle / "trusted.yaml")),
+        *("--superexec-auth-secret-file", str(bundle / "superexec.secret")),
+    ]
     assert started[0][-4:-1] == [
-        'name="pi0" partition-id=0 num-partitions=10 state-dir="/s" expert-cap=2',
+        'name="pi0" data-path="/data" state-dir="/s" expert-cap=2',
         "--isolation=process",
         "--port",
     ]
+    # What Flower makes of it.
+    [*_, config] = supernode_command(bundle, {})
+    assert parse_config_args([config]) == {"name": "pi0", "data-path": "/srv/my cam"}
     with pytest.raises(BundleError, match="state-dir"):
         supernode_command(bundle, {"state-dir": 'a"b'})
     (bundle / "supernode.key").unlink()
@@ -165,6 +192,9 @@ def test_mistakes_are_one_line(fleet: Command, refused: Command, folder: Path) -
         refused("remove", "pi7") == "no device 'pi7' in this fleet; did you mean 'pi1'?"
     )
     assert "2 devices carry 2 in their bundles" in refused("init", "--size", "3")
+    for path in ("data", "", '/a"b', "/a\\b", "/a\nb"):
+        said = refused("add", "pi2", "--data-path", path)
+        assert said.startswith(f"--data-path {path!r} is not allowed: a path on the")
     assert refused("register").startswith("no SuperLink answers at 127.0.0.1:9")
     (folder / "ca.key").write_text("no key")
     fleet("remove", "pi1")
@@ -179,7 +209,7 @@ def test_a_device_whose_key_is_good_elsewhere_is_not_forgotten(
 ) -> None:
     init(fleet)
     fleet("add", "pi0")
-    FleetDirectory(folder).note_registered({"pi0": True})
+    FleetDirectory(folder).note_registered("pi0")
     assert refused("remove", "pi0").startswith("pi0 stays: its key is still good")
     assert (folder / "bundles/pi0.tar").exists()
 
@@ -198,9 +228,51 @@ def test_a_share_that_was_given_back_is_given_again(
     }
 
 
+def node_config(folder: Path, name: str) -> dict[str, Any]:
+    with tarfile.open(folder / f"bundles/{name}.tar") as tar:
+        file = tar.extractfile("device.toml")
+        assert file is not None
+        found: dict[str, Any] = tomllib.loads(file.read().decode())["node-config"]
+        return found
+
+
+def test_devices_have_data_of_their_own_unless_the_fleet_shares_a_set(
+    fleet: Command, folder: Path
+) -> None:
+    init(fleet)
+    fleet("add", "pi0")
+    fleet("add", "pi1", "pi2", "--data-path", "/srv/käfer")
+    assert node_config(folder, "pi0") == {"name": "pi0"}
+    assert node_config(folder, "pi1") == {"name": "pi1", "data-path": "/srv/käfer"}
+    listed = [line.split()[:2] for line in fleet("list").splitlines()[1:4]]
+    assert listed == [["pi0", "its"], ["pi1", "/srv/käfer"], ["pi2", "/srv/käfer"]]
+    owners = json.loads((folder / "owners/fleet.json").read_text())
+    assert owners["size"] is None
+    assert {d["partition_id"] for d in owners["devices"].values()} == {None}
+    # What follows has shares; who has data of its own takes none.
+    fleet("init", "--size", "1")
+    fleet("add", "pi3", "--data-path", "~/data")
+    fleet("add", "pi4")
+    share = {"name": "pi4", "partition-id": 0, "num-partitions": 1}
+    assert node_config(folder, "pi4") == share
+    assert node_config(folder, "pi3") == {"name": "pi3", "data-path": "~/data"}
+    assert "share 0 of 1" in fleet("list")
+
+
+def test_a_fleet_of_before_keeps_its_shares(fleet: Command, folder: Path) -> None:
+    init(fleet, "--size", "2")
+    fleet("add", "pi0")
+    file = folder / "fleet.json"
+    content = json.loads(file.read_text())
+    del content["devices"]["pi0"]["data_path"]
+    file.write_text(json.dumps(content))
+    fleet("add", "pi1")
+    assert node_config(folder, "pi1")["partition-id"] == 1
+
+
 @pytest.mark.slow
 def test_two_operators_at_once_lose_no_device(fleet: Command, folder: Path) -> None:
-    init(fleet)
+    init(fleet, "--size", "3")
 
     def add(name: str) -> int:
         command = [sys.executable, "-m", "server_app", "fleet", "--dir", str(folder)]

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from server_app.__main__ import main
+from server_app.commands.simulate import simulate
 from server_app.provisioning import ProvisioningError
 from server_app.provisioning.status import devices_of, run_folder, status
-from server_app.simulate import simulate
 
 
 @pytest.fixture(scope="module")

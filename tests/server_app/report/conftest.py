@@ -36,6 +36,7 @@ def line(number: int, **changes: Any) -> dict[str, Any]:
         "cv_round": 0.5,
         "cv_cumulative": 0.25 / number,
         "cv_samples": 0.75,
+        "dead_share": 0.375,
         "load": [1, 1, 0],
         "samples": [10, 20, 0],
         "bytes_down": 2_000_000,
@@ -60,18 +61,23 @@ def write_run(folder: Path, rounds: list[dict[str, Any]], **settings: Any) -> Pa
     held[:, 0, 0] = held[:, 1, 1] = True
     if len(rounds) > 1:
         held[1, 0] = [False, False, True]
-    np.savez(folder / "assignments.npz", assignments=held, clients=["a", "b"])
+    names: dict[str, Any] = {
+        "clients": ["a", "b"],
+        "rounds": [one["round"] for one in rounds],
+    }
+    np.savez(folder / "assignments.npz", assignments=held, **names)
     fitness = np.linspace(0, 1, held.size).reshape(held.shape)
-    np.savez(folder / "fitness.npz", fitness=fitness, clients=["a", "b"])
+    np.savez(folder / "fitness.npz", fitness=fitness, **names)
     np.savez(folder / "expert_classes.npz", recall=np.eye(3, 10))
     return folder
 
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
+    moved = [client("a", [2], 0.9), client("b", [1], 0.5)]
     rounds = [
         line(1, server_global=None),
-        line(2, rejected={"b": "error 2: <gone> & away"}, late=1),
+        line(2, rejected={"b": "error 2: <gone> & away"}, late=1, clients=moved),
         line(3, notes=["load-tolerance widened from 0.1 to 0.2"]),
     ]
     return write_run(tmp_path / "run-a", rounds)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from server_app.__main__ import main
-from server_app.simulate import simulate
+from server_app.commands.simulate import simulate
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 DARK = ("--blink-settings=preferredColorScheme=0",)

@@ -1,11 +1,18 @@
 """What the pages say, and the command that writes them."""
 
+import math
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from server_app.__main__ import main
-from server_app.report import read_run, run_page
+from server_app.report.pages import comparison_page, run_page
+from server_app.report.run_data import read_run
 from tests.server_app.report.conftest import line, write_run
 
 
@@ -20,6 +27,14 @@ def test_a_run_that_goes_on_reloads_and_a_finished_one_does_not(tmp_path: Path) 
     assert 'http-equiv="refresh"' in run_page(read_run(going))
     over = write_run(tmp_path / "over", [line(1), line(2), line(3)])
     assert 'http-equiv="refresh"' not in run_page(read_run(over))
+
+
+def test_the_report_shows_who_got_no_sample(run_folder: Path) -> None:
+    html = run_page(read_run(run_folder))
+    # 0.375 in every line of the run.
+    assert "dead placements, last round" in html
+    assert "0.375" in html
+    assert "share of placements without a sample" in html
 
 
 def test_a_strategy_without_fitness_says_so(run_folder: Path) -> None:
@@ -52,3 +67,41 @@ def test_a_directory_without_a_run_is_one_line(
     out = capsys.readouterr().out
     assert out.startswith(f"error: {tmp_path} is not the directory of a run")
     assert out.count("\n") == 1
+
+
+def numbers() -> st.SearchStrategy[Any]:
+    extreme = [1e308, -1e308, 5e-324, 10**400, math.inf, -math.inf, math.nan, None, 0]
+    return st.sampled_from(extreme) | st.floats() | st.integers()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.data())
+def test_no_number_keeps_a_page_from_being_made(
+    tmp_path: Path, data: st.DataObject
+) -> None:
+    names = ["server_global", "cv_round", "cv_cumulative", "seconds", "bytes_down"]
+    lines = []
+    for number in (1, 2):
+        found = {name: data.draw(numbers(), name) for name in names}
+        one = line(number, **found, load=data.draw(st.lists(numbers(), min_size=1)))
+        one["solver"] = {"seconds": data.draw(numbers(), "solver")}
+        one["clients"][0] |= {
+            "client_local": data.draw(numbers(), "local"),
+            "seconds": data.draw(numbers(), "slowest"),
+        }
+        lines.append(one)
+    run = write_run(tmp_path / "run", lines)
+    fitness = np.array(
+        data.draw(st.lists(st.floats(width=32), min_size=12, max_size=12))
+    )
+    np.savez(run / "fitness.npz", fitness=fitness.reshape(2, 2, 3), rounds=[1, 2])
+    read = read_run(run)
+    for html in (run_page(read), comparison_page([read, read])):
+        for chart in re.findall("<svg.*?</svg>", html):
+            assert not re.search(r'="[^"]*\b(nan|inf)\b', chart)
+
+
+def test_a_name_with_half_a_surrogate_pair_can_be_written(run_folder: Path) -> None:
+    path = run_folder / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"a"', b'"\\ud800"'))
+    assert main(["report", str(run_folder)]) == 0

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server_app.report.run_data import ReportError, read_run, worst_tenth
+from server_app.report.run_data import read_run
+from server_app.run_folder.run_files import RunFileError
+from tests.server_app.report.conftest import line, write_run
 
 
 def test_columns_sums_churn_and_remarks(run_folder: Path) -> None:
@@ -30,12 +32,6 @@ def test_columns_sums_churn_and_remarks(run_folder: Path) -> None:
     }
 
 
-def test_the_worst_tenth_is_at_least_one() -> None:
-    assert worst_tenth([0.5, 0.1, 0.9]) == 0.1
-    assert worst_tenth([i / 20 for i in range(20)]) == pytest.approx(0.025)
-    assert math.isnan(worst_tenth([]))
-
-
 def test_a_line_cut_by_a_power_failure_is_left_out(run_folder: Path) -> None:
     with (run_folder / "metrics.jsonl").open("a") as file:
         file.write('{"round": 4, "load": [1')
@@ -43,10 +39,13 @@ def test_a_line_cut_by_a_power_failure_is_left_out(run_folder: Path) -> None:
 
 
 def test_what_is_no_run_is_refused_by_name(tmp_path: Path, run_folder: Path) -> None:
-    with pytest.raises(ReportError, match="nothing-here is not the directory of a run"):
+    with pytest.raises(
+        RunFileError,
+        match="nothing-here is not the directory of a run",
+    ):
         read_run(tmp_path / "nothing-here")
     (run_folder / "metrics.jsonl").write_text("")
-    with pytest.raises(ReportError, match="no finished round"):
+    with pytest.raises(RunFileError, match="no finished round"):
         read_run(run_folder)
 
 
@@ -54,5 +53,39 @@ def test_a_run_without_matrices_can_be_read(run_folder: Path) -> None:
     for name in ("assignments", "fitness", "expert_classes"):
         (run_folder / f"{name}.npz").unlink()
     run = read_run(run_folder)
-    assert (run.assignments, run.fitness, run.learned) == (None, None, None)
-    assert run.churn() == []
+    assert (run.fitness, run.learned, run.damaged) == (None, None, ())
+    assert run.churn()[1:] == [0.5, 0.5]
+
+
+def test_one_bad_line_hides_no_other(run_folder: Path) -> None:
+    path = run_folder / "metrics.jsonl"
+    first, _, third = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([first, b"\0" * 99, third, b""]))
+    run = read_run(run_folder)
+    assert run.numbers == [1, 3]
+    assert run.complete
+    assert run.remarks()[0] == ("metrics.jsonl: line 2 is damaged", [])
+
+
+@pytest.mark.parametrize("name", ["fitness.npz", "expert_classes.npz"])
+@pytest.mark.parametrize("content", [b"", b"PK\3\4", b"\x93NUMPY junk"])
+def test_a_damaged_matrix_costs_its_figure_only(
+    name: str, content: bytes, run_folder: Path
+) -> None:
+    (run_folder / name).write_bytes(content)
+    run = read_run(run_folder)
+    assert (run.fitness is None) == (name == "fitness.npz")
+    assert (run.learned is None) == (name == "expert_classes.npz")
+    assert any(text.startswith(f"{name} cannot be read") for text in run.damaged)
+    assert run.numbers == [1, 2, 3]
+
+
+def test_what_cannot_be_drawn_is_nan(tmp_path: Path) -> None:
+    lines = [
+        line(1, cv_cumulative=None, seconds=math.inf, bytes_up=10**400),
+        line(2, cv_cumulative="x", load=[math.nan, 1]),
+    ]
+    run = read_run(write_run(tmp_path / "run", lines))
+    assert all(map(math.isnan, run.column("cv_cumulative")))
+    assert run.cumulated("bytes_down", "bytes_up") == [2e6, 5e6]
+    np.testing.assert_array_equal(run.load[:, 1], [math.nan, 1, 0])

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from client_app.app import app as client_app
-from common.config import Settings
 from common.inline_grid import InlineGrid
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
-from server_app.checkpoint import decode, encode
-from server_app.evaluation import ServerEvaluation
+from server_app.fleet.agreement import Agreement
+from server_app.rounds.evaluation import server_evaluation
+from server_app.rounds.loop import RoundLoop
+from server_app.run_folder.checkpoint import decode, encode
 from server_app.strategies import find_strategy
 from server_app.strategies.base import ExpertStrategy
 
@@ -27,11 +29,11 @@ def strategy_of(config: dict[str, Any]) -> ExpertStrategy:
     return find_strategy(settings.run.strategy)(settings, spec)
 
 
-def step(strategy: ExpertStrategy, grid: InlineGrid, server_round: int) -> Any:
-    messages = strategy.rounds.open(server_round, grid)
-    for reply in strategy.rounds.mailbox.exchange(grid, messages, 60.0):
-        strategy.rounds.accept(reply)
-    return strategy.rounds.close()
+def step(loop: RoundLoop, grid: InlineGrid, server_round: int) -> Any:
+    messages = loop.open(server_round, grid)
+    for reply in loop.mailbox.exchange(grid, messages, 60.0):
+        loop.accept(reply)
+    return loop.close()
 
 
 @pytest.fixture
@@ -50,30 +52,35 @@ def exercise() -> Exercise:
             "local-epochs": 1,
             **changes,
         }
-        first, again, resumed = (strategy_of(config) for _ in range(3))
+        first, again, resumed = (RoundLoop(strategy_of(config)) for _ in range(3))
         grid = InlineGrid(client_app, CLIENTS, config)
         records, states = [], []
         for server_round in range(1, ROUNDS + 1):
             records.append(step(first, grid, server_round))
-            states.append(encode(first.rounds.state()))
+            states.append(encode(first.state()))
             step(again, grid, server_round)
-        resumed.rounds.load_state(decode(states[-2]))
+        resumed.load_state(decode(states[-2]))
         step(resumed, grid, ROUNDS)
-        for other in (again, resumed):
-            assert other.model.keys() == first.model.keys()
-            for part, vector in first.model.items():
+        strategy = first.strategy
+        assert isinstance(strategy, ExpertStrategy)
+        for other in (again.strategy, resumed.strategy):
+            assert other.model.keys() == strategy.model.keys()
+            for part, vector in strategy.model.items():
                 np.testing.assert_array_equal(other.model[part], vector, err_msg=part)
-            np.testing.assert_equal(other.state(), first.state())
+            np.testing.assert_equal(other.state(), strategy.state())
         assert not any(record.rejected for record in records)
-        for part, vector in first.model.items():
+        for part, vector in strategy.model.items():
             assert vector.dtype == np.float32
             assert np.isfinite(vector).all(), part
-            shapes = [shape for _, shape in first.layout(part)]
+            shapes = [shape for _, shape in strategy.layout(part)]
             assert sum(int(np.prod(shape)) for shape in shapes) == vector.size
-        evaluation = ServerEvaluation(first, dataset_of(first.settings), first.settings)
-        accuracy = evaluation(ROUNDS, first.arrays())["server_global"]
+        evaluation = server_evaluation(strategy, Agreement(strategy.settings))
+        assert evaluation is not None
+        measured = evaluation(ROUNDS, strategy.arrays())
+        assert measured is not None
+        accuracy = measured["server_global"]
         assert isinstance(accuracy, float)
         assert 0 <= accuracy <= 1
-        return first, records
+        return strategy, records
 
     return exercised

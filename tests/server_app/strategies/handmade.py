@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from common.moe import Vector
-from common.wire import TrainOrder, TrainReport
-from server_app.assignment import Units
+from common.wire import QueryReply, TrainOrder, TrainReport
+from server_app.assignment import ExpertLayers
 from server_app.strategies.base import Reply, View
 
 ORDER_FIELDS = set(TrainOrder.model_fields)
@@ -21,13 +21,25 @@ def view_of(budgets: Sequence[int], num_experts: int, **fields: Any) -> View:
         "clients": np.arange(count),
         "num_clients": count,
         "budgets": np.array(budgets, dtype=np.int64),
-        "units": Units.of(num_experts),
+        "layers": ExpertLayers(num_experts=num_experts),
         "previous": np.zeros((count, num_experts), bool),
-        "availability": np.ones(count),
         "profiles": (),
         "rng": np.random.default_rng(0),
     }
     return View(**{**given, **fields})
+
+
+def profile(**fields: Any) -> QueryReply:
+    """What a device says about itself."""
+    given: dict[str, Any] = {
+        "client": "c",
+        "partition_id": 0,
+        "num_partitions": 1,
+        "num_examples": 100,
+        "code_hash": "",
+        "partition_hash": "",
+    }
+    return QueryReply(**{**given, **fields})
 
 
 def reply_of(

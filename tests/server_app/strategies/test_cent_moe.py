@@ -1,4 +1,4 @@
-"""CentMoE: no client is asked for anything (METHODS 4)."""
+"""CentMoE: no client is asked for anything (docs/methods.md, 4)."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import Settings
+from common.errors import SettingsError
 from common.moe import EXTRACTOR, GATE
-from common.sections import SettingsError
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
-from server_app.server_training import reserved_tensors
-from server_app.strategies import check_run_config
+from server_app.run_config import check_run_config
 from server_app.strategies.cent_moe import CentMoE
+from server_app.strategies.server_training import reserved_tensors
 from tests.server_app.strategies.handmade import view_of
 
 
@@ -21,7 +21,7 @@ def test_three_rounds_without_a_message(exercise: Any) -> None:
     for record in records:
         assert record.clients == []
         assert record.load == [0, 0, 0]
-        assert record.cv_round == record.cv_cumulative == 0
+        assert record.cv_round is record.cv_cumulative is None
         assert record.bytes_down == record.bytes_up == 0
     start = CentMoE(strategy.settings, strategy.spec)
     for part in (EXTRACTOR, GATE):

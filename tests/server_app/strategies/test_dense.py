@@ -1,4 +1,4 @@
-"""FedAvg and FedProx against hand-computed numbers (METHODS 4)."""
+"""FedAvg and FedProx against hand-computed numbers (docs/methods.md, 4)."""
 
 from typing import Any
 
@@ -8,12 +8,15 @@ import torch
 
 from client_app.app import app as client_app
 from client_app.training import Objective
-from common.config import Settings
+from common import wire
+from common.errors import SettingsError
 from common.inline_grid import InlineGrid
 from common.moe import ModelSpec, Vector
-from common.sections import SettingsError
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
-from server_app.strategies import check_run_config, find_strategy
+from server_app.rounds.loop import RoundLoop
+from server_app.run_config import check_run_config
+from server_app.strategies import find_strategy
 from server_app.strategies.base import ExpertStrategy, Reply
 from tests.server_app.strategies import handmade
 
@@ -68,13 +71,14 @@ def test_a_round_equals_the_mean_of_what_the_clients_trained() -> None:
     )
     grid = InlineGrid(client_app, 3, config)
     before = dict(strategy.model)
-    messages = strategy.rounds.open(1, grid)
+    loop = RoundLoop(strategy)
+    messages = loop.open(1, grid)
     replies: list[Reply] = []
     merge = strategy.merge
     strategy.merge = lambda reply: (replies.append(reply), merge(reply))[1]  # type: ignore[method-assign, func-returns-value]
     for message in grid.send_and_receive(messages):
-        strategy.rounds.accept(message)
-    strategy.rounds.close()
+        loop.accept(message)
+    loop.close()
     counts = [reply.report.num_examples for reply in replies]
     assert len(set(counts)) > 1
     for part in before:
@@ -106,10 +110,10 @@ def test_mu_travels_with_the_order_and_has_a_default() -> None:
     for options, mu in (("", 0.01), ("mu=0.5", 0.5)):
         strategy = strategy_of("fedprox", options)
         grid = InlineGrid(client_app, 2, {"num-experts": 4})
-        strategy.rounds.open(1, grid)
-        [first, *_] = strategy.rounds._current()._waiting.values()
-        assert first.order.proximal == mu
-        assert first.order.gate == "none"
+        first, _ = RoundLoop(strategy).open(1, grid)
+        order = wire.decode_order(first.content)
+        assert order.proximal == mu
+        assert order.gate == "none"
 
 
 def test_wrong_options_end_in_one_line() -> None:

@@ -1,4 +1,4 @@
-"""FedJETs: anchors, the gate's top-K, the common expert (METHODS 4)."""
+"""FedJETs: anchors, the gate's top-K, the common expert (docs/methods.md, 4)."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from client_app.training import Objective
-from common.config import Settings
+from common.errors import SettingsError
 from common.moe import COMMON, EXTRACTOR, GATE, ModelSpec, expert_part
-from common.sections import SettingsError
-from server_app.strategies import check_run_config
+from common.settings import Settings
+from server_app.run_config import check_run_config
 from server_app.strategies.base import Plan, Reply
 from server_app.strategies.fedjets import AnchorMoE, FedJETs, bound
 from tests.server_app.strategies import handmade

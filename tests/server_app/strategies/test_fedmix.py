@@ -1,4 +1,4 @@
-"""FedMix: selection, responsibilities and merge by hand (METHODS 4)."""
+"""FedMix: selection, responsibilities and merge by hand (docs/methods.md, 4)."""
 
 from dataclasses import replace
 from typing import Any
@@ -9,10 +9,10 @@ import torch
 from torch.nn import functional as F
 
 from client_app.training import Objective, train
-from common.config import Settings
 from common.moe import ModelSpec, unpack_into
-from common.sections import TrainingSettings
 from common.seeding import stream
+from common.settings import Settings
+from common.settings.sections import TrainingSettings
 from server_app.strategies.base import Plan, Reply
 from server_app.strategies.fedmix import AvgMoE, FedMix, passing_experts
 from tests.server_app.strategies import handmade

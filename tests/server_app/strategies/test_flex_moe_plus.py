@@ -5,16 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from common.config import Settings
+from common.errors import SettingsError
 from common.moe import ModelSpec
 from common.moe.ensemble import ServerGated, UsageMixture
-from common.sections import SettingsError
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
-from server_app.checkpoint import decode, encode
-from server_app.server_gate import train_gate
+from server_app.run_folder.checkpoint import decode, encode
 from server_app.strategies.flex_moe import FlexMoE
 from server_app.strategies.flex_moe_plus import FlexMoEPlus
+from server_app.strategies.server_gate import train_gate
 from tests.server_app.strategies.handmade import reply_of, view_of
 
 EXPERTS = 4
@@ -95,6 +96,26 @@ def test_rotation_tries_every_pair_before_any_twice() -> None:
         np.testing.assert_array_equal(plan.sum(axis=0), np.ones(EXPERTS))
 
 
+@pytest.mark.parametrize(("rotation", "last"), [("0.5", 2), ("0.0", 0)])
+def test_a_run_that_is_made_longer_does_not_rotate_again(
+    rotation: str, last: int
+) -> None:
+    options = f"rotation={rotation}"
+    short = FlexMoEPlus(settings_of(options, rounds=4), SPEC)
+    longer = FlexMoEPlus(settings_of(options, rounds=40), SPEC)
+    play(short, [1, 1, 1, 1], 4)
+    longer.load_state(decode(encode(short.state())))
+    assert longer.rotates_until == last
+    view = view_of([1, 1, 1, 1], EXPERTS, server_round=5)
+    np.testing.assert_array_equal(longer.fitness_of(view), short.fitness_of(view))
+
+
+def test_rotation_in_all_rounds_means_those_of_a_longer_run_as_well() -> None:
+    short = FlexMoEPlus(settings_of(rounds=4), SPEC)
+    longer = FlexMoEPlus(settings_of(rounds=40), SPEC)
+    assert short.rotates_until == longer.rotates_until
+
+
 def test_rotation_leaves_no_budget_unused() -> None:
     budgets = [1, 2, 2, 1, 3]
     for plan in play(FlexMoEPlus(settings_of(rounds=9), SPEC), budgets, 9):
@@ -139,6 +160,31 @@ def test_the_average_is_a_mean_first_and_forgets_later() -> None:
     for vector in strategy.published().values():
         np.testing.assert_array_equal(vector, np.full_like(vector, 4.5))
     assert strategy.model["extractor"][0] == 7.0
+
+
+def test_the_first_rounds_are_averaged_with_equal_weight() -> None:
+    strategy = FlexMoEPlus(settings_of("average=0.8"), SPEC)
+    for value in (1.0, 3.0, 8.0):
+        strategy.model = {k: np.full_like(v, value) for k, v in strategy.model.items()}
+        strategy.finish()
+    # The plain mean of all three; a memory of 0.8 from the start would give 2.72.
+    for vector in strategy.published().values():
+        np.testing.assert_allclose(vector, np.full_like(vector, 4.0), rtol=1e-6)
+
+
+def test_rotation_ends_with_the_last_round_of_its_share() -> None:
+    strategy = FlexMoEPlus(settings_of("rotation=0.5, exploration=0.0"), SPEC)
+    strategy.fitness_of(view_of([1], EXPERTS))
+    strategy.tried = np.array([[3.0, 1.0, 0.0, 2.0]])
+    fitness = strategy.fitness[0].copy()
+
+    def found(server_round: int) -> NDArray[np.float64]:
+        view = view_of([1], EXPERTS, server_round=server_round)
+        return strategy.fitness_of(view)[0]
+
+    # Half of eight rounds rotate: the fourth still does, the fifth does not.
+    np.testing.assert_allclose(found(4), fitness + np.array([0.0, 2.0, 3.0, 1.0]))
+    np.testing.assert_allclose(found(5), fitness)
 
 
 def test_what_it_remembers_survives_a_checkpoint() -> None:

@@ -12,13 +12,16 @@ from flwr.app import Array, ArrayRecord, Message
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
-from common.config import Settings
+from common import wire
+from common.errors import SettingsError
 from common.inline_grid import InlineGrid
-from common.sections import SettingsError
+from common.settings import Settings
 from common.shape import dataset_of, model_spec
-from server_app.assignment import Units
-from server_app.simulate import simulate
-from server_app.strategies import check_run_config, find_strategy
+from server_app.assignment import ExpertLayers
+from server_app.commands.simulate import simulate
+from server_app.rounds.loop import RoundLoop
+from server_app.run_config import check_run_config
+from server_app.strategies import find_strategy
 from server_app.strategies.base import ExpertStrategy, View
 from server_app.strategies.flower import FlowerStrategy, flower_names
 
@@ -39,10 +42,10 @@ def strategy_of(name: str, **changes: Any) -> ExpertStrategy:
     return find_strategy(name)(settings, spec)
 
 
-def step(strategy: ExpertStrategy, grid: InlineGrid, server_round: int) -> None:
-    for reply in grid.send_and_receive(strategy.rounds.open(server_round, grid)):
-        strategy.rounds.accept(reply)
-    strategy.rounds.close()
+def step(loop: RoundLoop, grid: InlineGrid, server_round: int) -> None:
+    for reply in grid.send_and_receive(loop.open(server_round, grid)):
+        loop.accept(reply)
+    loop.close()
 
 
 @pytest.mark.parametrize("name", [*ROBUST, *ADAPTIVE, *OTHERS])
@@ -85,7 +88,7 @@ def test_flowers_average_is_ours() -> None:
     for name in ("fedavg", "flwr:FedAvg"):
         strategy = strategy_of(name)
         grid = InlineGrid(client_app, 4, CONFIG)
-        step(strategy, grid, 1)
+        step(RoundLoop(strategy), grid, 1)
         models.append(strategy.model)
     for part, vector in models[0].items():
         np.testing.assert_allclose(models[1][part], vector, atol=1e-6)
@@ -97,7 +100,7 @@ def test_one_step_of_adam_by_hand() -> None:
     average, adam = strategy_of("flwr:FedAvg"), strategy_of("flwr:FedAdam")
     before = dict(adam.model)
     for strategy in (average, adam):
-        step(strategy, InlineGrid(client_app, 4, CONFIG), 1)
+        step(RoundLoop(strategy), InlineGrid(client_app, 4, CONFIG), 1)
     b1, b2, eta, tau = 0.9, 0.99, 0.1, 1e-3
     rate = eta * np.sqrt(1 - b2**2) / (1 - b1**2)
     for part, start in before.items():
@@ -118,7 +121,7 @@ def test_krum_takes_one_clients_model() -> None:
         merge(reply)
 
     strategy.merge = watched  # type: ignore[method-assign]
-    step(strategy, grid, 1)
+    step(RoundLoop(strategy), grid, 1)
     distances = [np.abs(strategy.model["expert.0"] - w).max() for w in trained]
     assert sorted(distances)[0] < 1e-6 < sorted(distances)[1]
 
@@ -126,15 +129,15 @@ def test_krum_takes_one_clients_model() -> None:
 def test_proximal_mu_reaches_the_clients() -> None:
     options = {"strategy-options": "proximal-mu=0.3"}
     strategy = strategy_of("flwr:FedProx", **options)
-    strategy.rounds.open(1, InlineGrid(client_app, 2, CONFIG))
-    asked = strategy.rounds._current()._waiting.values()
-    assert {each.order.proximal for each in asked} == {0.3}
+    messages = RoundLoop(strategy).open(1, InlineGrid(client_app, 2, CONFIG))
+    orders = [wire.decode_order(message.content) for message in messages]
+    assert [order.proximal for order in orders] == [0.3, 0.3]
 
 
 def test_our_settings_decide_who_takes_part() -> None:
     strategy = strategy_of("flwr:FedAvg", **{"clients-per-round": 1})
     state = random.getstate()
-    messages = strategy.rounds.open(1, InlineGrid(client_app, 4, CONFIG))
+    messages = RoundLoop(strategy).open(1, InlineGrid(client_app, 4, CONFIG))
     assert len(messages) == 1
     assert random.getstate() == state
 
@@ -147,9 +150,8 @@ def test_a_round_without_clients_does_not_wait_and_changes_nothing() -> None:
         clients=np.empty(0, np.int64),
         num_clients=3,
         budgets=np.empty(0, np.int64),
-        units=Units.of(1),
+        layers=ExpertLayers(num_experts=1),
         previous=np.empty((0, 1), bool),
-        availability=np.empty(0),
         profiles=(),
         rng=np.random.default_rng(0),
     )
@@ -174,7 +176,12 @@ def test_a_round_without_clients_does_not_wait_and_changes_nothing() -> None:
             "",
             "parameter 'strategy' is neither",
         ),
-        ("common.config:Settings", "", "neither an ExpertStrategy nor"),
+        (
+            "common.settings:Settings",
+            "",
+            "is not an ExpertStrategy or a Flower Strategy",
+        ),
+        (".relative:Strategy", "", "is not allowed: choose from anchor-moe"),
     ],
 )
 def test_wrong_names_and_options_end_in_one_line(
@@ -214,7 +221,8 @@ def test_a_users_flower_strategy_chooses_clients_and_content() -> None:
     settings = Settings.from_run_config({**CONFIG, "strategy-options": "scale=2.0"})
     strategy = found(settings, model_spec(settings, dataset_of(settings)))
     grid = InlineGrid(client_app, 4, CONFIG)
-    messages = strategy.rounds.open(1, grid)
+    loop = RoundLoop(strategy)
+    messages = loop.open(1, grid)
     assert sorted(m.metadata.dst_node_id for m in messages) == [1, 3]
     for message, scale in zip(messages, (2.0, 3.0), strict=True):
         [record] = message.content.array_records.values()
@@ -223,8 +231,8 @@ def test_a_users_flower_strategy_chooses_clients_and_content() -> None:
             (scale * strategy.model["expert.0"]).astype(np.float32),
         )
     for reply in grid.send_and_receive(messages):
-        strategy.rounds.accept(reply)
-    assert strategy.rounds.close().rejected == {}
+        loop.accept(reply)
+    assert loop.close().rejected == {}
 
 
 def find_strategy_of(name: str) -> type[FlowerStrategy]:
@@ -258,9 +266,9 @@ def test_our_strategies_run_under_flowers_loop_too() -> None:
         num_rounds=2,
     )
     ours = strategy_of("flwr:FedYogi")
-    grid = InlineGrid(client_app, 3, CONFIG)
+    loop, grid = RoundLoop(ours), InlineGrid(client_app, 3, CONFIG)
     for server_round in (1, 2):
-        step(ours, grid, server_round)
+        step(loop, grid, server_round)
     for part, vector in ours.model.items():
         np.testing.assert_array_equal(result.arrays[part].numpy(), vector)
 
@@ -268,13 +276,14 @@ def test_our_strategies_run_under_flowers_loop_too() -> None:
 def test_a_reply_that_is_refused_never_reaches_the_strategy() -> None:
     strategy = strategy_of("flwr:FedAvg")
     grid = InlineGrid(client_app, 3, CONFIG)
-    replies: list[Message] = grid.send_and_receive(strategy.rounds.open(1, grid))
+    loop = RoundLoop(strategy)
+    replies: list[Message] = grid.send_and_receive(loop.open(1, grid))
     part = replies[0].content["arrays"]
     assert isinstance(part, ArrayRecord)
     part["extractor"] = Array(np.full_like(part["extractor"].numpy(), np.nan))
     for reply in replies:
-        strategy.rounds.accept(reply)
-    record = strategy.rounds.close()
+        loop.accept(reply)
+    record = loop.close()
     assert len(record.rejected) == 1
     assert record.load == [2]
     assert all(np.isfinite(vector).all() for vector in strategy.model.values())

@@ -1,9 +1,9 @@
 """Golden metrics: no strategy changes silently.
 
 Every registered name, and two of Flower's, runs three rounds of the real ServerApp and
-ClientApp on digits with a fixed seed; the numbers of the last round are compared with
-``golden.json``. After a change that is meant to move them, regenerate the file and say
-in the change why they moved::
+ClientApp on digits with a fixed seed, the last of them resumed after a cut; the numbers
+of the last round are compared with ``golden.json``. After a change that is meant to
+move them, regenerate the file and say in the change why they moved::
 
     python -m tests.server_app.strategies.test_golden
 
@@ -19,16 +19,21 @@ leaves room above that; two local epochs instead of three move FedAvg's server_g
 import json
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from server_app.simulate import simulate
+from server_app.commands.simulate import simulate
+from server_app.launcher.signals import Interrupted
+from server_app.run_folder.folder import RunFolder
 from server_app.strategies import STRATEGIES
 
 GOLDEN = Path(__file__).with_name("golden.json")
-NAMES = [*sorted(STRATEGIES), "flwr:FedAdam", "flwr:Krum"]
+NAMES = [*sorted(STRATEGIES.built_in), "flwr:FedAdam", "flwr:Krum"]
+KEEP = RunFolder.keep
 CLIENTS = 6
 CONFIG: dict[str, Any] = {
     "seed": 7,
@@ -59,13 +64,29 @@ TOLERANCE: dict[str, dict[str, Any]] = {
 }
 
 
+def cut_after_the_second(run: RunFolder, server_round: int, *given: Any) -> None:
+    """Keep a round as ever; with the second one the power goes."""
+    KEEP(run, server_round, *given)
+    if server_round == 2:
+        raise Interrupted
+
+
 def measured(name: str) -> dict[str, float | None]:
-    """Run one strategy and return its numbers: of the last round, bytes of all."""
+    """Run one strategy, cut off after two rounds and resumed; return its numbers.
+
+    They are those of the last round, and the bytes of all.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        config = {**CONFIG, **NEEDS.get(name, {}), "strategy": name}
-        simulate({**config, "output-dir": folder}, CLIENTS)
-        [file] = Path(folder).glob("*/metrics.jsonl")
-        rounds = [json.loads(line) for line in file.read_text().splitlines()]
+        places = {"output-dir": f"{folder}/out", "state-dir": f"{folder}/state"}
+        config = {**CONFIG, **NEEDS.get(name, {}), "strategy": name, **places}
+        cut = patch.object(RunFolder, "keep", cut_after_the_second)
+        with cut, suppress(Interrupted):
+            simulate(config, CLIENTS)
+        [run] = Path(folder, "out").iterdir()
+        assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+        simulate({**config, "resume-from": str(run)}, CLIENTS)
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        rounds = [json.loads(line) for line in lines]
     assert len(rounds) == CONFIG["num-rounds"]
     assert not any(record["rejected"] for record in rounds)
     last = {key: rounds[-1][key] for key in TOLERANCE if "bytes" not in key}

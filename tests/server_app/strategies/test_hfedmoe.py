@@ -1,4 +1,4 @@
-"""HFedMoE: importance, the budget and the active experts by hand (METHODS 4)."""
+"""HFedMoE: importance, budget and active experts by hand (docs/methods.md, 4)."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from client_app.training import Objective, train
-from common.config import Settings
 from common.moe import GATE, ModelSpec, unflatten
-from common.sections import TrainingSettings
 from common.seeding import stream
+from common.settings import Settings
+from common.settings.sections import TrainingSettings
 from server_app.strategies.base import Plan, Reply
 from server_app.strategies.hfedmoe import HFedMoE, expert_importance, gate_row
 from tests.server_app.strategies import handmade

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.config import Settings
-from server_app.assignment import Units
+from common.settings import Settings
+from server_app.assignment import ExpertLayers
 from server_app.strategies import find_strategy
 from server_app.strategies.base import ExpertStrategy, Plan
 from tests.common.moe.support import text_spec
@@ -31,7 +31,9 @@ NAMES = [
 ROUNDS = 3
 
 
-def strategy_of(name: str, experts: int, depths: tuple[int, ...]) -> ExpertStrategy:
+def strategy_of(
+    name: str, experts: int, depths: tuple[int, ...], **more: Any
+) -> ExpertStrategy:
     config: dict[str, Any] = {
         "strategy": name,
         "backbone": "text-transformer",
@@ -41,6 +43,7 @@ def strategy_of(name: str, experts: int, depths: tuple[int, ...]) -> ExpertStrat
         "expert-capacity": 1,
         "num-rounds": ROUNDS,
         "switching-cost": 0.1,
+        **more,
     }
     if name == "fedjets":
         config["strategy-options"] = "warmup-rounds=1"
@@ -64,8 +67,8 @@ def report(
     return said | {
         "gate_mass": mass.tolist(),
         "responsibility": rng.random(len(held)).tolist(),
-        "input_information": mass.tolist(),
-        "label_information": rng.random(strategy.spec.num_units).tolist(),
+        "input_information": (0.3 * mass).tolist(),
+        "label_information": (0.3 * mass[::-1]).tolist(),
     }
 
 
@@ -75,7 +78,6 @@ def report(
 @given(
     experts=st.integers(1, 4),
     sets=st.lists(st.integers(1, 5), min_size=1, max_size=5),
-    unlike=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_budgets_hold_and_layers_are_covered_round_by_round(
@@ -83,31 +85,26 @@ def test_budgets_hold_and_layers_are_covered_round_by_round(
     depths: tuple[int, ...],
     experts: int,
     sets: list[int],
-    unlike: bool,
     seed: int,
 ) -> None:
     strategy, rng = strategy_of(name, experts, depths), np.random.default_rng(seed)
-    # Strategies know nothing of bytes but what the view says of them.
-    sizes = rng.integers(3, 9, len(depths)) if unlike else np.ones(len(depths), int)
-    units = Units.of(experts, sizes)
-    budgets = np.minimum(sets, experts) * units.set_size
-    budgets = budgets + (0 if units.counted else rng.integers(0, 3, len(sets)))
+    layers = ExpertLayers(num_experts=experts, num_layers=len(depths))
+    budgets = np.minimum(sets, experts) * len(depths)
     previous = np.zeros((len(sets), strategy.spec.num_units), dtype=bool)
     for server_round in range(1, ROUNDS + 1):
         view = view_of(
             budgets.tolist(),
             strategy.spec.num_units,
             server_round=server_round,
-            units=units,
+            layers=layers,
             previous=previous,
-            availability=rng.random(len(sets)).clip(0.3 if server_round == 3 else 1),
             profiles=tuple(_Profile() for _ in sets),
             rng=rng,
         )
         plan = strategy.plan(view)
         previous = plan.assignment
-        assert (previous @ units.sizes <= budgets).all()
-        assert not units.missing(previous).any()
+        assert (previous.sum(axis=1) <= budgets).all()
+        assert not layers.missing(previous).any()
         if len(depths) > 1:
             assert previous.any(axis=1).all()
         strategy.learn(
@@ -124,6 +121,25 @@ def test_budgets_hold_and_layers_are_covered_round_by_round(
                 if len(held := np.flatnonzero(row))
             ]
         )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_flow_plans_layers_as_well_as_cp_sat(seed: int) -> None:
+    plans = []
+    for solver in ("auto", "flow", "cp-sat"):
+        rules = {"solver": solver, "load-tolerance": 0.0, "seed": seed}
+        strategy = strategy_of("flex-moe", 3, (1, 2), **rules)
+        layers = ExpertLayers(num_experts=3, num_layers=2)
+        plans.append(strategy.plan(view_of([2, 2, 4, 4, 6], 6, layers=layers)))
+    names = [plan.solution.solver for plan in plans if plan.solution is not None]
+    assert names == ["flow", "flow", "cp-sat"]
+    for plan in plans:
+        # 18 placements: three holders of each of six experts, and nobody without one.
+        assert plan.assignment.sum(axis=0).tolist() == [3] * 6
+        assert plan.assignment.sum(axis=1).tolist() == [2, 2, 4, 4, 6]
+        assert plan.notes == ()
+    objectives = {plan.solution.objective for plan in plans if plan.solution}
+    assert len(objectives) == 1
 
 
 class _Profile:

@@ -1,16 +1,15 @@
-"""Ranking, decay and usage of the system-level approach, by hand (METHODS 2)."""
+"""The system-level approach by hand (docs/methods.md, 2)."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
-from common.config import Settings
+from common.errors import SettingsError
 from common.moe import ModelSpec
-from common.sections import SettingsError
-from common.wire import QueryReply
+from common.settings import Settings
 from server_app.strategies.base import Reply, View
-from server_app.strategies.system_level import SystemLevel, decay_stale, desirability
+from server_app.strategies.system_level import SystemLevel, desirability
 from tests.server_app.strategies import handmade
 
 SPEC = ModelSpec(
@@ -29,16 +28,7 @@ def strategy_of(options: str = "", **changes: Any) -> SystemLevel:
 
 
 def view_of(budgets: list[int], **profile: Any) -> View:
-    fields: dict[str, Any] = {
-        "client": "c",
-        "partition_id": 0,
-        "num_partitions": 1,
-        "num_examples": 100,
-        "code_hash": "",
-        "partition_hash": "",
-        **profile,
-    }
-    profiles = (QueryReply(**fields),) * len(budgets)
+    profiles = (handmade.profile(**profile),) * len(budgets)
     return handmade.view_of(budgets, 3, profiles=profiles)
 
 
@@ -100,12 +90,6 @@ def test_an_expert_without_samples_is_not_rewarded_for_its_loss() -> None:
     strategy.fitness, strategy.seconds_per_expert = np.full((1, 3), 0.5), np.zeros(1)
     strategy.learn([reply_of(0, [0, 1], [40, 0], [0.0, 0.0])])
     assert strategy.fitness[0, 0] > 0.5 > strategy.fitness[0, 1]
-
-
-def test_stale_pairs_decay_and_assigned_ones_do_not() -> None:
-    fitness = np.array([[1.0, 1.0]])
-    decay_stale(fitness, np.array([[True, False]]), 0.02)
-    np.testing.assert_allclose(fitness, [[1.0, 0.98]])
 
 
 def test_server_estimate_comes_from_completion_times() -> None:

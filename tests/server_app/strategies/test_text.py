@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 from client_app.app import app as client_app
+from common.errors import SettingsError
 from common.inline_grid import InlineGrid
-from common.sections import SettingsError
-from common.shape import dataset_of
-from server_app.evaluation import ServerEvaluation
-from server_app.strategies import STRATEGIES, check_run_config
+from server_app.fleet.agreement import Agreement
+from server_app.rounds.evaluation import server_evaluation
+from server_app.rounds.loop import RoundLoop
+from server_app.run_config import check_run_config
+from server_app.run_error import RunError
+from server_app.strategies import STRATEGIES
 from server_app.strategies.base import ExpertStrategy
 from tests.server_app.strategies.conftest import step, strategy_of
 
@@ -27,7 +30,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "cent-moe": {"reserved-samples": 120},
     "fed-moe": {"reserved-samples": 60, "strategy-options": "experts=2, iterations=2"},
 }
-NAMES = [*sorted(set(STRATEGIES) - {"fedrolex"}), "flwr:FedAvgM"]
+NAMES = [*sorted(set(STRATEGIES.built_in) - {"fedrolex"}), "flwr:FedAvgM"]
 
 
 def texts(count: int) -> Iterator[str]:
@@ -64,12 +67,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def run(config: dict[str, Any]) -> tuple[ExpertStrategy, list[Any], float]:
     strategy = strategy_of(config)
     grid = InlineGrid(client_app, CLIENTS, config)
-    records = [step(strategy, grid, number) for number in range(1, ROUNDS + 1)]
+    loop = RoundLoop(strategy)
+    records = [step(loop, grid, number) for number in range(1, ROUNDS + 1)]
     assert not any(record.rejected for record in records)
-    evaluation = ServerEvaluation(
-        strategy, dataset_of(strategy.settings), strategy.settings
-    )
-    accuracy = evaluation(ROUNDS, strategy.arrays())["server_global"]
+    evaluation = server_evaluation(strategy, Agreement(strategy.settings))
+    assert evaluation is not None
+    measured = evaluation(ROUNDS, strategy.arrays())
+    assert measured is not None
+    accuracy = measured["server_global"]
     assert isinstance(accuracy, float)
     return strategy, records, accuracy
 
@@ -119,7 +124,6 @@ def test_flex_moe_balances_every_layer(config: dict[str, Any]) -> None:
         ({"encoder-heads": 3}, "a multiple of encoder-heads = 3"),
         ({"routing": "word"}, "routing = 'word' is not allowed"),
         ({"strategy": "fedrolex"}, "cuts windows out of channels"),
-        ({"solver": "flow"}, "solver = 'flow' is not allowed with 2 mixture layers"),
         ({"backbone": "text-transfomer"}, "did you mean 'text-transformer'"),
     ],
 )
@@ -144,8 +148,8 @@ def test_a_plan_without_an_expert_of_a_layer_is_refused(
         return made
 
     monkeypatch.setattr(strategy, "plan", careless)
-    with pytest.raises(ValueError, match="gives client 2 no expert of layer 2"):
-        strategy.rounds.open(1, InlineGrid(client_app, CLIENTS, config))
+    with pytest.raises(RunError, match="gives client 2 no expert of layer 2"):
+        RoundLoop(strategy).open(1, InlineGrid(client_app, CLIENTS, config))
 
 
 def test_the_same_seed_gives_the_same_bits(config: dict[str, Any]) -> None:
@@ -155,8 +159,9 @@ def test_the_same_seed_gives_the_same_bits(config: dict[str, Any]) -> None:
             {**config, "strategy": "flex-moe", "routing": "sequence"}
         )
         grid = InlineGrid(client_app, CLIENTS, config)
+        loop = RoundLoop(strategy)
         for number in (1, 2):
-            step(strategy, grid, number)
+            step(loop, grid, number)
         models.append(strategy.model)
     for part, vector in models[0].items():
         np.testing.assert_array_equal(models[1][part], vector, err_msg=part)

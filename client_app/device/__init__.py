@@ -1,0 +1,1 @@
+"""What this device is, and what it allows."""

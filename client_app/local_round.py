@@ -1,0 +1,113 @@
+"""What one client does in a round: train on its own samples, and measure.
+
+Not here: messages (``client_app.app``), and the steps of training itself
+(``client_app.training``).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from client_app.session import Session
+from client_app.statistics import LocalResult
+from client_app.training import Objective, evaluate, train
+from common.moe import MoEModel
+from common.seeding import stream
+from common.wire import TrainOrder
+
+
+def objective_of(session: Session, order: TrainOrder) -> Objective:
+    """Return the local objective that an order asks for."""
+    # A shared gate explores as its own paper says.
+    model = session.settings.model
+    return Objective(
+        gate_balance=model.gate_balance,
+        gate_exploration=model.gate_exploration if order.gate == "private" else 0.0,
+        gate_entropy=order.gate_entropy,
+        gate_supervision=order.gate_supervision,
+        proximal=order.proximal,
+        shift=label_shift(session, order.calibration),
+    )
+
+
+def train_locally(
+    model: MoEModel, session: Session, server_round: int, objective: Objective
+) -> LocalResult:
+    """Train; whatever is kept or sent afterwards is finite.
+
+    Raises
+    ------
+    FloatingPointError
+        If training diverged.
+    """
+    x, y = session.train_tensors()
+    settings = session.settings
+    result = train(
+        model,
+        x,
+        y,
+        settings=settings.training,
+        objective=objective,
+        rng=stream(settings.run.seed, "train", server_round, session.client),
+    )
+    learnt = (*model.parameters(), *model.buffers(), torch.tensor(result.train_loss))
+    if not all(bool(values.isfinite().all()) for values in learnt):
+        raise FloatingPointError(
+            f"training diverged, its loss is {result.train_loss:g}: try an lr below "
+            f"{settings.training.lr:g}"
+        )
+    return result
+
+
+def statistics_of(result: LocalResult | None, order: TrainOrder) -> dict[str, Any]:
+    """Return what a report says of each expert; nothing was trained without result."""
+    if result is None:
+        nothing = [0.0] * len(order.experts)
+        return {
+            "expert_samples": [0] * len(order.experts),
+            "expert_accuracy": nothing,
+            "expert_loss": nothing,
+        }
+    statistics: dict[str, Any] = {
+        "expert_samples": result.samples.tolist(),
+        "expert_accuracy": result.accuracy.tolist(),
+        "expert_loss": result.loss.tolist(),
+        "train_loss": result.train_loss,
+    }
+    if order.report_gate:
+        # Float sums may leave [0, 1] by a rounding error.
+        statistics["gate_mass"] = np.clip(result.gate_mass, 0, 1).tolist()
+        statistics["responsibility"] = np.clip(result.responsibility, 0, 1).tolist()
+    if order.report_information:
+        for name in ("input_information", "label_information"):
+            statistics[name] = np.maximum(getattr(result, name), 0).tolist()
+    return statistics
+
+
+def label_shift(session: Session, weight: float) -> torch.Tensor | None:
+    """Return the weighted log of the client's label frequencies; None for weight 0."""
+    return session.log_label_frequencies() * weight if weight else None
+
+
+def accuracies(
+    model: MoEModel, session: Session, label_prior: float = 0.0
+) -> dict[str, Any]:
+    """Return what a report says of the model's answers.
+
+    On the client's own held-out samples, if there are any, and on the global test set,
+    if all have one.
+    """
+    # The global test set has another label mix: the client's own must not enter there.
+    shift = label_shift(session, label_prior)
+    found: dict[str, Any] = {}
+    if len(session.data.held_out):
+        local = evaluate(model, *session.held_out_tensors(), shift)
+        if session.settings.data.private_counts:
+            local = local.without_classes()
+        found["client_local"] = local.accuracy
+        found["local_counts"] = local.numbers.tolist()
+    if session.own is None:  # else it has no test set that others have
+        tested = evaluate(model, *session.test_tensors())
+        found["client_global"] = tested.accuracy
+    return found

@@ -1,0 +1,211 @@
+"""What training some experts takes of a device: memory, operations, bytes to send.
+
+The one home of these formulas: the server turns them into budgets, and
+``benchmarks/device_memory.py`` holds them against the measured peak of real processes.
+A cost is an array over the number of experts held in each layer: entry ``k - 1`` is for
+``k`` of every layer, or as many however they are mixed.
+
+Memory counts what ``client_app.app`` keeps while it answers one order, beyond what its
+process had before (interpreter, torch, data set)::
+
+    train(k) = COPIES P(k) + T + B a_train + X(n, B)            P(k) = psi + k theta
+    eval(k)  = (COPIES - 2) P(k) + V a_eval + X(v, V)
+    memory   = max(train, eval) + RUNTIME + FROZEN_COPIES F
+
+with P the bytes of the parts shipped (theta: one expert of every layer), T the largest
+single tensor (weight decay makes a temporary of it), a the bytes of activations a
+sample needs, B the batch and V the evaluation batch, n and v the samples trained and
+evaluated on, X the bytes of their inputs (all of them up to ``AT_ONCE``, one batch of
+more), F the bytes of a frozen checkpoint.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from common.moe.experts import run_experts
+from common.moe.layer import Routed
+from common.moe.pretrained import installed
+from common.moe.spec import ModelSpec
+from common.parts import EXTRACTOR, GATE, expert_part
+from common.wire.codec import Dtype, encoded_size
+
+COPIES = 5
+"""Message, received vectors, weights, gradients, momentum."""
+
+FROZEN_COPIES = 2
+"""Of a frozen base: the module, and the bytes it was made of."""
+
+BACKWARD = 3
+"""A training step costs about three forward passes."""
+
+AT_ONCE = 2**25
+"""Bytes of inputs that are prepared before they are needed; of more, one batch is."""
+
+EVALUATION_WORK = 2.0**30
+"""Operations of a batch that is evaluated: some 30 ms on one core."""
+
+TRANSIENT = 3
+"""Largest activations alive at the same time: a layer's input, output and gradient.
+Of experts it is one: what they keep, or its gradient."""
+
+RUNTIME = 64 * 2**20
+"""What torch, its allocator and Flower take on top: fitted to the measured cases of
+``benchmarks/device_memory.py``, up to 87 MiB there, and less where the copies of large
+parts are never all alive at the same time."""
+
+FLOAT = 4
+Costs = NDArray[np.float64]
+
+
+def training_memory(
+    spec: ModelSpec, *, batch: int, train_samples: int, test_samples: int
+) -> Costs:
+    """Return the bytes that training takes beyond the idle process, shape (E,).
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    batch : int
+        Samples in a training batch, B.
+    train_samples, test_samples : int
+        n and v; 0 test samples where nothing is evaluated.
+    """
+    k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
+    expert, backbone = _activations(spec)
+    others = spec.num_layers - 1
+    parts = spec.nbytes(EXTRACTOR) + k * spec.set_nbytes
+    routed = np.minimum(spec.top_k or k, k)
+    # A budget that is mixed unevenly leaves one of every layer, and the rest to one.
+    fullest = np.minimum(k + others * (k - 1), spec.num_experts)
+    widest = np.maximum(
+        TRANSIENT * backbone.largest,
+        np.minimum(spec.top_k or fullest, fullest) * expert.largest,
+    )
+    inputs = float(spec.example().nbytes)
+    largest = max(
+        FLOAT * float(np.prod(shape))
+        for part in (EXTRACTOR, *map(expert_part, spec.one_of_each))
+        for _, shape in spec.layout(part)
+    )
+    saved = backbone.saved + routed * expert.saved
+    train = (
+        COPIES * (parts + spec.nbytes(GATE))
+        + np.maximum(largest, batch * (saved + widest))
+        + _prepared(inputs, train_samples, batch)
+    )
+    evaluated = min(test_samples, evaluation_batch(spec))
+    evaluate = (
+        (COPIES - 2) * (parts + spec.nbytes(GATE))
+        + evaluated * widest
+        + _prepared(inputs, test_samples, evaluated)
+    )
+    more = RUNTIME + FROZEN_COPIES * spec.base_nbytes
+    return more + np.maximum(train, evaluate)
+
+
+def _prepared(sample: float, samples: int, batch: int) -> float:
+    every = sample * samples
+    return every if every <= AT_ONCE else sample * batch
+
+
+def evaluation_batch(spec: ModelSpec) -> int:
+    """Return how many samples to evaluate at once, 32 to 512, EVALUATION_WORK in all.
+
+    That is with as many experts as ever see a sample: of soft routing, all. Enough that
+    the calls do not count, and no more: activations of tens of megabytes leave the
+    caches, and the allocator asks the system for each of them anew, beside what
+    training has freed. That is half of the time of 512 images in a convolution, and
+    would be the peak of a device.
+    """
+    return int(np.clip(EVALUATION_WORK / (training_work(spec)[-1] / BACKWARD), 32, 512))
+
+
+def training_work(spec: ModelSpec) -> Costs:
+    """Return the operations that training one sample once takes, shape (E,)."""
+    k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
+    routed = np.minimum(spec.top_k or k, k)
+    always = spec.flops(EXTRACTOR) + spec.flops(GATE)
+    return BACKWARD * (always + routed * spec.set_flops)
+
+
+def upload(spec: ModelSpec, dtype: Dtype = "float32") -> Costs:
+    """Return the bytes that a reply with deltas so encoded carries, shape (E,)."""
+    k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
+    extractor, *experts = (
+        encoded_size(spec.layout(part), dtype)
+        for part in (EXTRACTOR, *map(expert_part, spec.one_of_each))
+    )
+    return extractor + k * sum(experts)
+
+
+class _Activations:
+    """Bytes that what is called needs for one sample.
+
+    Attributes
+    ----------
+    saved : float
+        Kept from the forward to the backward pass.
+    largest : float
+        Of the largest single activation.
+
+    Parameters
+    ----------
+    weights : iterable of Parameter
+        What the call computes with: no activations.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[torch.Tensor], torch.Tensor | Routed],
+        x: torch.Tensor,
+        weights: Iterable[nn.Parameter],
+    ) -> None:
+        kept: dict[int, int] = {}
+        sizes = [x.numel()]
+        given = {p.data_ptr() for p in weights}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.data_ptr() not in given:
+                kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+                if tensor.is_floating_point():
+                    sizes.append(tensor.numel())
+            return tensor
+
+        def unpack(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
+            out = call(x)
+        sizes.append((out.logits if isinstance(out, Routed) else out).numel())
+        self.saved = float(sum(kept.values()))
+        self.largest = float(FLOAT * max(sizes))
+
+
+@lru_cache(maxsize=64)
+def _activations(spec: ModelSpec) -> tuple[_Activations, _Activations]:
+    """Return what a routed sample needs in one expert of each layer, and elsewhere."""
+    model = spec.build(spec.one_of_each).train()
+    features = int(model.extractor.out_features)  # type: ignore[arg-type]
+    first = next(iter(model.layers[0].experts.values()))
+    routed = torch.zeros(spec.positions, 1, dtype=torch.long)
+    expert = _Activations(
+        lambda x: run_experts(x, [first], routed),
+        torch.zeros(spec.positions, features),
+        first.parameters(),
+    )
+    if spec.encoder is None:
+        extractor = model.extractor
+        return expert, _Activations(extractor, spec.example(), extractor.parameters())
+    expert.saved *= spec.num_layers
+    # Layers inside an encoder keep copies of their own; experts are counted apart.
+    # The difference of two samples and one leaves out what does not depend on samples.
+    base = installed(spec.encoder.base).parameters() if spec.has_base else []
+    weights = [*model.parameters(), *base]
+    whole, two = (_Activations(model, spec.example(n), weights) for n in (1, 2))
+    whole.saved = two.saved - whole.saved - expert.saved
+    return expert, whole

@@ -1,0 +1,43 @@
+"""The parts of a model by name: what travels, is merged and has a version.
+
+A *part* is ``extractor``, ``expert.<id>``, ``gate`` and, where a strategy feeds the
+gate from a frozen network of its own, ``common``; the frozen checkpoint inside a
+pretrained model travels once as ``base``. A part is one flat float32 vector in a fixed
+order: the server adds vectors, and one expert is one array on the wire. Nothing here
+knows torch; how a module becomes its vector is :mod:`common.moe.vectors`.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+Layout = tuple[tuple[str, tuple[int, ...]], ...]
+"""Name and shape of the tensors in a vector, in order."""
+
+EXTRACTOR, GATE, COMMON, BASE = "extractor", "gate", "common", "base"
+
+Mixes = Literal["logits", "probabilities"]
+"""What a gate's weights are applied to."""
+
+
+def expert_part(expert: int) -> str:
+    """Return the part name of the expert with this global id."""
+    return f"expert.{expert}"
+
+
+def expert_id(part: str) -> int | None:
+    """Return the global id a part name carries, None if it is no expert."""
+    prefix, _, number = part.partition(".")
+    return int(number) if prefix == "expert" and number.isdecimal() else None
+
+
+def unflatten(vector: Vector, layout: Layout) -> dict[str, Vector]:
+    """Cut a part's vector into its named tensors (views, no copy)."""
+    sizes = [int(np.prod(shape)) for _, shape in layout]
+    pieces = np.split(vector, np.cumsum(sizes)[:-1])
+    return {
+        name: piece.reshape(shape)
+        for (name, shape), piece in zip(layout, pieces, strict=True)
+    }

@@ -1,0 +1,127 @@
+"""The settings of the model: its backbone, its experts and how samples are routed."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from common.errors import SettingsError
+from common.registry import BACKBONES, EXPERTS
+from common.settings.sections import Section, named
+
+PRETRAINED = "pretrained"
+
+
+class ModelSettings(Section):
+    """The mixture: its backbone, its experts and how samples are routed."""
+
+    backbone: Annotated[str, named(BACKBONES)] = Field(
+        "mlp",
+        description="mlp (anything but text), cnn, resnet8, resnet18 (images), cnn1d "
+        "(series), text-transformer, pretrained (texts) or module:attr",
+    )
+    pretrained: str = Field(
+        "",
+        description="directory or hub id of the checkpoint of backbone pretrained",
+    )
+    num_experts: int = Field(
+        8, ge=1, le=4096, description="experts of each layer, 1 to 4096"
+    )
+    expert: Annotated[str, named(EXPERTS)] = Field(
+        "mlp", description="kind of expert: mlp or module:attr"
+    )
+    expert_hidden: int = Field(
+        32, ge=1, description="hidden units of one expert, at least 1"
+    )
+    top_k: int = Field(
+        1, ge=0, description="held experts a sample is routed to; 0 means all (soft)"
+    )
+    gate_balance: float = Field(
+        0.01, ge=0, description="weight of the local load-balancing loss, at least 0"
+    )
+    gate_exploration: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="share of training samples a private gate sends to held experts by "
+        "chance, 0 to 1",
+    )
+    norm: Literal["group", "batch"] = Field(
+        "group", description="normalisation of the convolutional backbones"
+    )
+    encoder_layers: int = Field(
+        2, ge=1, le=48, description="blocks of text-transformer, 1 to 48"
+    )
+    encoder_width: int = Field(
+        64, ge=1, description="features of text-transformer, a multiple of its heads"
+    )
+    encoder_heads: int = Field(
+        4, ge=1, description="attention heads of text-transformer, at least 1"
+    )
+    moe_layers: str = Field(
+        "all", description='depths of its mixture layers from 1, as in "1,3", or all'
+    )
+    routing: Literal["token", "sequence"] = Field(
+        "token", description="what an expert of text-transformer is chosen for"
+    )
+
+    @field_validator("moe_layers")
+    @classmethod
+    def _whole_depths(cls, value: str) -> str:
+        if value != "all" and any(not part.isdecimal() for part in value.split(",")):
+            raise ValueError('expected "all" or depths from 1 such as "1,3"')
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if bool(self.pretrained) != (self.backbone == PRETRAINED):
+            raise SettingsError(
+                f"pretrained = {self.pretrained!r} is not allowed with backbone = "
+                f"{self.backbone!r}: a directory or hub id goes with backbone = "
+                f"{PRETRAINED!r}, and only with it"
+            )
+        if self.backbone != PRETRAINED:  # a checkpoint is not read for this
+            self.moe_depths(self.encoder_layers, "encoder-layers")
+        if self.encoder_width % self.encoder_heads:
+            raise SettingsError(
+                f"encoder-width = {self.encoder_width} is not allowed: a multiple of "
+                f"encoder-heads = {self.encoder_heads}"
+            )
+        return self
+
+    @property
+    def takes_tokens(self) -> bool:
+        """Whether the backbone is an encoder of text; SettingsError if it is lost."""
+        return getattr(BACKBONES.find(self.backbone), "takes_tokens", False)
+
+    @property
+    def takes_series(self) -> bool:
+        """Whether the backbone is for windows of a series; SettingsError if lost."""
+        return getattr(BACKBONES.find(self.backbone), "takes_series", False)
+
+    def moe_depths(self, blocks: int, limit: str) -> tuple[int, ...]:
+        """Return the depths, from 1, at which an encoder has a mixture layer.
+
+        Parameters
+        ----------
+        blocks : int
+            That the encoder has.
+        limit : str
+            What their number comes from, for the message.
+
+        Raises
+        ------
+        SettingsError
+            If there is no block at a depth of ``moe-layers``.
+        """
+        if self.moe_layers == "all":
+            return tuple(range(1, blocks + 1))
+        depths = tuple(int(depth) for depth in self.moe_layers.split(","))
+        if (
+            list(depths) != sorted({*depths})
+            or not 1 <= depths[0] <= depths[-1] <= blocks
+        ):
+            raise SettingsError(
+                f"moe-layers = {self.moe_layers!r} is not allowed: ascending depths "
+                f"from 1 to {limit} = {blocks}, or all"
+            )
+        return depths

@@ -1,0 +1,79 @@
+"""The settings of a run as a whole: its algorithm, its seed, what is written where."""
+
+import tomllib
+from typing import Any, Literal
+
+from pydantic import Field
+
+from common.errors import SettingsError
+from common.settings.sections import Section
+
+
+class RunSettings(Section):
+    """The algorithm, the seed and where things are written."""
+
+    strategy: str = Field(
+        "flex-moe", description="a name, an entry point, module:Class or flwr:Class"
+    )
+    strategy_options: str = Field(
+        "", description='options of the strategy as TOML pairs, "mu=0.01, decay=0.9"'
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of everything, 0 to 2^32-1")
+    output_dir: str = Field(
+        "results", min_length=1, description="directory the run is written to"
+    )
+    state_dir: str = Field(
+        "", description="client directory for its private gate; empty means in memory"
+    )
+    resume_from: str = Field(
+        "", description="directory of a run to go on with; empty starts a new one"
+    )
+    keep_checkpoints: int = Field(
+        3, ge=1, description="checkpoints kept of a run, at least 1"
+    )
+    callbacks: str = Field(
+        "",
+        description="what else looks on: tensorboard, mlflow, wandb, early-stopping or "
+        "module:attr, separated by commas",
+    )
+    stop_measure: str = Field(
+        "server_global",
+        description="what early-stopping watches: a number of the run log",
+    )
+    stop_mode: Literal["max", "min"] = Field(
+        "max", description="whether more of stop-measure is better, or less"
+    )
+    stop_patience: int = Field(
+        10, ge=1, description="measured rounds without a better one before a stop"
+    )
+    client_metrics: str = Field(
+        "",
+        description="numbers that devices report of their own: a name or module:attr",
+    )
+    fleet_list: str = Field(
+        "",
+        description="file of what the owners of devices allow them (a fleet's "
+        "fleet.json); empty: the list in the server's environment "
+        "(EXPERTFLEET_OWNERS), without one devices are believed",
+    )
+    unknown_clients: Literal["refuse", "admit"] = Field(
+        "refuse", description="what happens to clients that are not in fleet-list"
+    )
+
+    def parsed_strategy_options(self) -> dict[str, Any]:
+        """Return ``strategy-options`` as a dictionary.
+
+        Raises
+        ------
+        SettingsError
+            If the text is not a comma-separated list of TOML ``key=value`` pairs.
+        """
+        try:
+            return dict(tomllib.loads(f"options = {{{self.strategy_options}}}"))[
+                "options"
+            ]
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(
+                f"strategy-options = {self.strategy_options!r} is not a list of "
+                f"key=value pairs separated by commas: {error}"
+            ) from None

@@ -1,0 +1,322 @@
+"""The groups of settings: every key, its type, its range and what it means.
+
+How the flat ``run-config`` becomes this tree, and how an error is told, is in
+``common.settings``.
+"""
+
+import unicodedata
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from common.errors import SettingsError
+from common.registry import OPTIMIZERS, READERS, Registry
+from common.settings.capacity_tiers import CapacityTiers
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return where a JSON file first breaks its form, and how."""
+    problem = error.errors()[0]
+    where = ".".join(map(str, problem["loc"])) or "its JSON"
+    return f"{where}: {problem['msg']}"
+
+
+class Section(BaseModel):
+    """A frozen group of settings; keys are the kebab-case form of the field names."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        alias_generator=lambda name: name.replace("_", "-"),
+        validate_by_name=True,
+    )
+
+    @field_validator("*")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        """Refuse what can be in no file's name and would forge lines of a log."""
+        if isinstance(value, str) and any(
+            unicodedata.category(character) in {"Cc", "Cs"} for character in value
+        ):
+            raise ValueError("a text has no control characters or half characters")
+        return value
+
+
+def named(parts: Registry, *, or_none: bool = False) -> AfterValidator:
+    """Return the check that a setting names one of the parts; nothing is imported.
+
+    Parameters
+    ----------
+    parts : Registry
+    or_none : bool
+        Whether "" is allowed as well, and names none.
+    """
+
+    def check(name: str) -> str:
+        if name or not or_none:
+            parts.target(name)
+        return name
+
+    return AfterValidator(check)
+
+
+def data_label(task: str, dataset: str) -> str:
+    """Return the name of a task's file without its ending, or of the data set."""
+    return PurePath(task).stem if task else dataset
+
+
+class DataSettings(Section):
+    """Which samples there are and who has them."""
+
+    dataset: str = Field(
+        "digits",
+        description="digits, cifar10, emnist, gtsrb, fashion_mnist, reviews, sent140 "
+        "or NAME",
+    )
+    data_dir: str = Field(
+        "data",
+        min_length=1,
+        description="directory searched for <dataset>.npz, .jsonl or .jsonl.gz before "
+        "a download",
+    )
+    task: str = Field(
+        "",
+        description="TOML file with kind, classes and shape of the samples, where "
+        "every device has data of its own; empty: what the data set says",
+    )
+    test_data: str = Field(
+        "",
+        description="with task: the server's own test set, a file or directory as "
+        "devices have theirs; empty: none",
+    )
+    private_counts: bool = Field(
+        False,
+        description="devices with data of their own do not tell how many samples of "
+        "each class they have",
+    )
+    reader: Annotated[str, named(READERS, or_none=True)] = Field(
+        "",
+        description="what reads the file or directory <dataset>: npz, jsonl, jsonl.gz "
+        "or module:attr; empty: by the ending of the file",
+    )
+    text_length: int = Field(
+        64, ge=1, le=4096, description="tokens of a text that are looked at, 1 to 4096"
+    )
+    vocabulary: int = Field(
+        4096, ge=16, le=2**20, description="token ids that texts become, 16 to 1048576"
+    )
+    partition: str = Field(
+        "dirichlet:0.3",
+        description="iid, dirichlet:ALPHA, classes:N, natural, folders (with task) or "
+        "module:attr",
+    )
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="share of a client's samples kept for its own test"
+    )
+    train_samples: int = Field(
+        0, ge=0, description="training samples used of the data set; 0 means all"
+    )
+    test_samples: int = Field(
+        2000, ge=0, description="global test samples used for evaluation; 0 means all"
+    )
+    reserved_samples: int = Field(
+        0, ge=0, description="samples the server keeps for itself, cut before clients"
+    )
+
+    @property
+    def label(self) -> str:
+        """What the samples are called where a run is named."""
+        return data_label(self.task, self.dataset)
+
+    @field_validator("partition")
+    @classmethod
+    def _known_partition(cls, value: str) -> str:
+        from common.data import FOLDERS, parse_partition
+
+        if value != FOLDERS:
+            parse_partition(value)
+        return value
+
+    @model_validator(mode="after")
+    def _folders_and_test_data_need_a_task(self) -> Self:
+        if self.partition == "folders" and not self.task:
+            raise SettingsError(
+                "partition = 'folders' is not allowed without task: folders of clients "
+                "do not say which classes there are"
+            )
+        if self.test_data and not self.task:
+            raise SettingsError(
+                f"test-data = {self.test_data!r} is not allowed without task: a data "
+                "set has its own test samples"
+            )
+        return self
+
+
+class TrainingSettings(Section):
+    """What a client does with what it is given.
+
+    Rate and batch size suit the small sets that ship; FLEX-MoE's setting is 0.01 and 64
+    (docs/methods.md, 1).
+    """
+
+    local_epochs: int = Field(2, ge=1, description="local epochs R a round")
+    optimizer: Annotated[str, named(OPTIMIZERS)] = Field(
+        "sgd", description="sgd, or module:attr of a function that makes another"
+    )
+    lr: float = Field(0.05, gt=0, description="learning rate, above 0")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD, 0 to <1")
+    weight_decay: float = Field(1e-4, ge=0, description="weight decay, at least 0")
+    batch_size: int = Field(16, ge=1, description="samples in a batch, at least 1")
+    threads: int = Field(
+        1, ge=1, le=256, description="torch threads of one client, 1 to 256"
+    )
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", description="where to compute; auto means a GPU if there is one"
+    )
+
+
+class RoundSettings(Section):
+    """How many rounds there are and who takes part in one."""
+
+    num_rounds: int = Field(30, ge=1, description="rounds of training, an integer >= 1")
+    clients_per_round: int = Field(
+        0, ge=0, description="clients asked each round; 0 means all"
+    )
+    expert_capacity: Annotated[CapacityTiers, BeforeValidator(CapacityTiers.parse)] = (
+        Field(
+            CapacityTiers.parse(2),
+            description="experts of each layer per client: an integer or tiers "
+            '"1:0.5,2:0.3,4:0.2"',
+        )
+    )
+    eval_every: int = Field(
+        1, ge=1, description="evaluate every N rounds (the last one always)"
+    )
+    round_deadline: float = Field(
+        3600.0, gt=0, description="seconds a round waits for replies, above 0"
+    )
+    min_replies: int = Field(
+        1, ge=1, description="replies a round needs to be merged, at least 1"
+    )
+    over_selection: float = Field(
+        0.0, ge=0, le=1, description="share of clients asked beyond clients-per-round"
+    )
+    short_round: Literal["repeat", "skip"] = Field(
+        "repeat", description="what happens to a round with too few replies"
+    )
+    capacity_margin: float = Field(
+        0.1, ge=0, lt=1, description="share of a device's means left unused, 0 to <1"
+    )
+    train_seconds: float = Field(
+        0.0, ge=0, description="seconds a device may train in a round; 0 = no limit"
+    )
+    upload_seconds: float = Field(
+        0.0, ge=0, description="seconds a device may upload in a round; 0 = no limit"
+    )
+    set_aside_after: int = Field(
+        5, ge=2, description="failures in a row after which a client is only probed"
+    )
+
+
+class AssignmentSettings(Section):
+    """Fitness, load bounds and the solver (docs/methods.md, 1)."""
+
+    fitness: str = Field(
+        "accuracy",
+        description="what the fitness of a pair is scored by: accuracy, loss or "
+        "module:attr",
+    )
+    fitness_rate: float = Field(
+        0.3, gt=0, le=1, description="beta, the weight of the newest score, 0< to 1"
+    )
+    fitness_loss_scale: float = Field(
+        1.0, gt=0, description="alpha_L in exp(-alpha_L loss), above 0"
+    )
+    idle_fitness: Literal["chance", "frozen"] = Field(
+        "chance",
+        description="what a held pair without a sample scores: as guessing, or nothing",
+    )
+    load_tolerance: float = Field(
+        0.1, ge=0, le=1, description="delta, width of the load band, 0 to 1"
+    )
+    deficit_decay: float = Field(
+        1.0, ge=0, le=1, description="gamma, memory of the load deficit, 0 to 1"
+    )
+    deficit_gain: float = Field(
+        1.0, ge=0, description="alpha_adj, how strongly a deficit is repaid; 0 = never"
+    )
+    switching_cost: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="fitness an expert new to a client must gain, 0 to 1000",
+    )
+    solver: Literal["auto", "cp-sat", "flow"] = Field(
+        "auto", description="assignment solver"
+    )
+    solver_time_limit: float = Field(
+        10.0, gt=0, description="seconds one assignment may take, above 0"
+    )
+
+
+class WireSettings(Section):
+    """What travels, and in how many bytes; the gate is never quantised."""
+
+    download_dtype: Literal["float32", "float16", "int8"] = Field(
+        "float32", description="number format of the parts sent to clients"
+    )
+    upload_dtype: Literal["float32", "float16", "int8"] = Field(
+        "float32", description="number format of the deltas clients send back"
+    )
+    expert_cache: bool = Field(
+        False, description="clients keep what they were sent; it is not sent again"
+    )
+
+
+class MergeSettings(Section):
+    """How replies become the next model, and what is refused."""
+
+    merging: str = Field(
+        "mean",
+        description="rule that merges the deltas of a part over its holders: mean, "
+        "clipped, trimmed-mean, median or module:attr",
+    )
+    expert_weighting: Literal["usage", "samples"] = Field(
+        "usage", description="what an expert's updates are weighted by"
+    )
+    clip_norm: float = Field(
+        1.0, gt=0, description="largest norm of a part's delta if merging is clipped"
+    )
+    trim_share: float = Field(
+        0.2, ge=0, lt=0.5, description="share cut at each end if merging is trimmed"
+    )
+    max_update: float = Field(
+        10.0, gt=0, description="largest RMS change of a part that is accepted"
+    )
+
+
+class StressSettings(Section):
+    """What goes wrong on purpose, for studies (docs/methods.md, 2)."""
+
+    drop_out: float = Field(
+        0.0, ge=0, lt=1, description="chance that a client fails a round, 0 to <1"
+    )
+    capacity_error: float = Field(
+        0.0, ge=0, lt=1, description="relative error of reported capacities, 0 to <1"
+    )
+    drift: float = Field(
+        0.0, ge=0, le=1, description="share of its data a client hands on per round"
+    )

@@ -1,0 +1,1 @@
+"""Parts for ExpertFleet that live outside it: ``device`` and ``server``."""

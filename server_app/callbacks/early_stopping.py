@@ -1,0 +1,79 @@
+"""Ends a run when a measure has not become better for some rounds.
+
+``callbacks="early-stopping" stop-measure="client_local" stop-patience=5``. Rounds in
+which nothing was measured do not count. What was best is counted again from the run's
+own record when it is resumed: a run that was stopped stays so unless these settings
+are others.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from common.errors import SettingsError, nearest
+from common.settings import Settings
+from server_app.callbacks.hooks import Callback, RunStart
+from server_app.contract import Algorithm
+from server_app.rounds.record import MEASURES, OWN, RoundRecord
+from server_app.run_folder.run_files import finite
+
+
+class EarlyStopping(Callback):
+    """Watches ``stop-measure``; ``stop-mode`` says whether more is better.
+
+    Raises
+    ------
+    SettingsError
+        If no round has a measure of that name, or none of this run will.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._measure = measure = settings.run.stop_measure
+        if measure not in MEASURES and not measure.startswith(OWN):
+            raise SettingsError(
+                f"stop-measure = {measure!r} is not allowed: choose from "
+                f"{', '.join(MEASURES)} or {OWN}NAME{nearest(measure, MEASURES)}"
+            )
+        if why := _never_measured(measure, settings):
+            raise SettingsError(
+                f"stop-measure = {measure!r} is not allowed here: {why}"
+            )
+        self._sign = 1 if settings.run.stop_mode == "max" else -1
+        self._best, self._best_round, self._since = -math.inf, 0, 0
+
+    def on_run_begin(self, run: RunStart, strategy: Algorithm) -> str | None:
+        """Go through the rounds that are done."""
+        why = None
+        for line in run.history:
+            why = self._judge(line)
+        return why
+
+    def on_round_end(self, record: RoundRecord, strategy: Algorithm) -> str | None:
+        """Say whether it was one too many."""
+        return self._judge(record.to_json())
+
+    def _judge(self, line: Mapping[str, Any]) -> str | None:
+        score = self._sign * finite(line.get(self._measure))
+        if score > self._best:
+            self._best, self._best_round, self._since = score, line["round"], 0
+        elif not math.isnan(score):
+            self._since += 1
+        if self._since < self.settings.run.stop_patience:
+            return None
+        return (
+            f"{self._measure} was best in round {self._best_round} "
+            f"({self._sign * self._best:g}); measured {self._since} times since"
+        )
+
+
+def _never_measured(measure: str, settings: Settings) -> str:
+    """Return why a run never has a measure, and what it has; "" if it may have it."""
+    data = settings.data
+    if measure == "fleet" and (not data.task or data.test_data):
+        return "the server has a test set of its own; choose server_global"
+    if measure == "server_global" and data.task and not data.test_data:
+        return "the server has no test set (test-data); choose fleet"
+    if measure == "client_global" and data.task:
+        return "with task, every device has other data; choose client_local"
+    return ""

@@ -1,0 +1,1 @@
+"""Who is out there, what each client can do, and who may take part."""

@@ -1,0 +1,106 @@
+"""From what a device says and shows of itself to the experts it may hold.
+
+Memory counts wherever a device reports it: more than fits is never assigned. Time and
+link are measured with a clock, so they count only if ``train-seconds`` and
+``upload-seconds`` ask for it: without them a run does not depend on any clock.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf, isfinite
+
+import numpy as np
+
+from common.cost import Costs, training_memory, training_work, upload
+from common.moe import ModelSpec
+from common.settings import Settings
+from common.shape import dataset_of, test_samples
+from common.wire import QueryReply
+from server_app.fleet.capacity import affordable, budgets
+from server_app.fleet.client import Link
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many experts each resource affords; infinity where it is unknown."""
+
+    memory: float = inf
+    time: float = inf
+    uplink: float = inf
+
+    def __str__(self) -> str:
+        """Name those that limit anything."""
+        known = ((name, value) for name, value in vars(self).items() if isfinite(value))
+        return ", ".join(f"{name} {value:.0f}" for name, value in known) or "none"
+
+
+class DeviceBudget:
+    """Budgets of the devices of one run.
+
+    Parameters
+    ----------
+    settings : Settings
+    spec : ModelSpec
+        What is trained.
+    largest : int
+        No budget exceeds it.
+    """
+
+    def __init__(self, settings: Settings, spec: ModelSpec, largest: int) -> None:
+        self._settings = settings
+        self._spec = spec
+        self._largest = largest
+
+    def __call__(self, tier: int, profile: QueryReply, link: Link) -> int:
+        """Return k_c; 0 for a device that has not the memory for one expert."""
+        limits = self.limits(profile, link)
+        # Too slow for one expert is late; too small for one expert is dead.
+        timed = (max(1, limits.time), max(1, limits.uplink))
+        [allowed] = budgets(
+            [tier], [profile.expert_cap], self._largest, [limits.memory], *timed
+        )
+        return int(allowed)
+
+    def holds_everything(self, profile: QueryReply) -> bool:
+        """Whether a device can hold all experts at once, whatever its tier is.
+
+        By its owner's word if there is one, else by its memory; what nobody knows
+        limits nothing.
+        """
+        most = self._spec.num_experts
+        if profile.expert_cap:
+            return profile.expert_cap >= most
+        return self.limits(profile, Link()).memory >= most
+
+    def limits(self, profile: QueryReply, link: Link) -> Limits:
+        """Return what memory, time and uplink afford."""
+        rounds, margin = self._settings.rounds, self._settings.rounds.capacity_margin
+        speed, uplink = profile.flops_per_second, profile.uplink or link.speed
+        passes = profile.num_examples * self._settings.training.local_epochs
+        operations = speed * rounds.train_seconds / max(1, passes)
+        return Limits(
+            memory=affordable(profile.memory_available, self.memory(profile), margin),
+            time=affordable(operations or None, training_work(self._spec), margin),
+            uplink=affordable(
+                uplink * rounds.upload_seconds or None,
+                upload(self._spec, self._settings.wire.upload_dtype),
+                margin,
+            ),
+        )
+
+    def memory(self, profile: QueryReply) -> Costs:
+        """Return the bytes a device's process reaches, shape (E,)."""
+        if profile.memory_available is None:
+            return np.zeros(0)
+        return (profile.process_bytes or 0) + training_memory(
+            self._spec,
+            batch=self._settings.training.batch_size,
+            train_samples=profile.num_examples,
+            test_samples=self._test_samples,
+        )
+
+    @cached_property
+    def _test_samples(self) -> int:
+        if self._settings.data.task:  # devices are sent none
+            return 0
+        return len(test_samples(self._settings, dataset_of(self._settings))[1])

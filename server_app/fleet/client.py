@@ -1,0 +1,183 @@
+"""What the server remembers of one client: address, profile, and how far to trust it.
+
+How reliably it answers decides how long it is left alone after it has failed. Whoever
+learns something of a client says so by one of its methods, which alone write here. Who
+there is, is in ``server_app.fleet.roster``; who may take part, in
+``server_app.fleet.admission``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from common.wire import QueryReply, TrainReport
+
+NOWHERE = -1
+"""Node id of a client that is at no known address."""
+
+RESOLUTION = 1.0
+"""Seconds below which a transfer cannot be told from Flower's polling."""
+
+LONGEST_REST = 8
+"""Rounds between two probes of a client that has been set aside."""
+
+
+def rest(failures: int) -> int:
+    """Return how many rounds to leave somebody alone after failures in a row.
+
+    After the first nobody is left alone; then the pause doubles.
+    """
+    return min(2 ** (min(failures, 32) - 1) - 1, LONGEST_REST) if failures else 0
+
+
+@dataclass(kw_only=True)
+class Link:
+    """What the run's own messages say about the way to a client.
+
+    Attributes
+    ----------
+    latency : float or None
+        Seconds of the quickest exchange beyond what the device worked on it: polling,
+        starting a process, a message of hardly any bytes. None before the first.
+    speed : float
+        Bytes per second, both ways together, a running mean; 0 where every transfer so
+        far was too quick to be measured.
+    """
+
+    latency: float | None = None
+    speed: float = 0.0
+
+    def observe(self, elapsed: float, worked: float, nbytes: int) -> None:
+        """Take in one exchange: seconds until the reply, seconds of work, bytes."""
+        waited = max(0.0, elapsed - worked)
+        if self.latency is None or waited < self.latency:
+            self.latency = waited
+        elif (seconds := waited - self.latency) > RESOLUTION:
+            seen = nbytes / seconds
+            self.speed = seen if not self.speed else 0.7 * self.speed + 0.3 * seen
+
+
+@dataclass(kw_only=True)
+class Client:
+    """One device.
+
+    Attributes
+    ----------
+    row : int
+        Its row in matrices over clients.
+    name : str
+    node_id : int
+        Its current address; changes when the device restarts. ``NOWHERE`` if it has
+        none, until it says so itself.
+    profile : QueryReply
+        What it last said about itself.
+    tier : int
+        Experts the user's ``expert-capacity`` gives it.
+    link : Link
+        How far away it is, from the run's own messages.
+    failures : int
+        Rounds in a row it did not answer.
+    vouched : bool
+        Whether it has answered a query since the last round it was in.
+    rests_until : int
+        First round in which it is asked again.
+    merged_round : int
+        The last round its reply was merged in, 0 if none was.
+    holds : list of str
+        Versions of parts in its cache, as it last said.
+    outdated : bool
+        Whether it has more samples than it said, so that it is to be asked again.
+    """
+
+    row: int
+    name: str
+    node_id: int
+    profile: QueryReply
+    tier: int = 1
+    failures: int = 0
+    vouched: bool = False
+    rests_until: int = 0
+    link: Link = field(default_factory=Link)
+    merged_round: int = 0
+    holds: list[str] = field(default_factory=list)
+    outdated: bool = False
+
+    def introduce(self, node_id: int, profile: QueryReply, elapsed: float) -> None:
+        """Take over what it says of itself, from where and after how many seconds."""
+        self.node_id, self.profile = node_id, profile
+        self.vouched, self.outdated = True, False
+        self.observe(elapsed, profile.seconds_total, 0)
+
+    def move(self, row: int) -> None:
+        """Give it another row, while nothing follows rows yet."""
+        self.row = row
+
+    def grant(self, tier: int) -> None:
+        """Give it a tier."""
+        self.tier = tier
+
+    def leave(self) -> None:
+        """Forget where it is."""
+        self.node_id = NOWHERE
+
+    def claim(self, num_examples: int, most: int | None) -> None:
+        """Take note of how many samples it claims, and whether it may."""
+        self.outdated = most is not None and num_examples > most
+
+    def observe(self, elapsed: float, worked: float, nbytes: int) -> None:
+        """Learn from one exchange how far away it is; see :class:`Link`."""
+        self.link.observe(elapsed, worked, nbytes)
+
+    def take_report(self, report: TrainReport) -> None:
+        """Take over what it says about its capacity and its cache."""
+        self.holds = report.holds
+        self.profile = self.profile.model_copy(
+            update={
+                "memory_bytes": report.memory_bytes,
+                "memory_available": report.memory_available,
+                "expert_cap": report.expert_cap,
+            }
+        )
+
+    def note_held(self, version: str) -> None:
+        """Remember that it keeps what it was sent in this version."""
+        if version not in self.holds:
+            self.holds = [*self.holds, version]
+
+    def note_merged(self, server_round: int) -> None:
+        """Remember that its reply of a round was merged."""
+        self.merged_round = server_round
+
+    def forget_cache(self) -> None:
+        """Remember that it holds no parts any more."""
+        self.holds = []
+
+    def note_answer(self, server_round: int, answered: bool) -> None:
+        """Remember whether it answered, and how long to leave it alone if not."""
+        self.failures = 0 if answered else self.failures + 1
+        self.vouched = False
+        self.rests_until = server_round + 1 + rest(self.failures)
+
+    def rests(self, server_round: int) -> bool:
+        """Whether it is left alone in a round."""
+        return server_round < self.rests_until
+
+    def is_doubtful(self, limit: int) -> bool:
+        """Whether it has failed so often that it has to answer a query first."""
+        return self.failures >= limit and not self.vouched
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of it: all that outlives a connection."""
+        kept = {**asdict(self), "profile": self.profile.model_dump()}
+        del kept["node_id"], kept["vouched"]
+        return kept
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Self:
+        """Return the client of a checkpoint; where it is has to be found out."""
+        parsed: dict[str, Any] = {
+            "node_id": NOWHERE,
+            "profile": QueryReply(**state["profile"]),
+            "link": Link(**state["link"]),
+        }
+        return cls(**{**state, **parsed})

@@ -1,0 +1,1 @@
+"""Sums and means of part vectors; arrays in, arrays out."""

@@ -1,0 +1,173 @@
+"""Weighted means of part vectors that do not depend on the order of arrival.
+
+Sums are exact (:mod:`server_app.merging.exact_sums`), and so are sums of weights, which
+are rounded to 2**-16: any order of the replies gives the same bits, with memory for one
+accumulator. The rounding error of a mean is below 2**-33 / (mean weight), far under
+float32's own.
+
+Missing parts are skipped, never counted as zero (docs/methods.md, 5).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from server_app.merging.exact_sums import LARGEST, ExactSums, Positions, Vector
+
+_WEIGHT_GRID = 2**16
+
+
+class Coordinates(NamedTuple):
+    """What a vector covers of a part that has more."""
+
+    positions: Positions
+    """Distinct coordinates, shape (n,)."""
+    size: int
+    """Coordinates of the whole part."""
+
+
+class ExactMean:
+    """Order-free weighted mean of float32 vectors.
+
+    By coordinate, vectors may cover different ones: a sub-model of some of the
+    channels, or the rows of some experts. Each coordinate then has a sum of weights of
+    its own, and one that nobody held does not move.
+
+    Parameters
+    ----------
+    size : int
+        Coordinates in all.
+    by_coordinate : bool
+    """
+
+    def __init__(self, size: int, *, by_coordinate: bool = False) -> None:
+        self._sums = ExactSums(size)
+        self._weight = 0  # on its grid: a whole number of any size
+        self._weights = np.zeros(size, dtype=np.int64) if by_coordinate else None
+
+    def add(
+        self, vector: Vector, weight: float, positions: Positions | None = None
+    ) -> None:
+        """Add ``weight * vector``; a weight of 0 adds nothing.
+
+        Parameters
+        ----------
+        vector : ndarray of float32, shape (n,)
+            Finite values.
+        weight : float
+            Non-negative and finite, rounded to 2**-16; sample counts are exact.
+        positions : ndarray of int, shape (n,), optional
+            Distinct coordinates, of a mean by coordinate; else n is the size.
+
+        Raises
+        ------
+        ValueError
+            If the shape or the weight is wrong, or the sum would overflow. Nothing is
+            added then.
+        TypeError
+            If it is a mean by coordinate and positions are missing, or the other way
+            round.
+        """
+        if (positions is None) != (self._weights is None):
+            raise TypeError("merged as a whole or coordinate by coordinate, not both")
+        shape = (self._sums.size,) if positions is None else positions.shape
+        if vector.shape != shape:
+            raise ValueError(f"shape {vector.shape}, expected {shape}")
+        if (units := _on_grid(weight)) == 0:
+            return
+        if positions is not None and self._weight + units >= LARGEST:
+            raise ValueError(f"weight {weight:g} leaves the range of the exact sum")
+        self._sums.add(vector, units / _WEIGHT_GRID, positions)
+        self._weigh(units, positions)
+
+    def take_back(
+        self, vector: Vector, weight: float, positions: Positions | None = None
+    ) -> None:
+        """Undo :meth:`add` of the same: the sum has the bits it had without it."""
+        units = _on_grid(weight)
+        self._sums.take_back(vector, units / _WEIGHT_GRID, positions)
+        self._weigh(-units, positions)
+
+    def _weigh(self, units: int, positions: Positions | None) -> None:
+        self._weight += units
+        if self._weights is not None:
+            self._weights[positions] += units
+
+    def mean(self) -> Vector | None:
+        """Return sum(w v) / sum(w), shape (size,); None if nothing had weight.
+
+        By coordinate it is 0 where nothing had weight. The sum is used up.
+        """
+        if self._weight == 0:
+            return None
+        weight, self._weight = self._weight / _WEIGHT_GRID, 0
+        if self._weights is None:
+            return self._sums.use_up(weight)
+        return self._sums.over(np.maximum(self._weights, 1) / _WEIGHT_GRID)
+
+
+def _on_grid(weight: float) -> int:
+    """Return a weight as a whole number of 2**-16: sums of these are exact as well."""
+    if not (np.isfinite(weight) and weight >= 0):
+        raise ValueError(f"weight {weight} is not a non-negative number")
+    return round(weight * _WEIGHT_GRID)
+
+
+class PartMeans:
+    """One mean per part, made when its first vector lands."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, ExactMean] = {}
+        self._undo: list[Callable[[], object]] | None = None
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Keep all that is added within, or, if anything fails within, none of it."""
+        undo: list[Callable[[], object]] = []
+        self._undo = undo
+        try:
+            yield
+        except BaseException:
+            for take_back in reversed(undo):
+                take_back()
+            raise
+        finally:
+            self._undo = None
+
+    def added(self, take_back: Callable[[], object]) -> None:
+        """Note how what was just added is taken back, in case what follows fails."""
+        if self._undo is not None:
+            self._undo.append(take_back)
+
+    def add(
+        self, part: str, vector: Vector, weight: float, at: Coordinates | None = None
+    ) -> None:
+        """Add one client's vector of a part, or of what it held of it (``at``).
+
+        See :meth:`ExactMean.add`.
+        """
+        if not weight:
+            return
+        size, positions = (vector.size, None) if at is None else (at.size, at.positions)
+        if part not in self._means:
+            by_coordinate = positions is not None
+            self._means[part] = ExactMean(size, by_coordinate=by_coordinate)
+        mean = self._means[part]
+        mean.add(vector, weight, positions)
+        self.added(partial(mean.take_back, vector, weight, positions))
+
+    def apply(self, model: dict[str, Vector]) -> None:
+        """Add every mean delta to its part, and empty the sums.
+
+        Parts nobody sent stay as they are.
+        """
+        # Sums go as they are used up: they are twice as large as the model.
+        while self._means:
+            part, sums = self._means.popitem()
+            delta = sums.mean()
+            del sums
+            if delta is not None:
+                model[part] = np.add(model[part], delta, out=delta)

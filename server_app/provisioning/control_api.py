@@ -1,0 +1,119 @@
+"""The SuperLink's list of devices, through Flower's Control API as its own CLI does.
+
+A node that was taken off the list stays in it, marked ``unregistered``; its key may
+not be used again.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from common.flower_internals import (
+    CliClientHttpInterceptor,
+    ControlHttpClient,
+    ListNodesRequest,
+    NodeInfo,
+    RegisterNodeRequest,
+    RuntimeVersionHttpInterceptor,
+    UnregisterNodeRequest,
+)
+from server_app.provisioning import ProvisioningError
+from server_app.provisioning.certificates import openssh_to_pem
+
+T = TypeVar("T")
+
+
+class UnreachableError(ProvisioningError):
+    """No SuperLink answers at the address."""
+
+
+class ControlAPI:
+    """A connection to one SuperLink.
+
+    Parameters
+    ----------
+    address : str
+        HOST:PORT.
+    authority : Path
+        The certificate the SuperLink's must be signed by.
+    """
+
+    def __init__(self, address: str, authority: Path) -> None:
+        self.address = address
+        try:
+            self._client = ControlHttpClient.from_server_address(
+                address,
+                insecure=False,
+                root_certificates=authority.read_bytes(),
+                interceptors=[
+                    CliClientHttpInterceptor(),
+                    RuntimeVersionHttpInterceptor(component_name="flwr CLI"),
+                ],
+            )
+        except (OSError, ValueError) as error:  # ssl's errors are OSErrors
+            raise ProvisioningError(f"cannot use {authority}: {error}") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def nodes(self) -> list[NodeInfo]:
+        """Return every node that is registered, in order of registration.
+
+        ``status`` is ``registered`` (never connected), ``online`` or ``offline``;
+        ``name`` may be empty; ``public_key`` is PEM.
+        """
+        answer = self._ask(self._client.ListNodes, ListNodesRequest())
+        nodes = sorted(answer.nodes_info, key=lambda node: node.registered_at)
+        return [node for node in nodes if node.status != "unregistered"]
+
+    def register(self, name: str, public_key: str) -> None:
+        """Let a device in; nothing happens if its key is registered already.
+
+        Raises
+        ------
+        ProvisioningError
+            If another key is registered under its name: a stranger's, or one of a list
+            that was lost. Two nodes of one name would be one client to a run.
+        """
+        key = openssh_to_pem(public_key)
+        nodes = self.nodes()
+        for node in nodes:
+            if node.name == name and node.public_key != key:
+                raise ProvisioningError(
+                    f"node {node.node_id} has the name {name!r} and another key: is "
+                    f"it one of yours? `flwr supernode unregister {node.node_id}` "
+                    "shuts it out"
+                )
+        if any(node.public_key == key for node in nodes):
+            return
+        request = RegisterNodeRequest(public_key=key, name=name)
+        self._ask(self._client.RegisterNode, request)
+
+    def unregister(self, public_key: str) -> None:
+        """Shut a device out; nothing happens if its key is not registered."""
+        for node in self.nodes():
+            if node.public_key == openssh_to_pem(public_key):
+                self.unregister_node(node.node_id)
+
+    def unregister_node(self, node_id: int) -> None:
+        """Shut out a node, a stranger's for example."""
+        request = UnregisterNodeRequest(node_id=node_id)
+        self._ask(self._client.UnregisterNode, request)
+
+    def _ask(self, call: Callable[[Any], T], request: Any) -> T:
+        try:
+            return call(request)
+        except httpx.HTTPStatusError as error:
+            reason = error.response.text.strip() or error.response.reason_phrase
+            raise ProvisioningError(
+                f"the SuperLink at {self.address} refused: {' '.join(reason.split())}"
+            ) from None
+        except httpx.TransportError as error:
+            raise UnreachableError(
+                f"no SuperLink answers at {self.address}: {error}"
+            ) from None

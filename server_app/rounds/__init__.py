@@ -1,0 +1,1 @@
+"""The round: what is sent, what is accepted, what is remembered of it."""

@@ -1,0 +1,114 @@
+"""What is accepted: every check that decides whether a reply may be merged.
+
+Contents are checked here and in the wire's :func:`common.wire.check_report`. What fails
+is a :class:`WireError` that says why; nothing is written here.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from flwr.app import Message
+
+from common import wire
+from common.moe import Vector
+from common.wire import TrainReport, WireError
+from server_app.rounds.orders import SentOrder
+
+
+class CacheLostError(WireError):
+    """A client has lost parts that it was to have in its cache."""
+
+
+def missing_parts(message: Message, sent: SentOrder) -> list[str] | None:
+    """Return the parts that a client says are missing from its cache.
+
+    None where the reply says nothing of the kind, or cannot be believed.
+    """
+    if message.has_error() or not sent.order.cached_parts:
+        return None
+    try:
+        said = wire.decode_missing(message.content)
+        if said is None or wire.message_bytes(message) > sent.largest_report():
+            return None
+    except WireError:
+        return None
+    if (said.server_round, said.client) != (sent.order.server_round, sent.client.name):
+        return None
+    return [part for part in sent.order.cached_parts if part in said.parts]
+
+
+def read(message: Message, sent: SentOrder) -> tuple[TrainReport, dict[str, Vector]]:
+    """Return report and deltas of a reply.
+
+    Raises
+    ------
+    CacheLostError
+        If it has none, because the client has lost its cache.
+    WireError
+        If it is an error, too large, cannot be read, or is another client's.
+    """
+    if message.has_error():
+        raise WireError(wire.error_of(message))
+    size, most = wire.message_bytes(message), sent.largest_reply()
+    if size > most:
+        raise WireError(f"reply of {size} bytes, at most {most}")
+    if (missing := wire.decode_missing(message.content)) is not None:
+        raise CacheLostError(f"{', '.join(missing.parts)} missing from its cache")
+    report, deltas = wire.decode_report(message.content, sent.upload)
+    if report.code_hash != sent.client.profile.code_hash:
+        raise WireError(f"runs other code ({report.code_hash}) than it joined with")
+    if report.client != sent.client.name:
+        raise WireError(f"calls itself {report.client!r}")
+    return report, deltas
+
+
+def counted(report: TrainReport, sent: SentOrder) -> TrainReport:
+    """Return a report that counts for no more samples than the client said it has.
+
+    Its own data may have grown since it was asked. It has trained on all of them, and
+    nothing is wrong with that; but a weight must not be claimed in a reply alone. It is
+    asked again, and from then on counts in full.
+    """
+    most, samples = sent.most_examples, report.num_examples
+    if most is None or not sent.may_grow or samples <= most:
+        return report
+    routed = [count * most // samples for count in report.expert_samples]
+    return report.model_copy(update={"num_examples": most, "expert_samples": routed})
+
+
+def check(
+    sent: SentOrder,
+    report: TrainReport,
+    deltas: Mapping[str, Vector],
+    max_update: float,
+) -> None:
+    """Check a reply against its order.
+
+    Parameters
+    ----------
+    max_update : float
+        Largest RMS change of a part that is accepted.
+
+    Raises
+    ------
+    WireError
+        If it breaks the contract.
+    """
+    wire.check_report(
+        sent.order,
+        report,
+        deltas,
+        sent.sizes,
+        num_layers=sent.num_layers,
+        positions=sent.positions,
+        most_examples=sent.most_examples,
+        num_classes=sent.num_classes,
+    )
+    for name, delta in deltas.items():
+        # Finite values whose square leaves float32's range are far too large too.
+        change = float(np.linalg.norm(delta)) / math.sqrt(max(1, delta.size))
+        if change > max_update:
+            raise WireError(
+                f"{name} changed by {change:g} (RMS), max-update is {max_update:g}"
+            )

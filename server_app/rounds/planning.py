@@ -1,0 +1,90 @@
+"""From the participants of a round to the strategy's plan for it, checked."""
+
+from typing import Any
+
+import numpy as np
+
+from common.seeding import stream
+from server_app.assignment import ExpertLayers, ProblemError
+from server_app.contract import Algorithm, Plan, View
+from server_app.fleet.client import Client
+from server_app.fleet.fleet import Fleet
+from server_app.run_error import RunError
+
+
+class Planner:
+    """Asks one strategy for its plans.
+
+    Parameters
+    ----------
+    strategy : Algorithm
+    fleet : Fleet
+
+    Attributes
+    ----------
+    held : dict of int to list of int
+        Experts each client, by row, was last assigned.
+    """
+
+    def __init__(self, strategy: Algorithm, fleet: Fleet) -> None:
+        self.held: dict[int, list[int]] = {}
+        self._strategy = strategy
+        self._fleet = fleet
+
+    def plan(self, server_round: int, clients: list[Client]) -> tuple[View, Plan]:
+        """Return what the strategy saw of the participants, and its plan.
+
+        Raises
+        ------
+        RunError
+            If there is no plan, or it cannot be carried out.
+        """
+        view = self._view(server_round, clients)
+        try:
+            plan = self._strategy.plan(view)
+            self._check(view, plan)
+        except ProblemError as error:
+            raise RunError(
+                f"round {server_round}: strategy {self._strategy.name!r}: {error}"
+            ) from None
+        for client, row in zip(clients, plan.assignment, strict=True):
+            if row.any():
+                self.held[client.row] = np.flatnonzero(row).tolist()
+        return view, plan
+
+    def _view(self, server_round: int, clients: list[Client]) -> View:
+        spec = self._strategy.spec
+        previous = np.zeros((len(clients), spec.num_units), dtype=np.bool_)
+        for position, client in enumerate(clients):
+            previous[position, self.held.get(client.row, [])] = True
+        budgets = [self._fleet.budget(client) for client in clients]
+        seed = self._strategy.settings.run.seed
+        return View(
+            server_round=server_round,
+            clients=np.array([client.row for client in clients], dtype=np.int64),
+            num_clients=len(self._fleet),
+            budgets=np.array(budgets, dtype=np.int64) * spec.num_layers,
+            layers=ExpertLayers(
+                num_experts=spec.num_experts, num_layers=spec.num_layers
+            ),
+            previous=previous,
+            profiles=tuple(self._fleet.profile(client) for client in clients),
+            rng=stream(seed, "plan", server_round),
+        )
+
+    def _check(self, view: View, plan: Plan) -> None:
+        """Raise ProblemError if this is no plan: strategies are others' as well."""
+        held: Any = getattr(plan, "assignment", None)
+        shape = view.previous.shape
+        if not isinstance(held, np.ndarray) or held.shape != shape:
+            raise ProblemError(
+                f"it plans an assignment of shape {np.shape(held)}: expected an array "
+                f"of shape {shape}, one row a participant, one column an expert"
+            )
+        missing = np.argwhere(view.layers.missing(plan.assignment))
+        if len(missing):
+            position, layer = missing[0].tolist()
+            raise ProblemError(
+                f"it gives client {view.clients[position]} no expert of layer "
+                f"{layer + 1}: repair its plan with server_app.assignment.covering"
+            )

@@ -1,0 +1,266 @@
+"""What is remembered of one round: the line of ``metrics.jsonl`` and of the table."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import MetricRecord
+from numpy.typing import NDArray
+
+from common.class_counts import MOST_SQUARE
+from common.metrics import coefficient_of_variation, weighted_mean, worst_tenth
+from common.wire import TrainReport
+
+MEASURES = (
+    "server_global",
+    "fleet",
+    "balanced",
+    "client_global",
+    "client_local",
+    "client_local_weighted",
+    "client_local_worst",
+    "local_balanced",
+    "train_loss",
+    "cv_round",
+    "cv_cumulative",
+    "cv_samples",
+    "dead_share",
+    "bytes_down",
+    "bytes_up",
+    "seconds",
+)
+"""What is a number of every round, where it is measured."""
+OWN = "metrics."
+"""Before the name of what clients measured of their own; a round has its mean."""
+
+
+@dataclass(kw_only=True)
+class ClientRound:
+    """One participant in one round; accuracies are None where not evaluated.
+
+    ``held_out`` is how many samples ``client_local`` is the accuracy on.
+    """
+
+    client: str
+    experts: list[int]
+    budget: int
+    bytes_down: int = 0
+    bytes_up: int = 0
+    replied: bool = False
+    num_examples: int = 0
+    expert_samples: list[int] = field(default_factory=list)
+    train_loss: float | None = None
+    client_global: float | None = None
+    client_local: float | None = None
+    held_out: int = 0
+    seconds: float = 0.0
+    seconds_until_reply: float = 0.0
+    memory_peak: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """Return what this device held and did, in a line of the log."""
+        held = f"{len(self.experts)} of {self.budget}"
+        if not self.replied:
+            return f"{self.client:<12} {held:>9}  no reply"
+        peak = "" if self.memory_peak is None else f"{self.memory_peak >> 20:6d} MiB"
+        return (
+            f"{self.client:<12} {held:>9} {self.bytes_down / 1e6:8.2f} MB down "
+            f"{self.bytes_up / 1e6:8.2f} MB up {self.seconds_until_reply:7.1f} s {peak}"
+        )
+
+    def add_reply(
+        self, report: TrainReport, bytes_up: int, elapsed: float, held_out: int = 0
+    ) -> None:
+        """Note what an accepted reply said, and how long after its order it came."""
+        self.replied = True
+        self.bytes_up += bytes_up
+        self.num_examples = report.num_examples
+        self.expert_samples = report.expert_samples
+        self.train_loss = report.train_loss
+        self.client_global = report.client_global
+        self.client_local = report.client_local
+        self.held_out = held_out
+        self.seconds = report.seconds_total
+        self.seconds_until_reply = elapsed
+        self.memory_peak = report.memory_peak
+        self.metrics = report.metrics
+
+
+@dataclass(kw_only=True)
+class RoundRecord:
+    """One line of ``metrics.jsonl``.
+
+    ``cv_round`` and ``cv_cumulative`` are of assignment counts (clients that held an
+    expert and replied), in this round and summed over all; ``cv_samples`` is of the
+    samples routed in this round. ``dead_share`` is the share of placements (an expert
+    held by a client that replied) that got none of them. ``cv_layers`` is
+    ``cv_cumulative`` within each mixture layer, written as ``cv_layer_1``, ... where
+    there are several. They are None where nobody held anything: that is no balance.
+    Accuracies are shares; bytes are payload bytes.
+    ``server_global`` and ``fleet`` are accuracies of the server's predictor, on its own
+    test set and on what devices hold out; a run has one of the two. ``recall``, with
+    None for a class without samples, and ``balanced``, their mean, are of the same
+    answers, as is ``confusion``, of which the line says nothing (rows: true classes).
+    ``local_recall`` and ``local_balanced`` are of all clients' models together, each on
+    its own held-out samples. ``fleet_clients`` are the devices that measured ``fleet``,
+    None in a run that has the other; ``fleet_bytes`` went to them and back, beside
+    ``bytes_down`` and ``bytes_up``.
+    ``client_local`` is the mean over clients, ``client_local_weighted`` that by their
+    held-out samples, ``client_local_worst`` that of the worst tenth.
+    ``ended`` is the time of day (UTC) at which it was done.
+    ``merged`` is False for a round that was skipped for lack of replies; ``late``
+    counts replies that came when nobody waited for them any more.
+    """
+
+    round: int
+    merged: bool
+    server_global: float | None
+    cv_round: float | None
+    cv_cumulative: float | None
+    cv_samples: float | None
+    cv_layers: list[float | None]
+    load: list[int]
+    samples: list[int]
+    seconds: float
+    solver: dict[str, Any] | None
+    notes: list[str]
+    rejected: dict[str, str]
+    late: int
+    ended: str
+    clients: list[ClientRound]
+    fleet: float | None = None
+    recall: list[float | None] | None = None
+    balanced: float | None = None
+    local_recall: list[float | None] | None = None
+    local_balanced: float | None = None
+    fleet_clients: list[str] | None = None
+    fleet_bytes: int = 0
+    confusion: NDArray[np.int64] | None = field(default=None, repr=False)
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean of a client measure over the clients that reported it."""
+        values = [getattr(client, name) for client in self.clients]
+        return _mean([value for value in values if value is not None])
+
+    def own_metrics(self) -> dict[str, float | None]:
+        """Return the means of what clients measured of their own: ``metrics.NAME``."""
+        found: dict[str, list[float]] = {}
+        for client in self.clients:
+            for name, value in client.metrics.items():
+                found.setdefault(f"{OWN}{name}", []).append(value)
+        return {name: _mean(found[name]) for name in sorted(found)}
+
+    def local_means(self) -> dict[str, float | None]:
+        """Return the means of ``client_local`` over the clients that have it."""
+        found = [
+            (client.client_local, client.held_out)
+            for client in self.clients
+            if client.client_local is not None
+        ]
+        values, weights = [value for value, _ in found], [n for _, n in found]
+        return {
+            "client_local": _mean(values),
+            "client_local_weighted": weighted_mean(values, weights),
+            "client_local_worst": worst_tenth(values) if values else None,
+        }
+
+    @property
+    def dead_share(self) -> float | None:
+        """Share of the merged placements that no sample was routed to."""
+        if not self.merged:
+            return None
+        used = [n > 0 for client in self.clients for n in client.expert_samples]
+        return 1 - sum(used) / len(used) if used else None
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes sent to clients this round."""
+        return sum(client.bytes_down for client in self.clients)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes of accepted replies this round."""
+        return sum(client.bytes_up for client in self.clients)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object written to ``metrics.jsonl``."""
+        summary = {
+            "client_global": self.mean("client_global"),
+            **self.local_means(),
+            "train_loss": self.mean("train_loss"),
+            "dead_share": self.dead_share,
+            "bytes_down": self.bytes_down,
+            "bytes_up": self.bytes_up,
+            **self.own_metrics(),
+        }
+        fields = asdict(self)
+        del fields["confusion"]
+        layers = fields.pop("cv_layers")
+        if len(layers) > 1:
+            summary |= {f"cv_layer_{n}": cv for n, cv in enumerate(layers, 1)}
+        return {**fields, **summary}
+
+    def scalars(self) -> dict[str, int | float]:
+        """Return what is one finite number per round.
+
+        Recall by class is there as ``recall.0``, ``recall.1`` and so on, of no more
+        than ``MOST_SQUARE`` classes.
+        """
+        line = self.to_json()
+        for name in ("recall", "local_recall"):
+            shares = line[name] or []
+            if len(shares) <= MOST_SQUARE:
+                line |= {f"{name}.{k}": share for k, share in enumerate(shares)}
+        return {
+            key: value
+            for key, value in line.items()
+            if isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        }
+
+    def to_metrics(self) -> MetricRecord:
+        """Return the scalars as a Flower MetricRecord."""
+        return MetricRecord({**self.scalars()})
+
+    def line(self, header: bool = False) -> str:
+        """Return the table line of this round, or the header above it."""
+        solver = self.solver or {"status": "-"}
+        # A run has one of the two, and it is the same predictor.
+        measured = ("server", self.server_global)
+        if self.fleet_clients is not None:
+            measured = ("fleet", self.fleet)
+        columns = [
+            ("round", 5, f"{self.round}"),
+            (measured[0], 7, _number(measured[1])),
+            ("balanced", 8, _number(self.balanced)),
+            ("global", 7, _number(self.mean("client_global"))),
+            ("local", 7, _number(self.mean("client_local"))),
+            ("CV", 7, _number(self.cv_round, 3)),
+            ("CV cum", 7, _number(self.cv_cumulative, 4)),
+            ("CV smp", 7, _number(self.cv_samples, 3)),
+            ("dead", 6, _number(self.dead_share, 3)),
+            ("MB down", 8, f"{self.bytes_down / 1e6:.2f}"),
+            ("MB up", 8, f"{self.bytes_up / 1e6:.2f}"),
+            ("solver", 9, str(solver["status"])),
+            ("round s", 8, f"{self.seconds:.2f}"),
+        ]
+        return " ".join(
+            (name if header else text).rjust(width) for name, width, text in columns
+        )
+
+
+def balance(counts: NDArray[np.int64]) -> float | None:
+    """Return how uneven counts are; None where nothing was counted."""
+    return coefficient_of_variation(counts) if counts.any() else None
+
+
+def _mean(values: list[float]) -> float | None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.mean(values)) if values else None
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

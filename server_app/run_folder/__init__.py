@@ -1,0 +1,1 @@
+"""The directory of a run: what of it must not be lost."""

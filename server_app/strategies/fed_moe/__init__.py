@@ -1,0 +1,1 @@
+"""Fed-MoE and what is its own."""

@@ -1,0 +1,1 @@
+"""FedRolex and what is its own."""

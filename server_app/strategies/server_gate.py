@@ -1,0 +1,46 @@
+"""A gate of the server's own over the experts it merged, learnt on reserved samples.
+
+Clients' gates are private, so the server weights the experts by usage, the same for
+every sample. With samples of its own (D^r) it can do better: a linear gate over the
+extractor's features, trained on the likelihood of the mixture it forms. Extractor and
+experts stand still. The optimiser starts afresh every time, so the gate is the state.
+"""
+
+import numpy as np
+import torch
+
+from common.moe.ensemble import ServerGated
+from server_app.strategies.server_training import Tensors, batches
+
+BATCH, RATE = 32, 0.01
+
+
+def train_gate(
+    mixture: ServerGated, data: Tensors, *, epochs: int, rng: np.random.Generator
+) -> None:
+    """Train a mixture's gate in place: Adam on the mean of -log sum_e g_e p_e(y|x).
+
+    Parameters
+    ----------
+    mixture : ServerGated
+        Its experts are not changed.
+    data : tuple of Tensor
+        Inputs (n, *input_shape) and labels (n,) of the reserved samples.
+    epochs : int
+    rng : Generator
+        Orders the samples.
+    """
+    x, y = data
+    with torch.no_grad():
+        features_BD = mixture.model.eval().extractor(x)
+        # What each expert gives to the true class: all the loss needs of it.
+        true_HB = mixture.members(features_BD).gather(
+            2, y.expand(len(mixture.weights), -1)[:, :, None]
+        )[:, :, 0]
+    optimizer = torch.optim.Adam(mixture.gate.parameters(), lr=RATE)
+    for batch in batches(len(y), BATCH, epochs, rng, mixture.gate):
+        given_B = (mixture.shares(features_BD[batch]) * true_HB[:, batch]).sum(0)
+        loss = -given_B.clamp_min(torch.finfo(given_B.dtype).tiny).log().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

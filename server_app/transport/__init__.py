@@ -1,0 +1,1 @@
+"""Messages to nodes and back, over lines and servers that fail."""

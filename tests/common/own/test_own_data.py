@@ -1,0 +1,329 @@
+"""A device's own data: classes, sides, counts, and what is said of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.data import HashedPieces
+from common.errors import DataError
+from common.own import own_data
+from common.own.found import Found
+from common.own.own_data import OwnData, open_own_data
+from common.task import Fixed, Moments, Task, parse_task
+from tests.common.own.files import TASK, Reader, opened, write, write_many
+
+Give = Callable[..., OwnData]
+TABLE: dict[str, Any] = {"kind": "table", "classes": ["a", "b"], "columns": ["t", "p"]}
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
+    made = Reader()
+    monkeypatch.setattr(own_data, "find_samples", made)
+    return made
+
+
+@pytest.fixture
+def give(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Give:
+    """Return a function that opens samples given as (label, values[, group])."""
+
+    def give(task: Task, *given: tuple[Any, ...]) -> OwnData:
+        found = [
+            Found(
+                name=f"t.csv#{i}",
+                label=each[0],
+                value=partial(np.asarray, each[1]),
+                stamp=(i,),
+                group=each[2] if len(each) > 2 else None,
+            )
+            for i, each in enumerate(given)
+        ]
+        monkeypatch.setattr(own_data, "find_samples", lambda *_: iter(found))
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
+        file.write_bytes(b"")
+        return open_own_data(file, task, HashedPieces(), None)
+
+    return give
+
+
+def test_it_is_client_data(tmp_path: Path, reader: Reader) -> None:
+    write_many(tmp_path, 300)
+    data = opened(tmp_path, None)
+    assert (data.rows, data.num_classes, data.kind) == (300, 3, "float32")
+    assert data.per_class.tolist() == [100, 100, 100]
+    assert len(data.y_train) + len(data.y_held_out) == 300
+    assert not {*data.train} & {*data.held_out}
+    assert 30 < len(data.held_out) < 90
+    assert data.own_test is None and data.format == "bin"
+    x = data.normalise(data.x_train[:2])
+    assert x.shape == (2, 1, 2, 2) and x.dtype == np.float32
+
+
+def test_growth_moves_no_row_across(tmp_path: Path, reader: Reader) -> None:
+    write_many(tmp_path, 60)
+    before = opened(tmp_path, None)
+    sides = {
+        side: {before.x[row].tobytes() for row in getattr(before, side)}
+        for side in ("train", "held_out")
+    }
+    write_many(tmp_path, 60, start=60)
+    grown = opened(tmp_path, None)
+    for side, were in sides.items():
+        assert were <= {grown.x[row].tobytes() for row in getattr(grown, side)}
+
+
+def test_a_digest_changes_with_every_sample(tmp_path: Path, reader: Reader) -> None:
+    write_many(tmp_path, 12)
+    reader.groups = {"a/00000.bin": "g", "a/00003.bin": "g"}
+    digests = [opened(tmp_path, None).digest]
+    write(tmp_path, "a/00000.bin", b"\x09\x09\x09\x09")  # in a group
+    digests.append(opened(tmp_path, None).digest)
+    (tmp_path / "b/00001.bin").rename(tmp_path / "c/00001.bin")
+    digests.append(opened(tmp_path, None).digest)
+    (tmp_path / "c/00001.bin").unlink()
+    digests.append(opened(tmp_path, None).digest)
+    assert len({*digests}) == 4
+
+
+def test_copies_and_groups_stay_whole(tmp_path: Path, reader: Reader) -> None:
+    for i in range(40):
+        for copy in range(3):
+            write(tmp_path, f"a/copy{i}-{copy}.bin", bytes([i, 9, 9, 9]))
+            write(tmp_path, f"b/group{i}-{copy}.bin", bytes([i, copy, 8, 8]))
+            reader.groups[f"b/group{i}-{copy}.bin"] = f"patient {i}"
+    data = opened(tmp_path, None)
+    firsts = [
+        {(x[0], x[2]) for x in data.x[rows].reshape(-1, 4).tolist()}
+        for rows in (data.train, data.held_out)
+    ]
+    assert not firsts[0] & firsts[1] and len(firsts[0] | firsts[1]) == 80
+    assert (data.groups, data.copies) == (40, 80)
+    assert firsts[1]
+
+
+def test_what_lies_in_a_test_folder_is_never_trained_on(
+    tmp_path: Path, reader: Reader
+) -> None:
+    write_many(tmp_path / "train", 60)
+    write_many(tmp_path / "test", 9, start=100)
+    write(tmp_path, "train/a/copy.bin", bytes([100, 0, 1, 2]))
+    data = opened(tmp_path, None)
+    assert data.own_test is not None and len(data.own_test) == 9
+    assert {*data.own_test} < {*data.held_out}
+    assert {x[0, 0, 0] for x in data.x[data.own_test]} == {*range(100, 109)}
+    assert 100 not in {x[0, 0, 0] for x in data.x_train}
+    only = opened(tmp_path / "test", None)
+    assert only.own_test is None  # it is what was asked for
+
+
+def test_a_device_with_test_files_only(tmp_path: Path, reader: Reader) -> None:
+    write_many(tmp_path / "test", 9)
+    data = opened(tmp_path, None)
+    assert len(data.train) == 0 and len(data.held_out) == 9
+    assert "nothing to train on: all samples are for testing" in data.notes
+    assert data.moments() is None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_samples_are_trained_on(count: int, tmp_path: Path, reader: Reader) -> None:
+    write_many(tmp_path, count)
+    data = opened(tmp_path, None)
+    assert data.rows == count and len(data.train) >= 1
+    if count == 1:
+        assert "nothing is held out: there is no local measure" in data.notes
+
+
+def test_everything_in_one_group_and_of_one_class(
+    tmp_path: Path, reader: Reader
+) -> None:
+    for i in range(20):
+        write(tmp_path, f"b/{i}.bin", bytes([i, 0, 0, 0]))
+        reader.groups[f"b/{i}.bin"] = "the only one"
+    data = opened(tmp_path, None)
+    assert (len(data.train), len(data.held_out)) == (20, 0)
+    assert data.per_class.tolist() == [0, 20, 0]
+
+
+def test_no_sample_is_one_line(tmp_path: Path, reader: Reader) -> None:
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path, None)
+    assert str(caught.value) == f"{tmp_path} holds no sample"
+    write(tmp_path, "a/1.bin", b"")
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path, None)
+    assert str(caught.value) == (
+        f"{tmp_path} holds no sample that can be used: a/1.bin (has 0 bytes)"
+    )
+
+
+def test_an_unknown_class_is_one_sentence(tmp_path: Path, reader: Reader) -> None:
+    write_many(tmp_path, 9)
+    write(tmp_path, "bb/1.bin", b"1234")
+    with pytest.raises(DataError) as caught:
+        opened(tmp_path, None)
+    assert str(caught.value) == (
+        f"{tmp_path}, bb/1.bin: class 'bb' is none of the task's: a, b, c; did you "
+        "mean 'b'?"
+    )
+
+
+def test_numbers_of_arrays_are_the_task_s(give: Give) -> None:
+    task = parse_task(TABLE)
+    data = give(task, (1, [0, 1]), (0, [1, 1]))
+    assert data.y[data.x[:, 0] == 0].tolist() == [1]
+    with pytest.raises(DataError, match="class 2 is none of the task's: 0 to 1"):
+        give(task, (2, [0, 1]))
+    with pytest.raises(DataError, match="has no class"):
+        give(task, (None, [0, 1]))
+
+
+def test_infinity_is_skipped_and_a_missing_number_is_not(give: Give) -> None:
+    task = parse_task(TABLE)
+    data = give(task, ("a", [np.inf, 1]), ("a", [np.nan, 1]))
+    assert data.rows == 1
+    assert [s.reason for s in data.skipped] == [
+        "holds infinity: expected finite numbers"
+    ]
+
+
+def test_moments_are_those_of_the_training_rows(give: Give) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(5, 3, (200, 2)).astype(np.float32)
+    x[3, 0] = np.nan
+    data = give(parse_task(TABLE), *(("a", row) for row in x))
+    mine = data.moments()
+    assert mine
+    train = data.x_train.astype(np.float64)
+    assert mine.count.tolist() == np.isfinite(train).sum(0).tolist()
+    np.testing.assert_allclose(mine.mean, np.nanmean(train, axis=0))
+    np.testing.assert_allclose(mine.std, np.nanstd(train, axis=0))
+    assert mine.least.tolist() == np.nanmin(train, axis=0).tolist()
+    assert mine.most.tolist() == np.nanmax(train, axis=0).tolist()
+
+
+def test_moments_of_images_are_divided_by_full_brightness(
+    tmp_path: Path, reader: Reader
+) -> None:
+    write_many(tmp_path, 200)
+    data = opened(tmp_path, None)
+    x = data.x_train.astype(np.float64)[..., 0].reshape(1, -1) / 255
+    mine, its = data.moments(), Moments.of(x)
+    assert mine
+    for name in ("count", "mean", "m2", "least", "most"):
+        np.testing.assert_allclose(getattr(mine, name), getattr(its, name), rtol=1e-12)
+
+
+def test_moments_of_series_are_per_channel(give: Give) -> None:
+    task = parse_task(
+        {"kind": "series", "classes": ["a", "b"], "channels": ["x", "y"], "length": 3}
+    )
+    data = give(task, *(("a", [[i, i, i], [1, 2, 3]]) for i in range(40)))
+    mine = data.moments()
+    assert mine
+    rows = data.x_train.astype(np.float64)
+    np.testing.assert_allclose(mine.mean, rows.mean(axis=(0, 2)))
+    assert mine.count.tolist() == [3 * len(rows)] * 2
+
+
+def test_texts_have_no_moments(give: Give) -> None:
+    task = parse_task({"kind": "text", "classes": ["a", "b"], "length": 4})
+    given = [("a", np.array([i, 2, 3, 0])) for i in range(20)]
+    data = give(task, *given)
+    assert data.x.dtype == np.uint16 and data.kind == "int64"
+    assert data.moments() is None and data.notes == []
+
+
+def note(task: dict[str, Any], x: object, give: Give) -> list[str]:
+    rows = (("a", row) for row in np.asarray(x, dtype=np.float32))
+    return give(parse_task(task), *rows).notes
+
+
+def test_values_far_from_0_after_scaling_are_said(give: Give) -> None:
+    rng = np.random.default_rng(0)
+    raw = rng.normal([700, 0], [100, 1], (60, 2))
+    [far] = note(TABLE | {"scale": "none"}, raw, give)
+    assert far.startswith("values far from 0 +- 1 after scaling: column 't' has 7")
+    small = rng.normal([0, 0], [1e-4, 1], (60, 2))
+    [near] = note(TABLE | {"scale": "none"}, small, give)
+    assert near.startswith("values far from 0 +- 1 after scaling: column 't' has ")
+    right = {"mean": [700.0, 0.0], "std": [100.0, 1.0]}
+    assert note(TABLE | {"scale": right}, raw, give) == []
+    assert note(TABLE, raw, give) == []
+
+
+def test_a_constant_column_is_named(give: Give) -> None:
+    x = np.ones((20, 2))
+    x[:, 1] = np.arange(20)
+    assert note(TABLE, x, give) == ["constant column: column 't' is 1"]
+    columns = [{"name": "m", "values": ["u", "v"]}, "p"]
+    one_hot = np.c_[np.ones(20), np.zeros(20), np.arange(20)]
+    assert note(TABLE | {"columns": columns}, one_hot, give) == []
+
+
+def test_one_row_is_no_constant_column(give: Give) -> None:
+    [said] = note(TABLE, [[1, 2]], give)
+    assert said == "nothing is held out: there is no local measure"
+
+
+def test_bytes_that_are_no_255_are_said(tmp_path: Path, reader: Reader) -> None:
+    for i in range(32):
+        write(tmp_path, f"a/{i}.bin", bytes([i % 17, 16, 0, 3]))
+    data = opened(tmp_path, None)
+    assert data.notes == [
+        "no value above 16 of 255: if 16 is full brightness, the task needs bright = 16"
+    ]
+    sixteen = TASK.model_copy(update={"bright": 16.0})
+    assert opened(tmp_path, None, sixteen).notes == []
+    scaled = TASK.model_copy(
+        update={"bright": 16.0, "scale": Fixed(mean=(0.5,), std=(0.25,))}
+    )
+    assert opened(tmp_path, None, scaled).notes == []
+
+
+def test_notes_of_a_reader_are_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_many(tmp_path, 9)
+    inner = Reader()
+
+    def noting(path: Path, task: Task, *_: object) -> Iterator[Found]:
+        for found in inner(path, task):
+            assert isinstance(found, Found)
+            yield replace(found, note="upside down")
+
+    monkeypatch.setattr(own_data, "find_samples", noting)
+    assert (
+        "upside down: a/00000.bin, a/00003.bin, a/00006.bin"
+        in opened(tmp_path, None).notes
+    )
+
+
+def test_two_tokenisers_do_not_share_a_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_bytes(b"")
+    task = parse_task({"kind": "text", "classes": ["a", "b"], "length": 8})
+
+    def found(_: Path, __: Task, tokeniser: HashedPieces) -> object:
+        yield Found(
+            name="t.jsonl#1",
+            label="a",
+            value=lambda: tokeniser.encode(["one two"])[0],
+            stamp=(1,),
+        )
+
+    monkeypatch.setattr(own_data, "find_samples", found)
+    words = HashedPieces(length=8)
+    first = open_own_data(file, task, words, tmp_path / "cache").x[0].tolist()
+    assert first == words.encode(["one two"])[0].tolist()
+    monkeypatch.setattr(
+        HashedPieces, "encode", lambda *_: np.full((1, 8), 7, dtype=np.uint16)
+    )
+    second = open_own_data(file, task, words, tmp_path / "cache").x[0].tolist()
+    assert second == [7] * 8

@@ -1,0 +1,215 @@
+"""What we rely on of each name that Flower does not make public.
+
+Another release of Flower is tried with this file first: what fails here has moved.
+"""
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message, Metadata, RecordDict
+from flwr.serverapp import Grid
+
+from common import flower_internals as flower
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy"}
+
+
+def parameters(function: Callable[..., Any]) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def message() -> Message:
+    flower.TaskIdentity.task_id = flower.TaskIdentity.run_id = 1
+    flower.TaskIdentity.node_id = 0
+    array = Array(np.arange(3, dtype=np.float32))
+    return Message(RecordDict({"a": ArrayRecord({"x": array})}), 7, "train")
+
+
+def fields(request: Any) -> set[str]:
+    return set(request.DESCRIPTOR.fields_by_name)
+
+
+def objects_travel_one_by_one() -> None:
+    sent = message()
+    objects = flower.get_all_nested_objects(sent)
+    contents = {key: item.deflate() for key, item in objects.items()}
+    assert sent.object_id in contents
+    heads = {
+        flower.get_object_head_values_from_object_content(each)[0]
+        for each in contents.values()
+    }
+    assert {"Message", "RecordDict", "ArrayRecord", "Array"} <= heads
+    arrived: Any = flower.inflate_object_from_contents(sent.object_id, contents)
+    values = arrived.content.array_records["a"]["x"].numpy()
+    assert values.tolist() == [0, 1, 2]
+
+
+def trees_name_their_objects() -> None:
+    leaf = flower.ObjectTree(object_id="leaf")
+    tree = flower.ObjectTree(object_id="root", children=[leaf, leaf])
+    ids = [each.object_id for each in flower.iterate_object_tree(tree)]
+    assert set(ids) == {"root", "leaf"}
+
+
+def pulls_are_made_of_one_call_an_object() -> None:
+    assert flower.pull_objects(["a", "b"], str.encode) == {"a": b"a", "b": b"b"}
+
+
+def a_message_is_made_of_its_metadata() -> None:
+    about = message().metadata
+    again = flower.make_message(metadata=about, content=RecordDict())
+    assert (again.metadata.dst_node_id, again.metadata.message_type) == (7, "train")
+
+
+def metadata_comes_from_the_wire() -> None:
+    proto = flower.ProtoMessage()
+    proto.metadata.message_type = "train"
+    proto.metadata.src_node_id = 5
+    proto.metadata.group_id = "3"
+    about = flower.metadata_from_proto(proto.metadata)
+    assert isinstance(about, Metadata)
+    assert (about.src_node_id, about.group_id) == (5, "3")
+    assert {"metadata", "error"} <= fields(proto)
+
+
+def run_configs_are_read_as_flower_reads_them() -> None:
+    assert flower.parse_config_args(["a=1 b='x y' c=true"]) == {
+        "a": 1,
+        "b": "x y",
+        "c": True,
+    }
+
+
+def an_app_is_read_and_packed() -> None:
+    config, _ = flower.load_and_validate(ROOT / "pyproject.toml")
+    publisher, version = flower.get_metadata_from_config(config)
+    assert publisher == "expertfleet/expertfleet"
+    assert version == config["project"]["version"]
+
+
+def nodes_say_how_often_they_are_heard() -> None:
+    node = flower.NodeInfo(node_id=3, heartbeat_interval=30.0)
+    assert 0 < node.heartbeat_interval <= flower.HEARTBEAT_MAX_INTERVAL
+    assert flower.HEARTBEAT_INTERVAL_INF > flower.HEARTBEAT_MAX_INTERVAL
+
+
+def what_is_signed_holds_the_digest_and_the_time() -> None:
+    signed = flower.create_message_to_sign(b"digest", 1234)
+    assert signed != flower.create_message_to_sign(b"digest", 1235)
+    assert signed != flower.create_message_to_sign(b"Digest", 1234)
+
+
+def a_task_is_known_by_three_numbers() -> None:
+    # Read and written by every message that is made outside a task of Flower's own.
+    sent = message()
+    assert (sent.metadata.run_id, sent.metadata.src_node_id) == (1, 0)
+    flower.TaskIdentity.node_id = 9
+    assert Message(RecordDict(), 7, "train").metadata.src_node_id == 9
+
+
+def grids_over_http_have_a_client_that_can_be_watched() -> None:
+    assert issubclass(flower.HttpGrid, Grid)
+    source = inspect.getsource(flower.HttpGrid)
+    for used in ("_runtime_client", "PullMessages", "PullObject"):
+        assert used in source
+
+
+def interceptors_are_made_as_we_make_them() -> None:
+    flower.CliClientHttpInterceptor()
+    flower.RuntimeVersionHttpInterceptor(component_name="flwr CLI")
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    "CliClientHttpInterceptor": interceptors_are_made_as_we_make_them,
+    "ConfirmMessageReceivedRequest": lambda: _is(
+        flower.ConfirmMessageReceivedRequest(message_object_id="m").message_object_id,
+        "m",
+    ),
+    "ControlHttpClient": lambda: _has(
+        flower.ControlHttpClient.from_server_address, "server_address"
+    ),
+    "ErrorCode": lambda: _is(int(flower.ErrorCode.MESSAGE_UNAVAILABLE), 3),
+    "HEARTBEAT_INTERVAL_INF": nodes_say_how_often_they_are_heard,
+    "HEARTBEAT_MAX_INTERVAL": nodes_say_how_often_they_are_heard,
+    "HttpGrid": grids_over_http_have_a_client_that_can_be_watched,
+    "InMemoryGrid": lambda: _is(issubclass(flower.InMemoryGrid, Grid), True),
+    "ListNodesRequest": lambda: flower.ListNodesRequest().Clear(),
+    "NodeInfo": nodes_say_how_often_they_are_heard,
+    "ObjectPullError": lambda: _is(issubclass(flower.ObjectPullError, Exception), True),
+    "ObjectPushError": lambda: _is(issubclass(flower.ObjectPushError, Exception), True),
+    "ObjectTree": trees_name_their_objects,
+    "ProtoMessage": metadata_comes_from_the_wire,
+    "PullAppMessagesRequest": lambda: _is(
+        list(flower.PullAppMessagesRequest(message_ids=["a"]).message_ids), ["a"]
+    ),
+    "RegisterNodeRequest": lambda: _is(
+        flower.RegisterNodeRequest(public_key=b"k", name="n").name, "n"
+    ),
+    "Run": lambda: _is(flower.Run.create_empty(run_id=1).run_id, 1),
+    "RuntimeVersionHttpInterceptor": interceptors_are_made_as_we_make_them,
+    "TaskIdentity": a_task_is_known_by_three_numbers,
+    "UnregisterNodeRequest": lambda: _is(
+        flower.UnregisterNodeRequest(node_id=3).node_id, 3
+    ),
+    "build_fab_from_disk": lambda: _is(len(parameters(flower.build_fab_from_disk)), 1),
+    "create_message_to_sign": what_is_signed_holds_the_digest_and_the_time,
+    "flatten_dict": lambda: _is(flower.flatten_dict({"a": {"b": 1}}), {"a.b": 1}),
+    "get_all_nested_objects": objects_travel_one_by_one,
+    "get_metadata_from_config": an_app_is_read_and_packed,
+    "get_object_head_values_from_object_content": objects_travel_one_by_one,
+    "inflate_object_from_contents": objects_travel_one_by_one,
+    "iterate_object_tree": trees_name_their_objects,
+    "load_and_validate": an_app_is_read_and_packed,
+    "make_message": a_message_is_made_of_its_metadata,
+    "make_pull_object_fn_protobuf": lambda: _has(
+        flower.make_pull_object_fn_protobuf, "pull_object_protobuf", "node", "run_id"
+    ),
+    "metadata_from_proto": metadata_comes_from_the_wire,
+    "parse_config_args": run_configs_are_read_as_flower_reads_them,
+    "pull_objects": pulls_are_made_of_one_call_an_object,
+}
+
+
+def _has(function: Callable[..., Any], *names: str) -> None:
+    assert set(names) <= set(parameters(function))
+
+
+def _is(found: object, expected: object) -> None:
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", flower.__all__)
+def test_the_name_does_what_we_rely_on(name: str) -> None:
+    CHECKS[name]()
+
+
+def test_there_is_no_other_private_name() -> None:
+    for package in ("server_app", "client_app", "common", "benchmarks"):
+        for path in (ROOT / package).rglob("*.py"):
+            if path == Path(flower.__file__):
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    names = [node.module]
+                elif isinstance(node, ast.Import):
+                    names = [each.name for each in node.names]
+                else:
+                    continue
+                private = {n for n in names if n.split(".")[0] == "flwr"} - PUBLIC
+                assert not private, f"{path.relative_to(ROOT)}: {private}"
+
+
+def test_a_device_that_trains_loads_none_of_them() -> None:
+    code = "import client_app.app, sys; print('common.flower_internals' in sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert said.stdout.strip() == "False", said.stderr

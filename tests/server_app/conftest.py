@@ -1,0 +1,13 @@
+"""What the tests of the server share."""
+
+import pytest
+
+from server_app.fleet import nodes
+from server_app.rounds import selection
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody be waited for between two looks."""
+    monkeypatch.setattr(selection, "WAIT_SECONDS", 0.0)
+    monkeypatch.setattr(nodes, "POLL_SECONDS", 0.0)
