@@ -104,7 +104,9 @@ def _patterns() -> _Patterns:
             rf"|(?P<sign>[{FLAG}]{{2}}|{sign}(?:\u200d{sign})*)"
         ),
         part=re.compile(
-            rf"(?P<unspaced>[{unspaced}][{unspaced}{marks}{JOINERS}]*)|[^{unspaced}]+"
+            # A mark belongs to what it stands behind, whatever the script of either.
+            rf"(?P<unspaced>(?![{marks}])[{unspaced}][{unspaced}{marks}{JOINERS}]*)"
+            rf"|(?:[^{unspaced}]|[{marks}])+"
         ),
         letter=re.compile(rf".[{marks}{JOINERS}]*"),
         tone=re.compile(rf"[{TONES}]"),
