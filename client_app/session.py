@@ -18,12 +18,14 @@ from client_app.model_inputs import ModelInputs, model_inputs
 from common.data import (
     ClientData,
     Dataset,
+    Domain,
     Tokeniser,
     client_partition,
     fingerprint,
     load_client_data,
     parse_partition,
     partition_hash,
+    seen_in,
     share_moved,
 )
 from common.errors import DataError
@@ -264,24 +266,26 @@ class Session:
         return self._tensors(self.data.held_out)
 
     def test_tensors(self) -> Tensors:
-        """Return the global test inputs and labels."""
-        return _test_tensors(self.settings, self.dataset, self.device)
+        """Return the global test inputs and labels, in the client's own domain."""
+        domain = self.data.domain
+        return _test_tensors(self.settings, self.dataset, domain, self.device)
 
     def _tensors(self, rows: NDArray[np.int64]) -> Tensors:
         return _as_tensors(self.data, self.data.x, self.data.y, rows, self.device)
 
 
 # Public, so all virtual clients of a process may share it; nothing private is kept.
-@lru_cache(maxsize=1)
+# Once for each of the usual four domains: clients of different ones take turns.
+@lru_cache(maxsize=4)
 def _test_tensors(
-    settings: Settings, dataset: Dataset, device: torch.device
+    settings: Settings, dataset: Dataset, domain: Domain, device: torch.device
 ) -> Tensors:
-    x, y = test_samples(settings, dataset)
-    return _as_tensors(dataset, x, y, np.arange(len(y)), device)
+    data = seen_in(domain, dataset, *test_samples(settings, dataset))
+    return _as_tensors(data, data.x, data.y, data.held_out, device)
 
 
 def _as_tensors(
-    data: Dataset | ClientData,
+    data: ClientData,
     x: NDArray[Any],
     y: NDArray[np.int64],
     rows: NDArray[np.int64],

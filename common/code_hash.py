@@ -14,7 +14,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from common.data.partition import FOLDERS
+from common.data.partition import FOLDERS, parse_partition
 from common.registry import (
     BACKBONES,
     CLIENT_METRICS,
@@ -69,8 +69,8 @@ def outside_sources(settings: Settings) -> dict[str, Path]:
         name = str(config[registry.setting])
         if name in ("", FOLDERS):  # folders of clients are cut by nobody
             continue
-        if not registry.has(name):  # a partition and its argument
-            name = name.rpartition(":")[0]
+        if registry is PARTITIONS:  # it has an argument, and what devices differ in
+            name = parse_partition(name).kind
         module = registry.target(name).partition(":")[0]
         if module.partition(".")[0] in (*OURS, "server_app"):
             continue

@@ -16,6 +16,7 @@ from common.data import (
     reserved_split,
     stratified_subset,
 )
+from common.data.domains import check_factors
 from common.data.partition_kinds import NO_OWNERS
 from common.errors import SettingsError
 from common.hub import fingerprint, read_checkpoint, tokeniser_of
@@ -75,8 +76,9 @@ def dataset_of(settings: Settings) -> Dataset:
         data.reader,
         series=settings.model.takes_series,
     )
-    by_owner = parse_partition(data.partition).kind == "natural"
-    if by_owner and dataset.owner_train is None:
+    spec = parse_partition(data.partition)
+    check_factors(dataset, spec.factors)
+    if spec.kind == "natural" and dataset.owner_train is None:
         raise SettingsError(f"dataset = {data.dataset!r} is not allowed: {NO_OWNERS}")
     return dataset
 

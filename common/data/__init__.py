@@ -3,11 +3,14 @@
 from common.data.clients import (
     ClientData,
     client_partition,
+    domains_of,
     load_client_data,
     reserved_split,
+    seen_in,
 )
 from common.data.dataset import Dataset, Kind, Normaliser, model_input
 from common.data.datasets import load_dataset
+from common.data.domains import PLAIN, Domain
 from common.data.drift import share_moved
 from common.data.fingerprint import Fingerprint, fingerprint, labels_hash
 from common.data.known_sets import DATASETS
@@ -26,8 +29,10 @@ __all__ = [
     "DATASETS",
     "FOLDERS",
     "PADDING",
+    "PLAIN",
     "ClientData",
     "Dataset",
+    "Domain",
     "Fingerprint",
     "HashedPieces",
     "Kind",
@@ -36,6 +41,7 @@ __all__ = [
     "Request",
     "Tokeniser",
     "client_partition",
+    "domains_of",
     "fingerprint",
     "held_out_split",
     "labels_hash",
@@ -46,6 +52,7 @@ __all__ = [
     "partition",
     "partition_hash",
     "reserved_split",
+    "seen_in",
     "share_moved",
     "stratified_subset",
 ]

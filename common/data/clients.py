@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.data.copies import copies_in
-from common.data.dataset import Dataset, Kind, Labels, Normaliser, Samples, model_input
+from common.data.dataset import Dataset, Kind, Labels, Normaliser, Samples
+from common.data.domains import PLAIN, Domain, check_factors, client_domains
 from common.data.drift import handed_on, neighbour_before
 from common.data.partition import PartitionSpec, partition
 from common.data.splits import Indices, held_out_split, stratified_subset, unit_rows
@@ -38,6 +39,8 @@ class ClientData:
         Rows of ``x`` and ``y`` that are this client's; disjoint.
     num_classes, input_shape, normaliser, kind
         Of the whole data set.
+    domain : Domain
+        What :meth:`normalise` does beside; ``y`` is already as the client calls it.
     """
 
     x: Samples
@@ -48,6 +51,7 @@ class ClientData:
     input_shape: tuple[int, ...]
     normaliser: Normaliser
     kind: Kind = "float32"
+    domain: Domain = PLAIN
 
     @property
     def x_train(self) -> Samples:
@@ -71,7 +75,8 @@ class ClientData:
 
     def normalise(self, x: Samples) -> NDArray[Any]:
         """Turn stored samples (B, *stored) into model input (B, *input_shape)."""
-        return model_input(x, self.input_shape, self.normaliser, self.kind)
+        shape, normaliser = self.input_shape, self.normaliser
+        return self.domain.model_input(x, shape, normaliser, self.kind)
 
 
 def load_client_data(
@@ -135,15 +140,53 @@ def load_client_data(
             handed_on(own, received, moved, seed, partition_id, giver)
             for own, received in sides
         )
+    domain = domains_of(dataset, spec, num_partitions, seed)[partition_id]
+    return _in_domain(dataset, domain, dataset.x_train, dataset.y_train, train, held)
+
+
+def domains_of(
+    dataset: Dataset, spec: PartitionSpec, num_partitions: int, seed: int
+) -> tuple[Domain, ...]:
+    """Return the domain of every client of a partition; see ``domains``.
+
+    Raises
+    ------
+    ValueError
+        If the samples cannot differ in this way, or there are too few clients.
+    """
+    if not spec.factors:
+        return (PLAIN,) * num_partitions
+    check_factors(dataset, spec.factors)
+    return client_domains(spec.factors, dataset.num_classes, num_partitions, seed)
+
+
+def seen_in(domain: Domain, dataset: Dataset, x: Samples, y: Labels) -> ClientData:
+    """Return samples of the global test set as the clients of a domain have them.
+
+    All of them are held out.
+    """
+    every = np.arange(len(y))
+    return _in_domain(dataset, domain, x, y, every[:0], every)
+
+
+def _in_domain(
+    dataset: Dataset,
+    domain: Domain,
+    x: Samples,
+    y: Labels,
+    train: Indices,
+    held_out: Indices,
+) -> ClientData:
     return ClientData(
-        x=dataset.x_train,
-        y=dataset.y_train,
+        x=x,
+        y=domain.relabelled(y),
         train=train,
-        held_out=held,
+        held_out=held_out,
         num_classes=dataset.num_classes,
         input_shape=dataset.input_shape,
         normaliser=dataset.normaliser,
         kind=dataset.kind,
+        domain=domain,
     )
 
 

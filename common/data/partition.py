@@ -1,17 +1,21 @@
 """Who has which samples: the notation and the checks of a partition.
 
-The kinds themselves are in ``partition_kinds``. A partition depends on the labels (and
-owners), the seed and the number of clients alone, so that every process of a run works
-it out for itself and none has to be told; its hash shows that all came to the same one.
+The kinds themselves are in ``partition_kinds``; what clients may differ in beside their
+samples is in ``domains``. A partition depends on the labels (and owners), the seed and
+the number of clients alone, so that every process of a run works it out for itself and
+none has to be told; its hash shows that all came to the same one.
 """
 
 import hashlib
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from common.data.dataset import Labels
+from common.data.domains import MOST, Factor, parse_factor
 from common.data.partition_kinds import Request, find_kind
 from common.data.splits import Indices
 from common.errors import nearest
@@ -29,35 +33,70 @@ class PartitionSpec:
     """A name of ``common.registry.PARTITIONS``, and what follows the colon.
 
     ``str(spec)`` parses to the same.
+
+    Attributes
+    ----------
+    kind : str
+    argument : float, int or None
+    factors : tuple of Factor
+        What clients differ in beside their samples, in the order of ``domains.MOST``.
     """
 
     kind: str
     argument: float | int | None = None
+    factors: tuple[Factor, ...] = ()
 
     def __str__(self) -> str:
-        return self.kind if self.argument is None else f"{self.kind}:{self.argument}"
+        label = self.kind if self.argument is None else f"{self.kind}:{self.argument}"
+        return "+".join([*map(str, self.factors), label])
 
 
 def parse_partition(text: str) -> PartitionSpec:
     """Parse ``iid``, ``dirichlet:ALPHA``, ``classes:N``, ``natural`` or one's own.
 
-    A user's is ``module:attr`` or ``module:attr:NUMBER``.
+    A user's is ``module:attr`` or ``module:attr:NUMBER``. What devices differ in is
+    joined to it by ``+``, as in ``rotation:4+dirichlet:0.3``; alone it goes with iid.
 
     Raises
     ------
     ValueError
         Naming the value, what is allowed and the nearest valid name.
     """
-    name, colon, argument = text.strip().partition(":")
+    factors: dict[str, Factor] = {}
+    rest = []
+    for piece in re.split(r"\+(?=\s*[^\W\d])", text):  # and not within 1e+3
+        if (factor := parse_factor(piece)) is None:
+            rest.append(piece.strip())
+        elif factor.kind in factors:
+            raise ValueError(f"partition {text!r}: {factor.kind} is there twice")
+        else:
+            factors[factor.kind] = factor
+    if factors and FOLDERS in rest:
+        raise ValueError(
+            f"partition {text!r}: devices with folders of their own differ as they do: "
+            f"expected {FOLDERS!r} alone"
+        )
+    labels = [_parse_label(each) for each in rest or ["iid"]]
+    if len(labels) > 1:
+        raise ValueError(
+            f"partition {text!r}: expected one label partition, not {len(labels)}"
+        )
+    ordered = tuple(factors[kind] for kind in MOST if kind in factors)
+    return replace(labels[0], factors=ordered)
+
+
+def _parse_label(text: str) -> PartitionSpec:
+    name, colon, argument = text.partition(":")
     if not PARTITIONS.has(name):
         attribute, colon, number = argument.partition(":")
         if not PARTITIONS.has(target := f"{name}:{attribute}"):
             usages = [find_kind(each).usage for each in PARTITIONS.built_in]
-            valid = [*PARTITIONS.names(), FOLDERS]
+            valid = [*PARTITIONS.names(), FOLDERS, *MOST]
             hint = nearest(name, valid, _correction(argument))
             choice = (
-                f"choose from {', '.join(usages)}, {FOLDERS} or {PARTITIONS.notation}"
-                f"{hint}"
+                f"choose from {', '.join(usages)}, {FOLDERS} or {PARTITIONS.notation}, "
+                f""
+                f"with + also {', '.join(f'{kind}:G' for kind in MOST)}{hint}"
             )
             raise ValueError(f"unknown partition {text!r}, {choice}")
         name, argument = target, number
@@ -82,6 +121,10 @@ def _correction(argument: str) -> Callable[[str], str]:
     def corrected(name: str) -> str:
         if name == FOLDERS:
             return name
+        if name in MOST:
+            with suppress(ValueError):
+                return str(parse_factor(f"{name}:{argument}"))
+            return f"{name}:2"
         kind = find_kind(name)
         try:
             return f"{name}:{argument}" if kind.parse and kind.parse(argument) else name

@@ -121,7 +121,7 @@ class DataSettings(Section):
     partition: str = Field(
         "dirichlet:0.3",
         description="iid, dirichlet:ALPHA, classes:N, natural, folders (with task) or "
-        "module:attr",
+        "module:attr; before it, with +, rotation:G, photometric:G, concept:G",
     )
     held_out: float = Field(
         0.2, gt=0, lt=1, description="share of a client's samples kept for its own test"
@@ -151,8 +151,16 @@ class DataSettings(Section):
         return value
 
     @model_validator(mode="after")
-    def _folders_and_test_data_need_a_task(self) -> Self:
-        if self.partition == "folders" and not self.task:
+    def _goes_with_the_task(self) -> Self:
+        from common.data import FOLDERS, parse_partition
+
+        own = self.task and self.partition != FOLDERS
+        if own and parse_partition(self.partition).factors:
+            raise SettingsError(
+                f"partition = {self.partition!r} is not allowed with task: devices "
+                "with data of their own differ as they do"
+            )
+        if self.partition == FOLDERS and not self.task:
             raise SettingsError(
                 "partition = 'folders' is not allowed without task: folders of clients "
                 "do not say which classes there are"

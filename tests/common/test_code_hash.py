@@ -92,6 +92,18 @@ def test_a_part_that_devices_run_counts_with_its_whole_package(
     assert first == same != other
 
 
+def test_a_partition_counts_whatever_devices_differ_in_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "cut_of_ours.py").write_text("def cut(request): ...\n")
+    for partition in ("cut_of_ours:cut", "rotation:2+cut_of_ours:cut:3"):
+        settings = Settings.from_run_config({"partition": partition})
+        assert [*outside_sources(settings)] == ["cut_of_ours"]
+    settings = Settings.from_run_config({"partition": "rotation:2+classes:2"})
+    assert outside_sources(settings) == {}
+
+
 def test_what_only_the_server_runs_does_not_count() -> None:
     config = {"strategy": "not_here:S", "fitness": "not_here:f", "merging": "no:m"}
     assert code_hash(Settings.from_run_config(config)) == code_hash()

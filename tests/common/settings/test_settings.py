@@ -29,6 +29,16 @@ def test_round_trip_through_a_run_config() -> None:
     assert Settings.from_run_config(settings.to_run_config()) == settings
 
 
+def test_devices_with_data_of_their_own_differ_as_they_do() -> None:
+    config = {"task": "task.toml", "partition": "rotation:4+iid"}
+    with pytest.raises(SettingsError) as error:
+        Settings.from_run_config(config)
+    assert str(error.value) == (
+        "partition = 'rotation:4+iid' is not allowed with task: devices with data of "
+        "their own differ as they do"
+    )
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().run.seed = 3  # type: ignore[misc]
@@ -57,6 +67,8 @@ def test_a_round_that_waits_for_fewer_replies_than_it_needs_is_refused() -> None
         ("expert-capacity", 0, ["expert-capacity = 0", "at least 1"]),
         ("partition", "dirchlet:0.3", ["partition", "did you mean 'dirichlet:0.3'?"]),
         ("partition", "dirichlet:-1", ["partition", "dirichlet:-1", "above 0"]),
+        ("partition", "rotation:1+iid", ["rotation:1", "2 to 360 groups"]),
+        ("partition", "rotatoin:4+iid", ["did you mean 'rotation:4'?"]),
         ("optimizer", "sdg", ["optimizer = 'sdg'", "did you mean 'sgd'?"]),
         ("solver", "flo", ["solver = 'flo'", "did you mean 'flow'?"]),
         ("backbone", "resnet9", ["backbone = 'resnet9'", "did you mean 'resnet"]),
