@@ -4,12 +4,14 @@ import csv
 import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.plugin.installing import REPOSITORY, install, run
+from tests.plugin.installing import REPOSITORY, importable, install, run
 
 EXAMPLE = REPOSITORY / "examples" / "own_parts"
 ROUNDS = 3
@@ -17,21 +19,20 @@ ROUNDS = 3
 
 @pytest.fixture(scope="module")
 def printed() -> list[list[str]]:
-    """Return the arguments of Python in every printed command that calls it."""
+    """Return every printed command that calls Python, without its environment."""
     blocks = re.findall(
         r"^```sh\n(.*?)^```$", (EXAMPLE / "README.md").read_text(), re.S | re.M
     )
-    lines = [line for block in blocks for line in block.splitlines()]
-    return [
-        shlex.split(line.split("python ", 1)[1]) for line in lines if "python -" in line
-    ]
+    words = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    return [each[each.index("python") :] for each in words if "python" in each]
 
 
 @pytest.fixture(scope="module")
 def data(printed: list[list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("data")
-    flag, program = printed[0]
-    assert run([flag, program.replace("'data/", f"'{directory}/")]).returncode == 0
+    python, flag, program = printed[0]
+    assert (python, flag) == ("python", "-c")
+    exec(program.replace("'data/", f"'{directory}/"), {})
     return directory
 
 
@@ -44,7 +45,7 @@ def trained(command: list[str], data: Path, output: Path, *path: Path) -> list[A
     """Run a printed command, elsewhere; return its rounds without the seconds."""
     places = f'data-dir="{data}" output-dir="{output}"'
     done = run([*command, "--num-supernodes", "4", "--run-config", places], *path)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done.out + done.err
     [folder] = output.iterdir()
     rounds = [
         json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
@@ -66,6 +67,20 @@ def trained(command: list[str], data: Path, output: Path, *path: Path) -> list[A
     ]
 
 
+@pytest.fixture(scope="module")
+def by_path(
+    printed: list[list[str]], data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> list[Any]:
+    """The rounds of the parts by ``module:attr``, in this process."""
+    output = tmp_path_factory.mktemp("by-path")
+    return trained(printed[1], data, output, EXAMPLE / "src")
+
+
+def pairs(command: list[str]) -> dict[str, str]:
+    """The settings of a printed command, each as it is written."""
+    return dict(pair.split("=") for pair in command[-1].split())
+
+
 def test_it_is_about_120_lines() -> None:
     sources = [EXAMPLE / "pyproject.toml", *EXAMPLE.rglob("*.py")]
     lines = [line for source in sources for line in source.read_text().splitlines()]
@@ -74,42 +89,49 @@ def test_it_is_about_120_lines() -> None:
 
 def test_what_devices_run_needs_nothing_of_the_server() -> None:
     code = "import sys, own_parts.device; print('server_app' in sys.modules)"
-    assert run(["-c", code], EXAMPLE / "src").stdout == "False\n"
+    with importable(EXAMPLE / "src"):
+        said = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert said == "False\n"
 
 
-@pytest.mark.slow
 def test_by_path_and_installed_are_the_same_run(
-    printed: list[list[str]], data: Path, installed: Path, tmp_path: Path
+    printed: list[list[str]],
+    data: Path,
+    installed: Path,
+    by_path: list[Any],
+    tmp_path: Path,
 ) -> None:
-    _, by_path, by_name = printed
-    first = trained(by_path, data, tmp_path / "path", EXAMPLE / "src")
-    assert trained(by_name, data, tmp_path / "name", installed) == first
+    assert trained(printed[2], data, tmp_path, installed) == by_path
 
 
 @pytest.mark.simulation
-@pytest.mark.parametrize("how", ["path", "name"])
 def test_under_flower_it_is_the_run_of_one_process(
-    printed: list[list[str]], data: Path, installed: Path, tmp_path: Path, how: str
+    printed: list[list[str]],
+    data: Path,
+    installed: Path,
+    by_path: list[Any],
+    tmp_path: Path,
 ) -> None:
-    command = printed[1 if how == "path" else 2]
-    where = EXAMPLE / "src" if how == "path" else installed
-    alone = trained(command, data, tmp_path / "alone", where)
-    flower = ["flwr-run" if word == "simulate" else word for word in command]
-    assert trained(flower, data, tmp_path / "flower", where) == alone
+    # One run for either way: a part of the devices by its path, one of the server's.
+    _, paths, command = printed
+    mixed = pairs(command)
+    for key in ("expert", "callbacks"):
+        mixed[key] = pairs(paths)[key]
+    config = " ".join(f"{key}={value}" for key, value in mixed.items())
+    flower = [*command[:3], "flwr-run", "--run-config", config]
+    assert trained(flower, data, tmp_path, installed) == by_path
 
 
-def test_without_the_package_it_says_so(printed: list[list[str]], data: Path) -> None:
-    places = f'data-dir="{data}"'
-    for command, said in (
-        (
-            printed[1],
-            "cannot be loaded: ModuleNotFoundError: No module named 'own_parts'",
-        ),
-        (
-            printed[2],
-            "backbone = 'sines' is not allowed: choose from cnn, cnn1d, mlp, ",
-        ),
-    ):
-        done = run([*command, "--run-config", places])
-        assert done.returncode == 2
-        assert said in done.stderr
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (1, "cannot be loaded: ModuleNotFoundError: No module named 'own_parts'"),
+        (2, "backbone = 'sines' is not allowed: choose from cnn, cnn1d, mlp, "),
+    ],
+)
+def test_without_the_package_it_says_so(
+    printed: list[list[str]], data: Path, number: int, said: str
+) -> None:
+    done = run([*printed[number], "--run-config", f'data-dir="{data}"'])
+    assert done.code == 2
+    assert said in done.err

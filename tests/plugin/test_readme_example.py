@@ -10,6 +10,8 @@ import pytest
 
 from tests.plugin.installing import REPOSITORY, install, run
 
+PROGRAM = ["python", "-m", "server_app"]
+
 
 @dataclass(frozen=True)
 class Example:
@@ -46,8 +48,8 @@ def installed(example: Example, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def output_of(command: list[str], installed: Path) -> str:
     done = run(command, installed)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.code == 0, done.out + done.err
+    return done.out
 
 
 def test_it_is_about_30_lines(example: Example) -> None:
@@ -59,9 +61,8 @@ def test_it_is_about_30_lines(example: Example) -> None:
 def test_the_printed_commands_run_it(
     example: Example, installed: Path, tmp_path: Path, number: int
 ) -> None:
-    python, *command = example.commands[number]
-    assert python == "python"
-    output_of([*command, "--run-config", f'output-dir="{tmp_path}"'], installed)
+    command = [*example.commands[number], "--run-config", f'output-dir="{tmp_path}"']
+    output_of(command, installed)
     [folder] = tmp_path.iterdir()
     rounds = [
         json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
@@ -74,7 +75,7 @@ def test_the_printed_commands_run_it(
 
 
 def test_it_is_listed_with_its_package(installed: Path) -> None:
-    table = output_of(["-m", "server_app", "strategies"], installed)
+    table = output_of([*PROGRAM, "strategies"], installed)
     [line] = [line for line in table.splitlines() if line.startswith("least-loaded")]
     assert "extractor, assigned experts" in line
     assert "from least-loaded" in line
@@ -82,6 +83,6 @@ def test_it_is_listed_with_its_package(installed: Path) -> None:
 
 def test_its_options_are_checked(installed: Path) -> None:
     config = 'strategy="least-loaded" strategy-options="limt=0.1"'
-    done = run(["-m", "server_app", "simulate", "--run-config", config], installed)
-    assert done.returncode == 2
-    assert "limt" in done.stderr and "did you mean 'limit'?" in done.stderr
+    done = run([*PROGRAM, "simulate", "--run-config", config], installed)
+    assert done.code == 2
+    assert "limt" in done.err and "did you mean 'limit'?" in done.err

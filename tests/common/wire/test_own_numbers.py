@@ -16,6 +16,7 @@ from tests.common.wire.support import deltas, report
 NAMES = st.text(string.ascii_letters + string.digits + "._-", max_size=45) | st.text()
 
 
+# What a float cannot hold exactly becomes the nearest one.
 NUMBERS = st.floats() | st.integers(-(2**62), 2**62)
 
 
@@ -35,6 +36,7 @@ def allowed(name: str, value: float) -> bool:
 @example({f"n{number}": 0.5 for number in range(16)})
 @example({f"n{number}": 0.5 for number in range(17)})
 @example({"a\n": 0.5})
+@example({"a": 2**53 + 1})
 def test_numbers_of_a_device_s_own_pass_within_their_bounds_and_not_beyond(
     own: dict[str, float],
 ) -> None:
@@ -44,9 +46,11 @@ def test_numbers_of_a_device_s_own_pass_within_their_bounds_and_not_beyond(
         record[f"metrics.{name}"] = value
     if len(own) <= 16 and all(allowed(*each) for each in own.items()):
         received, _ = wire.decode_report(content)
-        assert received.metrics == own
+        nearest = {name: float(value) for name, value in own.items()}
+        assert received.metrics == nearest
         again = wire.encode_report(received, wire.pack(deltas()))
-        assert dict(again.config_records[wire.REPORT]) == dict(record)
+        expected = {f"metrics.{name}": value for name, value in nearest.items()}
+        assert dict(again.config_records[wire.REPORT]) == {**record, **expected}
         return
     with pytest.raises(WireError, match="metrics") as caught:
         wire.decode_report(content)
