@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.study.presets import PLUS
 from server_app.commands.simulate import simulate
 
 Arrays = dict[str, NDArray[Any]]
@@ -113,7 +114,7 @@ Case = tuple[Callable[[], Arrays], dict[str, Any], int]
 
 def cases() -> dict[str, Case]:
     """Return for every line of the table: the file, the settings and the clients."""
-    plus = {"strategy": "flex-moe-plus"}
+    plus = PLUS
     found: dict[str, Case] = {}
     for name in ("wine", "breast_cancer"):
         for settings in (plus, {"strategy": "flex-moe"}):

@@ -20,7 +20,7 @@ from common.settings import Settings
 from common.settings.sections import Section
 from common.wire import QueryReply, TrainOrder, TrainReport
 from server_app.assignment import Assignment, ExpertLayers
-from server_app.merging.means import PartMeans
+from server_app.merging.means import PartMeans, ServerAverage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +132,7 @@ class Algorithm(Protocol):
     model: dict[str, Vector]
     usage: NDArray[np.float64]
     sums: PartMeans
+    average: ServerAverage
 
     @property
     def gate(self) -> Literal["private", "shared", "none"]:

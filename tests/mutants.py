@@ -99,11 +99,11 @@ MUTANTS = (
         tests="tests/client_app/kept/test_gates.py",
     ),
     Mutant(
-        what="flex-moe-plus averages without a ramp",
-        file="server_app/strategies/flex_moe_plus.py",
-        before="self.rounds_averaged / (self.rounds_averaged + 1)",
+        what="the server averages its models without a ramp",
+        file="server_app/merging/means.py",
+        before="self.rounds / (self.rounds + 1)",
         after="1.0",
-        tests="tests/server_app/strategies/test_flex_moe_plus.py",
+        tests="tests/server_app/merging/test_server_average.py",
     ),
     Mutant(
         what="flex-moe-plus rotates one round longer",

@@ -43,11 +43,20 @@ PAPER: dict[str, Scalar] = {
 
 Variants = dict[str, dict[str, Scalar]]
 
+TRICKS: dict[str, Scalar] = {
+    "client-keep": 0.25,
+    "label-prior": 1.0,
+    "loss-calibration": 0.25,
+    "server-average": 0.8,
+}
+"""What helps any strategy under label skew; all off by default."""
+PLUS: dict[str, Scalar] = {"strategy": "flex-moe-plus", **TRICKS}
+
 STRATEGIES: Variants = {
     "random": {"strategy": "random"},
     "greedy": {"strategy": "greedy"},
     "flex-moe": {"strategy": "flex-moe"},
-    "flex-moe-plus": {"strategy": "flex-moe-plus"},
+    "flex-moe-plus": PLUS,
 }
 MORE_STRATEGIES: Variants = {
     "greedy, loss": {"strategy": "greedy", "fitness": "loss"},
@@ -58,7 +67,7 @@ MORE_STRATEGIES: Variants = {
 }
 # k = 2 is in the main table.
 BUDGETS: Variants = {
-    f"{name}, k={budget}": {"strategy": name, "expert-capacity": budget}
+    f"{name}, k={budget}": {**STRATEGIES[name], "expert-capacity": budget}
     for budget in ("1", "4", "1:0.5,2:0.3,4:0.2")
     for name in ("random", "flex-moe", "flex-moe-plus")
 }
@@ -72,37 +81,39 @@ FLEX_ABLATION: Variants = {
     "delta=0.5": {"strategy": "flex-moe", "load-tolerance": 0.5},
     "weighted by n": {"strategy": "flex-moe", "expert-weighting": "samples"},
 }
-NONE = "rotation=0.0, exploration=0.0, soft=false, keep=1.0, prior=0.0, "
-NONE += "calibration=0.0, average=0.0"
+NONE = "rotation=0.0, exploration=0.0, soft=false"
 
 
-def plus(options: str) -> dict[str, Scalar]:
-    """Return the settings of flex-moe-plus with some options."""
+def plus(options: str = "", without: Iterable[str] = ()) -> dict[str, Scalar]:
+    """Return the settings of flex-moe-plus with some options, without some tricks."""
     # Nothing set is no setting: the same run as in the main table.
     named: dict[str, Scalar] = {"strategy-options": options} if options else {}
-    return {"strategy": "flex-moe-plus", **named}
+    kept = {key: value for key, value in PLUS.items() if key not in without}
+    return {**kept, **named}
 
 
 PLUS_ABLATION: Variants = {
-    "flex-moe-plus": plus(""),
+    "flex-moe-plus": plus(),
     "without rotation": plus("rotation=0.0, exploration=0.0"),
     "half the rounds rotating": plus("rotation=0.5"),
     "exploration bonus only": plus("rotation=0.0"),
     "each sample to one expert": plus("soft=false"),
-    "keeps all of its change": plus("keep=1.0"),
-    "without label prior": plus("prior=0.0"),
-    "loss not calibrated": plus("calibration=0.0"),
-    "no average over rounds": plus("average=0.0"),
-    "nothing added (flex-moe)": plus(NONE),
-    "nothing but rotation": plus(NONE.replace("rotation=0.0", "rotation=1.0")),
+    "keeps all of its change": plus(without=["client-keep"]),
+    "without label prior": plus(without=["label-prior"]),
+    "loss not calibrated": plus(without=["loss-calibration"]),
+    "no average over rounds": plus(without=["server-average"]),
+    "nothing added (flex-moe)": plus(NONE, without=TRICKS),
+    "nothing but rotation": plus("exploration=0.0, soft=false", without=TRICKS),
 }
 # Rows of a table of their own: what the server reserves, clients do not have.
 SERVER_GATE: Variants = {
-    label: {**plus(options), "reserved-samples": 400}
-    for label, options in {
-        "400 samples reserved": "",
-        "and a server gate": "gate-epochs=5",
-        "flex-moe's parts and a server gate": f"{NONE}, gate-epochs=5",
+    label: {**settings, "reserved-samples": 400}
+    for label, settings in {
+        "400 samples reserved": plus(),
+        "and a server gate": plus("gate-epochs=5"),
+        "flex-moe's parts and a server gate": plus(
+            f"{NONE}, gate-epochs=5", without=TRICKS
+        ),
     }.items()
 }
 STRESS: dict[str, dict[str, Scalar]] = {
@@ -111,9 +122,11 @@ STRESS: dict[str, dict[str, Scalar]] = {
     "concept drift": {"drift": 0.025},
 }
 STRESSED: Variants = {
-    f"{name}, {stress}": {"strategy": name, **settings}
+    f"{name}, {stress}": {**strategy, **settings}
     for stress, settings in STRESS.items()
-    for name in ("random", "greedy", "flex-moe", "system-level", "flex-moe-plus")
+    for name, strategy in (
+        *(STRATEGIES | {"system-level": {"strategy": "system-level"}}).items(),
+    )
 }
 
 

@@ -316,6 +316,39 @@ class MergeSettings(Section):
     )
 
 
+class SkewSettings(Section):
+    """What helps where clients have other label mixes; any strategy takes it along.
+
+    All are off by default: a strategy alone is what its paper says (docs/methods.md,
+    5).
+    """
+
+    client_keep: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of its change a client keeps for its own use, 0 to 1",
+    )
+    label_prior: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="weight of a client's own label frequencies in what it predicts",
+    )
+    loss_calibration: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="weight of a client's own label frequencies in its training loss",
+    )
+    server_average: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="memory of the server's average of its models, 0 to <1; 0 = none",
+    )
+
+
 class StressSettings(Section):
     """What goes wrong on purpose, for studies (docs/methods.md, 2)."""
 

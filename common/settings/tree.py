@@ -22,6 +22,7 @@ from common.settings.sections import (
     DataSettings,
     MergeSettings,
     RoundSettings,
+    SkewSettings,
     StressSettings,
     TrainingSettings,
     WireSettings,
@@ -41,6 +42,7 @@ class Settings(BaseModel):
     assignment: AssignmentSettings = AssignmentSettings()
     wire: WireSettings = WireSettings()
     merge: MergeSettings = MergeSettings()
+    skew: SkewSettings = SkewSettings()
     stress: StressSettings = StressSettings()
 
     @model_validator(mode="after")

@@ -1,17 +1,17 @@
-"""Weighted means of part vectors that do not depend on the order of arrival.
+"""Means of part vectors: over the replies of a round, and over the models of rounds.
 
-Sums are exact (:mod:`server_app.merging.exact_sums`), and so are sums of weights, which
-are rounded to 2**-16: any order of the replies gives the same bits, with memory for one
-accumulator. The rounding error of a mean is below 2**-33 / (mean weight), far under
-float32's own.
+Means over replies do not depend on the order of arrival: their sums are exact
+(:mod:`server_app.merging.exact_sums`), and so are sums of weights, which are rounded to
+2**-16. Any order of the replies gives the same bits, with memory for one accumulator.
+The rounding error of a mean is below 2**-33 / (mean weight), far under float32's own.
 
 Missing parts are skipped, never counted as zero (docs/methods.md, 5).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -171,3 +171,51 @@ class PartMeans:
             del sums
             if delta is not None:
                 model[part] = np.add(model[part], delta, out=delta)
+
+
+class ServerAverage:
+    """The running average of the server's models; docs/methods.md, 5, ours.
+
+    ``average <- m average + (1 - m) model``, part by part.
+
+    The global model swings from round to round where clients differ. Clients go on from
+    the newest one; what is measured, saved and served is the average.
+
+    Parameters
+    ----------
+    memory : float
+        m, from 0 to below 1; 0 keeps nothing.
+
+    Attributes
+    ----------
+    parts : dict of str to ndarray of float32
+        The average; empty before the first round, and always with a memory of 0.
+    rounds : int
+        Rounds in it.
+    """
+
+    def __init__(self, memory: float) -> None:
+        self._memory = memory
+        self.parts: dict[str, Vector] = {}
+        self.rounds = 0
+
+    def add(self, model: Mapping[str, Vector]) -> None:
+        """Take in the model of one more round."""
+        if not self._memory:
+            return
+        # A plain mean until it is as old as the memory is long: no bias to the start.
+        memory = min(self._memory, self.rounds / (self.rounds + 1))
+        old, new = np.float32(memory), np.float32(1 - memory)
+        self.parts = {
+            part: old * self.parts.get(part, vector) + new * vector
+            for part, vector in model.items()
+        }
+        self.rounds += 1
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs to go on bit for bit."""
+        return {"parts": self.parts, "rounds": self.rounds}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self.parts, self.rounds = dict(state["parts"]), state["rounds"]

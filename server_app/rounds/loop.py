@@ -339,6 +339,7 @@ class RoundLoop:
             "merged": self.merged,
             "model": dict(self.strategy.model),
             "strategy": self.strategy.state(),
+            "average": self.strategy.average.state(),
             "load_total": self.load_total,
             "held": {str(row): experts for row, experts in self._planner.held.items()},
             "fleet": self.fleet.state(),
@@ -351,6 +352,7 @@ class RoundLoop:
         self.merged = state["merged"]
         self.strategy.model = dict(state["model"])
         self.strategy.load_state(state["strategy"])
+        self.strategy.average.load_state(state["average"])
         self.load_total = state["load_total"]
         self._planner.held = {
             int(row): experts for row, experts in state["held"].items()

@@ -180,6 +180,7 @@ def _order(
 ) -> TrainOrder:
     """Return a client's order; the plan's word goes before the run's."""
     spec, packing = strategy.spec, strategy.settings.wire
+    skew = strategy.settings.skew
     fields: dict[str, Any] = {
         "server_round": server_round,
         "experts": experts,
@@ -191,6 +192,9 @@ def _order(
         "download_dtype": packing.download_dtype,
         "upload_dtype": packing.upload_dtype,
         "merged_round": client.merged_round,
+        "keep_share": skew.client_keep,
+        "label_prior": skew.label_prior,
+        "calibration": skew.loss_calibration,
     }
     special = plan.client_order.get(client.row, {})
     return TrainOrder(**{**fields, **common, **plan.order, **special})

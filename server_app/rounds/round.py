@@ -236,6 +236,7 @@ class Round:
         before = dict(strategy.model)
         strategy.finish()
         _refuse_nan(strategy, self.server_round)
+        strategy.average.add(strategy.model)
         strategy.learn(self.replies)
         # A strategy may train on the server alone.
         self.merged = bool(self.replies) or not all(

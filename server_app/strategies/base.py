@@ -26,7 +26,7 @@ from common.moe import GATE, Layout, ModelSpec, MoEModel, Vector, expert_id
 from common.moe.ensemble import UsageMixture
 from common.settings import Settings, explain
 from server_app.contract import Plan, Reply, StrategyOptions, View
-from server_app.merging.means import PartMeans
+from server_app.merging.means import PartMeans, ServerAverage
 from server_app.merging.robust import merging_rule
 from server_app.rounds.loop import RoundLoop
 
@@ -58,6 +58,8 @@ class ExpertStrategy(Strategy):
     usage : ndarray, shape (U,)
         Samples routed to each expert, over all rounds; U = ``spec.num_units`` is E, or
         L * E with several layers.
+    average : ServerAverage
+        Of ``model`` over the rounds, kept by the round loop.
     max_budget : int
         Cap on every client's budget k_c of each layer; E unless a budget means
         something else.
@@ -82,6 +84,7 @@ class ExpertStrategy(Strategy):
         self.usage = np.zeros(self.spec.num_units)
         self.max_budget = self.spec.num_experts
         self.sums = self.new_sums()
+        self.average = ServerAverage(settings.skew.server_average)
         # Of Flower's own loop alone, which knows no state but its strategy's.
         self._loop: RoundLoop | None = None
 
@@ -185,8 +188,11 @@ class ExpertStrategy(Strategy):
         return UsageMixture(self.full_model(), self.usage)
 
     def published(self) -> dict[str, Vector]:
-        """Return the parts that are measured and saved: the newest global model."""
-        return self.model
+        """Return the parts that are measured and saved.
+
+        The average over the rounds with ``server-average``, else the newest model.
+        """
+        return self.average.parts or self.model
 
     def full_model(self) -> MoEModel:
         """Return what is published as a module that holds every expert."""

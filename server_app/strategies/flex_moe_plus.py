@@ -1,15 +1,13 @@
 """FLEX-MoE+: FLEX-MoE with what it was found to lack; docs/methods.md, 1 and 5, ours.
 
-Every round is FLEX-MoE's with these lines added, each an option that can be turned off;
+Every round is FLEX-MoE's with these lines, each an option that can be turned off;
 n(c,e) are the rounds in which client c trained expert e::
 
     V       <- Q + max n - n                              in the rounds that rotate
     V       <- Q + exploration sqrt(ln(1 + t) / (1 + n))  in the others (UCB1)
     A       <- argmax sum V(c,e) x(c,e) within FLEX-MoE's budgets and bounds
-    clients train all their experts on all their samples (soft), and keep for their own
-        use a share of the change they upload (keep)
+    clients train all their experts on all their samples  (soft)
     n(c,e)  <- n(c,e) + 1                                 for the pairs that trained
-    average <- m average + (1 - m) (psi, theta)           what the server predicts with
 
 What each is for:
 
@@ -19,13 +17,12 @@ What each is for:
   decides, plus a bonus for what is little known (Auer et al. 2002). Balance and bytes
   are FLEX-MoE's.
 - *soft*: no expert a client was sent is idle; its gate mixes them.
-- *keep*: a client that trained two epochs on two classes has unlearned the others
-  (interpolated weights, Wortsman et al., CVPR 2022). For its own samples it adds the
-  log of its label frequencies to the logits, scaled by ``prior`` (Menon et al., ICLR
-  2021); the frequencies never leave it.
-- *average*: the global model swings from round to round; clients go on from the newest.
 - *gate_epochs*: the server weights experts by usage, whatever the sample. Where it has
   samples of its own (``reserved-samples``) it can train a gate on them, off by default.
+
+What clients keep and how they use their label frequencies are settings that compose
+with every strategy (``client-keep``, ``label-prior``, ``loss-calibration``,
+``server-average``).
 """
 
 from collections.abc import Sequence
@@ -39,7 +36,7 @@ from pydantic import Field
 from torch import nn
 
 from common.errors import SettingsError
-from common.moe import ModelSpec, Vector, pack, unpack_into
+from common.moe import ModelSpec, pack, unpack_into
 from common.moe.ensemble import ServerGated
 from common.seeding import stream
 from common.settings import Settings
@@ -57,33 +54,27 @@ _ALWAYS = 2**31 - 1
 
 
 class FlexMoEPlus(FlexMoE):
-    """FLEX-MoE that rotates, keeps what clients know, and averages over rounds.
+    """FLEX-MoE that rotates and lets no expert of a client idle.
 
     Attributes
     ----------
     tried : ndarray, shape (C, E)
         Rounds in which each client trained each expert.
-    averaged : dict of str to ndarray of float32
-        Running average of the global model; empty before the first round.
-    rounds_averaged : int
-        Rounds in it.
     server_gate : ndarray of float32
         The server's own gate over features, empty without one.
     """
 
     name = "flex-moe-plus"
-    source = "FLEX-MoE with rotation, soft routing, kept shares and averaging (ours)"
+    source = "FLEX-MoE with rotation and soft routing (ours)"
     remembers: ClassVar[tuple[str, ...]] = (
         *FlexMoE.remembers,
         "tried",
-        "averaged",
-        "rounds_averaged",
         "server_gate",
         "rotates_until",
     )
 
     class Options(StrategyOptions):
-        """What is added to FLEX-MoE; keep = 1 and all else 0 or false is FLEX-MoE."""
+        """What is added to FLEX-MoE; all 0 or false is FLEX-MoE."""
 
         rotation: float = Field(
             1.0, ge=0, le=1, description="share of the rounds that rotate, 0 to 1"
@@ -93,18 +84,6 @@ class FlexMoEPlus(FlexMoE):
         )
         soft: bool = Field(
             True, description="whether a client trains all its experts on all samples"
-        )
-        keep: float = Field(
-            0.25, ge=0, le=1, description="share of its change a client keeps; 1 = all"
-        )
-        prior: float = Field(
-            1.0, ge=0, description="weight of a client's own label frequencies"
-        )
-        calibration: float = Field(
-            0.25, ge=0, description="weight of its label frequencies in its loss"
-        )
-        average: float = Field(
-            0.8, ge=0, lt=1, description="memory of the server's average, 0 to <1"
         )
         gate_epochs: int = Field(
             0, ge=0, description="passes of the server's gate over reserved samples"
@@ -129,15 +108,15 @@ class FlexMoEPlus(FlexMoE):
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
         self.tried = np.zeros((0, self.spec.num_units))
-        self.averaged: dict[str, Vector] = {}
-        self.rounds_averaged = 0
         self.server_gate = np.empty(0, dtype=np.float32)
+        self._round = 0  # planned last
         # Fixed here and remembered: a longer resumed run must not rotate again.
         rotation, rounds = self.options.rotation, settings.rounds.num_rounds
         self.rotates_until = int(rotation * rounds) if rotation < 1 else _ALWAYS
 
     def fitness_of(self, view: View) -> NDArray[np.float64]:
         """Return V, what the assignment maximises, shape (P, E)."""
+        self._round = view.server_round
         fitness = super().fitness_of(view)
         joined = view.num_clients - len(self.tried)
         self.tried = np.pad(self.tried, ((0, max(0, joined)), (0, 0)))
@@ -149,40 +128,21 @@ class FlexMoEPlus(FlexMoE):
         return fitness + self.options.exploration * bonus
 
     def plan(self, view: View) -> Plan:
-        """Solve FLEX-MoE's assignment for V, and say what clients do otherwise."""
-        order = {
-            "keep_share": self.options.keep,
-            "calibration": self.options.calibration,
-            "label_prior": self.options.prior,
-            **({"top_k": 0} if self.options.soft else {}),
-        }
+        """Solve FLEX-MoE's assignment for V."""
+        order = {"top_k": 0} if self.options.soft else {}
         return replace(super().plan(view), order=order)
 
     def learn(self, replies: Sequence[Reply]) -> None:
-        """Update Q and D, and count who trained what."""
+        """Update Q and D, count who trained what, and train the server's gate."""
         super().learn(replies)
         for reply in replies:
             self.tried[reply.client, reply.experts] += 1
-
-    def finish(self) -> None:
-        """Apply the merged sums, and add the result to the running average."""
-        super().finish()
-        # A plain mean until it is as old as the memory is long: no bias to the start.
-        memory = min(
-            self.options.average, self.rounds_averaged / (self.rounds_averaged + 1)
-        )
-        old, new = np.float32(memory), np.float32(1 - memory)
-        self.averaged = {
-            part: old * self.averaged.get(part, vector) + new * vector
-            for part, vector in self.model.items()
-        }
-        self.rounds_averaged += 1
         if self.options.gate_epochs:
             self._train_gate()
 
     def _train_gate(self) -> None:
         mixture = self._gated()
-        rng = stream(self.settings.run.seed, "server-gate", self.rounds_averaged)
+        rng = stream(self.settings.run.seed, "server-gate", self._round)
         epochs = self.options.gate_epochs
         train_gate(mixture, self._reserved, epochs=epochs, rng=rng)
         self.server_gate = pack(mixture.gate)
@@ -200,7 +160,3 @@ class FlexMoEPlus(FlexMoE):
         if len(self.server_gate):
             unpack_into(mixture.gate, self.server_gate, "server-gate")
         return mixture
-
-    def published(self) -> dict[str, Vector]:
-        """Return the running average."""
-        return self.averaged or self.model

@@ -27,10 +27,7 @@ SPEC = ModelSpec(
     expert_hidden=2,
     top_k=1,
 )
-NOTHING = (
-    "rotation=0.0, exploration=0.0, soft=false, keep=1.0, prior=0.0, "
-    "calibration=0.0, average=0.0"
-)
+NOTHING = "rotation=0.0, exploration=0.0, soft=false"
 
 
 def settings_of(options: str = "", rounds: int = 8) -> Settings:
@@ -78,12 +75,7 @@ def test_with_nothing_added_it_is_flex_moe() -> None:
         play(plus, budgets, 6), play(flex, budgets, 6), strict=True
     ):
         np.testing.assert_array_equal(mine, theirs)
-    assert plus.plan(view_of(budgets, EXPERTS)).order == {
-        "keep_share": 1.0,
-        "calibration": 0.0,
-        "label_prior": 0.0,
-    }
-    assert plus.published() is not flex.published()
+    assert plus.plan(view_of(budgets, EXPERTS)).order == {}
     for part, vector in flex.published().items():
         np.testing.assert_array_equal(plus.published()[part], vector)
 
@@ -143,33 +135,7 @@ def test_the_bonus_is_ucb() -> None:
 
 def test_what_clients_are_asked_for() -> None:
     plan = FlexMoEPlus(settings_of(), SPEC).plan(view_of([1, 1], EXPERTS))
-    assert plan.order == {
-        "top_k": 0,
-        "keep_share": 0.25,
-        "label_prior": 1.0,
-        "calibration": 0.25,
-    }
-
-
-def test_the_average_is_a_mean_first_and_forgets_later() -> None:
-    strategy = FlexMoEPlus(settings_of("average=0.5"), SPEC)
-    for value in (1.0, 3.0, 7.0):
-        strategy.model = {k: np.full_like(v, value) for k, v in strategy.model.items()}
-        strategy.finish()
-    # 1, then (1 + 3) / 2 = 2, then 0.5 * 2 + 0.5 * 7 = 4.5
-    for vector in strategy.published().values():
-        np.testing.assert_array_equal(vector, np.full_like(vector, 4.5))
-    assert strategy.model["extractor"][0] == 7.0
-
-
-def test_the_first_rounds_are_averaged_with_equal_weight() -> None:
-    strategy = FlexMoEPlus(settings_of("average=0.8"), SPEC)
-    for value in (1.0, 3.0, 8.0):
-        strategy.model = {k: np.full_like(v, value) for k, v in strategy.model.items()}
-        strategy.finish()
-    # The plain mean of all three; a memory of 0.8 from the start would give 2.72.
-    for vector in strategy.published().values():
-        np.testing.assert_allclose(vector, np.full_like(vector, 4.0), rtol=1e-6)
+    assert plan.order == {"top_k": 0}
 
 
 def test_rotation_ends_with_the_last_round_of_its_share() -> None:
@@ -263,7 +229,7 @@ def test_the_server_gate_is_trained_and_remembered() -> None:
     )
     spec = model_spec(settings, dataset_of(settings))
     first, second = FlexMoEPlus(settings, spec), FlexMoEPlus(settings, spec)
-    first.finish()
+    first.learn([])
     assert np.abs(first.server_gate).max() > 0
     second.load_state(decode(encode(first.state())))
     second.model = first.model

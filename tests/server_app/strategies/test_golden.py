@@ -51,6 +51,13 @@ CONFIG: dict[str, Any] = {
 NEEDS: dict[str, dict[str, Any]] = {
     "cent-moe": {"reserved-samples": 300},
     "fed-moe": {"reserved-samples": 100},
+    # With what it is meant to be used with: golden for the settings as well.
+    "flex-moe-plus": {
+        "client-keep": 0.25,
+        "label-prior": 1.0,
+        "loss-calibration": 0.25,
+        "server-average": 0.8,
+    },
     # The default mu of 0.01 cannot be told from FedAvg in three rounds.
     "fedprox": {"strategy-options": "mu=0.1"},
 }
