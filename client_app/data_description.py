@@ -3,18 +3,15 @@
 Counts and sums, never a sample. Not here: reading the data (``common.own``).
 """
 
-from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client_app.device.node import NAMELESS
 from client_app.session import Session
-from common.data import fingerprint, labels_hash
+from common.data import fingerprint
 from common.own.own_data import OwnData
 
 
@@ -49,7 +46,8 @@ def _of_its_own(session: Session, own: OwnData) -> dict[str, Any]:
         counts = at_least(counts)
     fields["per_class"] = counts.tolist()
     if session.server_data:
-        fields["test_hash"] = hash_of_test_labels(own.path)
+        fields["test_hash"] = own.marks.whole
+        fields["test_samples_hash"] = own.marks.samples
     # Also where the scale is known: the server then sees who does not fit it.
     if (moments := own.moments()) is not None:
         fields |= {f"moments_{k}": v.tolist() for k, v in asdict(moments).items()}
@@ -63,21 +61,6 @@ def at_least(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     are in all, every report says: the device's updates are weighted by it.
     """
     return np.array([10 ** (len(str(n)) - 1) if n >= 10 else 0 for n in counts])
-
-
-def hash_of_test_labels(path: Path) -> str:
-    """Return the hash of the test labels beside a device's samples; "" for none.
-
-    The server has a set of the same name: where its test labels are others, the two
-    may number their classes in different ways.
-    """
-    if path.suffix == ".npz":
-        with suppress(OSError, ValueError, KeyError, BadZipFile):
-            with np.load(path, allow_pickle=False) as arrays:
-                labels = arrays["y_test"]
-            if labels.ndim == 1 and labels.dtype.kind in "iu":
-                return labels_hash(labels)
-    return ""
 
 
 def _line(text: str) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from client_app.device import profiler
 from client_app.device.speed import step_seconds
+from common import refusals
 from common.cost import training_memory
 from common.errors import DataError
 from common.moe import ModelSpec
@@ -177,16 +178,11 @@ def _refusal(
     own: OwnData, task: Task, each: RoundCost | None, settings: Settings
 ) -> str:
     """Return why the server would refuse this device, in its words."""
-    if own.rows < task.min_samples:
-        has = f"{own.rows} sample{'' if own.rows == 1 else 's'}"
-        return f"has {has}, the task asks for at least {task.min_samples}"
-    if each is None:
-        return f"has nothing to train on: all of its {own.rows} samples are for testing"
+    if reason := refusals.of_samples(own.rows, len(own.train), task):
+        return reason
+    assert each is not None  # where there is something to train on
     usable = (1 - settings.rounds.capacity_margin) * each.memory_available
-    if each.memory_one > usable:
-        mebibytes = each.memory_available / 2**20
-        return f"its {mebibytes:.0f} MiB of memory are too few to train one expert"
-    return ""
+    return refusals.of_memory(each.memory_available) if each.memory_one > usable else ""
 
 
 def _counts(own: OwnData, rows: NDArray[np.int64]) -> NDArray[np.int64]:

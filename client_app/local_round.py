@@ -107,7 +107,6 @@ def accuracies(
             local = local.without_classes()
         found["client_local"] = local.accuracy
         found["local_counts"] = local.numbers.tolist()
-    if session.own is None:  # else it has no test set that others have
-        tested = evaluate(model, *session.test_tensors())
-        found["client_global"] = tested.accuracy
+    if (test := session.test_tensors()) is not None:
+        found["client_global"] = evaluate(model, *test).accuracy
     return found

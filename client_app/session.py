@@ -37,6 +37,7 @@ from common.shape import (
     dataset_of,
     device_of,
     model_spec,
+    test_rows,
     test_samples,
     tokeniser_for,
 )
@@ -265,10 +266,19 @@ class Session:
         """Return the client's own held-out inputs and labels."""
         return self._tensors(self.data.held_out)
 
-    def test_tensors(self) -> Tensors:
-        """Return the global test inputs and labels, in the client's own domain."""
-        domain = self.data.domain
-        return _test_tensors(self.settings, self.dataset, domain, self.device)
+    def test_tensors(self) -> Tensors | None:
+        """Return the global test inputs and labels, in the client's own domain.
+
+        Of a device with data of its own, what may be the server's test set beside them:
+        the server knows by its hash. None where there is none.
+        """
+        if self.own is None:
+            domain = self.data.domain
+            return _test_tensors(self.settings, self.dataset, domain, self.device)
+        if self.own.own_test is None or self.settings.data.task:
+            return None
+        rows = test_rows(self.settings, self.own.y[self.own.own_test])
+        return self._tensors(self.own.own_test[rows])
 
     def _tensors(self, rows: NDArray[np.int64]) -> Tensors:
         return _as_tensors(self.data, self.data.x, self.data.y, rows, self.device)

@@ -119,12 +119,19 @@ def test_samples(
     settings: Settings, dataset: Dataset
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return the global test set, or the seeded subset ``test-samples`` asks for."""
-    wanted = settings.data.test_samples
-    if not wanted or wanted >= len(dataset.y_test):
+    rows = test_rows(settings, dataset.y_test)
+    if len(rows) == len(dataset.y_test):
         return dataset.x_test, dataset.y_test
-    rng = stream(settings.run.seed, "data", "test-samples")
-    rows = stratified_subset(dataset.y_test, wanted, rng)
     return dataset.x_test[rows], dataset.y_test[rows]
+
+
+def test_rows(settings: Settings, y_test: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which rows of a test set are measured on; see :func:`test_samples`."""
+    wanted = settings.data.test_samples
+    if not wanted or wanted >= len(y_test):
+        return np.arange(len(y_test))
+    rng = stream(settings.run.seed, "data", "test-samples")
+    return stratified_subset(y_test, wanted, rng)
 
 
 def reserved_samples(

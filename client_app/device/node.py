@@ -14,6 +14,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from common import refusals
 from common.data.datasets import own_files
 from common.data.partition import FOLDERS
 from common.errors import SettingsError
@@ -141,10 +142,7 @@ class NodeConfig(BaseModel):
         if self.num_partitions and self.data_dir is None:
             if by_task:
                 raise SettingsError(
-                    f"has share {self.partition_id} of {self.num_partitions} of a data "
-                    "set, but in a run with a task every device has data of its own: "
-                    "say data-path in its node configuration, or partition = "
-                    '"folders" for a simulation'
+                    refusals.of_share(self.partition_id, self.num_partitions)
                 )
             return None
         folder = Path(self.data_dir or data.data_dir).expanduser()

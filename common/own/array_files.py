@@ -17,10 +17,12 @@ from common.errors import DataError
 from common.own.folders import Entry
 from common.text import reason
 
+CLASS_NAMES = "class_names"
+
 NAMES = frozenset(
     {
         *("x", "y", "group", "x_train", "y_train", "group_train"),
-        *("x_test", "y_test", "group_test"),
+        *("x_test", "y_test", "group_test", CLASS_NAMES),
     }
 )
 """Arrays that samples are made of; see ``array_samples``."""

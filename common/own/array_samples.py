@@ -20,8 +20,9 @@ table
 text
     Words, (N,), or token ids, (N, length).
 
-``y`` holds names of classes, or numbers of the task's classes from 0; where all classes
-are called by numbers, a number is the name.
+``y`` holds names of classes, or numbers from 0: of ``class_names``, if there is such an
+array, else of the task's classes. Where all of these are called by numbers, a number is
+the name.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +34,7 @@ from numpy.typing import NDArray
 
 from common.data.tokens import Tokeniser
 from common.errors import DataError
-from common.own.array_files import Array
+from common.own.array_files import CLASS_NAMES, Array
 from common.own.cells import group_of, is_whole
 from common.own.found import Found, Skipped, class_word, no_group
 from common.own.images import image_decoder
@@ -83,7 +84,8 @@ def array_samples(
         labels: list[str | int | None] = [None] * len(x)
         if y_name in arrays:
             y = np.asarray(arrays[y_name])
-            labels = _labels(y, f"{name}, array {y_name!r}", len(x), task)
+            where_y = f"{name}, array {y_name!r}"
+            labels = _labels(y, where_y, len(x), task, _names(name, arrays))
         elif labelled:
             raise DataError(f"{name} has no array {y_name!r}: classes of {x_name!r}")
         groups: list[str | None] = [None] * len(x)
@@ -110,15 +112,33 @@ def array_samples(
             yield from samples(here, row, stamp, facts)
 
 
+def _names(name: str, arrays: Mapping[str, Array]) -> tuple[str, ...]:
+    """Return what a file calls its classes by number; empty if it does not say."""
+    if CLASS_NAMES not in arrays:
+        return ()
+    names = np.asarray(arrays[CLASS_NAMES])
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise DataError(
+            f"{name}, array {CLASS_NAMES!r}: expected names of shape (classes,), got "
+            f"{names.dtype} {names.shape}"
+        )
+    return tuple(_words(names).tolist())
+
+
+def _words(array: NDArray[Any]) -> NDArray[np.str_]:
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8", "replace")
+    return array
+
+
 def _labels(
-    y: NDArray[Any], where: str, rows: int, task: Task
+    y: NDArray[Any], where: str, rows: int, task: Task, names: tuple[str, ...]
 ) -> list[str | int | None]:
     if y.shape == (rows, 1):
         y = y[:, 0]
     if y.shape != (rows,):
         raise DataError(f"{where}: expected shape ({rows},), got {y.shape}")
-    if y.dtype.kind == "S":
-        y = np.char.decode(y, "utf-8", "replace")
+    y = _words(y)
     if y.dtype.kind == "U":
         return [class_word(word, task) or None for word in y.tolist()]
     numbers: list[int | None] = []
@@ -132,15 +152,18 @@ def _labels(
                 f"whole numbers from 0 to {task.num_classes - 1}"
             )
         numbers.append(int(number))
-    if all(map(is_whole, task.classes)):
+    if not names and all(map(is_whole, task.classes)):
         return [None if n is None else class_word(str(n), task) for n in numbers]
+    known = names or task.classes
     for row, n in enumerate(numbers):
-        if n is not None and not 0 <= n < task.num_classes:
+        if n is not None and not 0 <= n < len(known):
             raise DataError(
-                f"{where}: {n} at index {row}: expected 0 to {task.num_classes - 1}, "
-                f"for {', '.join(task.classes[:20])}"
+                f"{where}: {n} at index {row}: expected 0 to {len(known) - 1}, "
+                f"for {', '.join(known[:20])}"
             )
-    return list(numbers)
+    if not names:
+        return list(numbers)
+    return [None if n is None else class_word(names[n], task) for n in numbers]
 
 
 Decode = Callable[

@@ -31,6 +31,7 @@ from common.own.collection import Form, Item
 from common.own.found import Found, Skipped
 from common.own.held_out import held_out_rows
 from common.own.index import FORMAT, Index
+from common.own.marks import NO_MARKS, Marks, marks_of
 from common.own.ranges import moments_of, notes_of
 from common.own.reading import find_samples
 from common.own.sample_cache import Kept, recall, refresh
@@ -76,6 +77,8 @@ class OwnData(ClientData):
         another one.
     digest : str
         16 hexadecimal digits that change when a sample is added, lost or changed.
+    marks : Marks
+        Of what its owner has put aside for testing.
     """
 
     path: Path
@@ -87,6 +90,7 @@ class OwnData(ClientData):
     groups: int = 0
     copies: int = 0
     digest: str = ""
+    marks: Marks = NO_MARKS
 
     @property
     def rows(self) -> int:
@@ -177,6 +181,7 @@ def _of(path: Path, task: Task, kept: Kept) -> OwnData:
         groups=len(np.unique(index.identity[index.identity != index.content])),
         copies=len(index.content) - len(np.unique(index.content)),
         digest=_digest(index),
+        marks=marks_of(index.content[test], index.y[test]),
         format=", ".join(endings) or task.reader or "saved",
         num_classes=task.num_classes,
         input_shape=task.input_shape,

@@ -201,7 +201,9 @@ class QueryReply(Payload):
         What is not as it should be with its data.
     data_hash, test_hash : str
         What is in the data set the client sees (``common.data.fingerprint``). Of data
-        of its own: samples and labels, and the test labels beside them, "" for none.
+        of its own: samples and labels, and those put aside for testing, "" for none.
+    test_samples_hash : str
+        Of the latter without their labels (``common.own.marks``).
     checkpoint : str
         Fingerprint of the configuration and the tokeniser of a pretrained checkpoint.
     memory_bytes : int
@@ -241,6 +243,7 @@ class QueryReply(Payload):
     warnings: Annotated[list[Line], Field(max_length=8)] = []
     data_hash: Digest = ""
     test_hash: Digest = ""
+    test_samples_hash: Digest = ""
     checkpoint: Digest = ""
     memory_bytes: Count = 0
     memory_available: Count | None = None

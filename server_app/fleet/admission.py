@@ -10,7 +10,7 @@ is another node's, and for too little memory. When it is asked again is up to
 
 from collections.abc import Iterable, Sequence
 
-from common import wire
+from common import refusals, wire
 from common.settings import Settings
 from common.wire import QueryReply, WireError
 from server_app.fleet import same_data
@@ -140,8 +140,7 @@ class Admission:
         if self.budget(client):
             self._nodes.admit(client.node_id, client.name)
             return
-        has = (self.profile(client).memory_available or 0) / 2**20
-        reason = f"its {has:.0f} MiB of memory are too few to train one expert"
+        reason = refusals.of_memory(self.profile(client).memory_available or 0)
         self._nodes.refuse(client.node_id, server_round, reason, label=client.name)
 
     def _refuse(

@@ -20,6 +20,7 @@ from common.shape import dataset_of, server_task
 from common.task import Fixed, Task, task_from_json
 from common.wire import QueryReply
 from server_app.fleet.fleet_scale import FleetRange, misfits
+from server_app.fleet.same_data import servers_test_set
 from server_app.fleet.stated import stated_moments
 
 logger = logging.getLogger("flwr.expertfleet")
@@ -61,21 +62,13 @@ class Agreement:
             return ""
         return fingerprint(dataset_of(self._settings)).train
 
-    @cached_property
-    def test_hash(self) -> str:
-        """Hash of the server's test set; "" where no client can have the same."""
-        if self._settings.data.task:
-            return ""
-        return fingerprint(dataset_of(self._settings)).test
-
     def one_test_set(self, profiles: Iterable[QueryReply]) -> bool:
         """Whether clients all have the server's test set.
 
         Only then does a mean of their accuracies on it (``client_global``) say
         anything.
         """
-        test = self.test_hash
-        return bool(test) and all(profile.test_hash == test for profile in profiles)
+        return all(servers_test_set(profile, self._settings) for profile in profiles)
 
     @property
     def told_classes(self) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Why a device may not take part, by what it says of itself; pure checks."""
 
+from common import refusals
 from common.code_hash import DIGITS, code_hash, outside_sources
 from common.settings import Settings
 from common.shape import checkpoint_hash
@@ -51,22 +52,15 @@ def objection(
     if not profile.num_partitions:
         return _of_own_data(profile, task)
     if settings.data.task:
-        return (
-            f"has share {profile.partition_id} of {profile.num_partitions} of a data "
-            "set, but in a run with a task every device has data of its own: say "
-            "data-path in its node configuration"
-        )
+        return refusals.of_share(profile.partition_id, profile.num_partitions)
     return ""
 
 
 def _of_own_data(profile: QueryReply, task: Task) -> str:
     """Return why data of a device's own cannot be trained on; "" if they can."""
     rows, samples = profile.rows, profile.num_examples
-    if rows < task.min_samples:
-        has = f"{rows} sample{'' if rows == 1 else 's'}"
-        return f"has {has}, the task asks for at least {task.min_samples}"
-    if not samples:
-        return f"has nothing to train on: all of its {rows} samples are for testing"
+    if reason := refusals.of_samples(rows, samples, task):
+        return reason
     counts = profile.per_class
     if samples > rows or sum(counts) > rows:
         most = max(samples, sum(counts))

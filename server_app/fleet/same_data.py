@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from common.data import Fingerprint, fingerprint, labels_hash
+from common.data import Fingerprint, fingerprint
 from common.errors import SettingsError
+from common.own.marks import Marks, marks_of_set
 from common.settings import Settings
 from common.shape import dataset_of, server_task
 from common.wire import QueryReply
+
+_NO_MEASURE = "client_global is not reported in a round with it"
 
 Cut = tuple[int, str]
 """Into how many shares a data set is cut, and the hash of its partition."""
@@ -136,7 +139,7 @@ def refusal(profile: QueryReply, cut: Cut | None, settings: Settings) -> str | N
         See :func:`usual_cut`.
     """
     if profile.num_partitions <= 1:  # its data are its own
-        return None
+        return _numbered_otherwise(profile, settings)
     if (reason := _other_data(profile, settings)) is not None:
         return reason
     if cut is None or cut == _cut(profile):
@@ -166,27 +169,42 @@ def note(before: QueryReply | None, now: QueryReply, settings: Settings) -> str 
             f"{now.client}: its data have changed, {now.num_examples} samples to train "
             f"on instead of {before.num_examples}"
         )
-    if before is None and (odd := _labels_note(now, settings)):
-        return odd
-    if before is None and _servers(settings).test not in ("", now.test_hash):
-        return (
-            f"{now.client}: its test set is not the server's, so client_global is not "
-            "reported in a round with it"
-        )
+    if before is None and not settings.data.task:
+        if not now.test_hash:
+            return f"{now.client}: has no test set, so {_NO_MEASURE}"
+        if not servers_test_set(now, settings):
+            return (
+                f"{now.client}: its test set is not the server's: make sure that both "
+                f"number the classes alike; {_NO_MEASURE}"
+            )
     return None
 
 
-def _labels_note(now: QueryReply, settings: Settings) -> str | None:
-    """Return what there is to say of test labels beside data of a device's own."""
-    if settings.data.task or now.num_partitions or not now.test_hash:
+def servers_test_set(profile: QueryReply, settings: Settings) -> bool:
+    """Whether a device measures itself on the server's own test set."""
+    if settings.data.task:  # the server's is on no device
+        return False
+    if profile.num_partitions:
+        return profile.test_hash == _servers(settings).test
+    return bool(profile.test_hash) and profile.test_hash == _marks(settings).whole
+
+
+def _numbered_otherwise(profile: QueryReply, settings: Settings) -> str | None:
+    """Return why a device with data of its own numbers its classes wrongly."""
+    if settings.data.task or not profile.test_samples_hash:
         return None
-    if labels_hash(dataset_of(settings).y_test) == now.test_hash:
+    mine = _marks(settings)
+    if profile.test_samples_hash != mine.samples or profile.test_hash == mine.whole:
         return None
     return (
-        f"{now.client}: the test labels in its file are not the server's: make sure "
-        "that both number the classes alike; client_global is not reported in a round "
-        "with it"
+        "its test samples are the server's and their labels are not: it numbers the "
+        "classes in another way; give its file the server's numbers, or the names of "
+        "classes (class_names in an .npz)"
     )
+
+
+def _marks(settings: Settings) -> Marks:
+    return marks_of_set(dataset_of(settings), server_task(settings))
 
 
 def _cut(profile: QueryReply) -> Cut:

@@ -165,3 +165,15 @@ def test_texts_are_words_or_ids(tmp_path: Path) -> None:
     (sample,), _ = found(tmp_path / "ids.npz", task)
     with pytest.raises(DataError, match="token ids from 64 to 64: expected 0 to 63"):
         sample.value()
+
+
+def test_a_file_may_say_what_it_calls_its_classes_by_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, x=X, y=[0, 1, 1], class_names=np.array(["lost", "ok"]))
+    assert [label for _, label in labels(path, TASK)] == ["lost", "ok", "ok"]
+    np.savez(path, x=X, y=[0, 2, 1], class_names=np.array([b"lost", b"ok"]))
+    with pytest.raises(DataError, match="2 at index 1: expected 0 to 1, for lost, ok"):
+        found(path, TASK)
+    np.savez(path, x=X, y=[0, 1, 1], class_names=[3, 4])
+    with pytest.raises(DataError, match=r"'class_names': expected names of shape"):
+        found(path, TASK)

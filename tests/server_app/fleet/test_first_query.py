@@ -174,7 +174,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a share": (
         {"partition_id": 1, "num_partitions": 3},
         "has share 1 of 3 of a data set, but in a run with a task every device has "
-        "data of its own: say data-path in its node configuration",
+        "data of its own: say data-path in its node configuration, or partition = "
+        '"folders" for a simulation',
     ),
     "no moments": (
         {f"moments_{k}": [] for k in ("count", "mean", "m2", "least", "most")},

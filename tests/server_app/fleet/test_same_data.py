@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from common.data import fingerprint, labels_hash
+from common.data import fingerprint
 from common.errors import SettingsError
+from common.own.marks import marks_of_set
 from common.settings import Settings
-from common.shape import dataset_of
+from common.shape import dataset_of, server_task
 from common.wire import QueryReply
 from server_app.fleet import same_data
 from server_app.fleet.agreement import Agreement
@@ -118,22 +119,46 @@ def test_a_mean_over_several_test_sets_is_none() -> None:
         assert not agreement.one_test_set([other, other])
 
 
-def test_test_labels_that_are_not_the_servers_are_told_of_data_of_its_own() -> None:
-    labels = dataset_of(SETTINGS).y_test
+MARKS = marks_of_set(dataset_of(SETTINGS), server_task(SETTINGS))
 
-    def of_its_own(test_labels: Any) -> QueryReply:
-        fields = {"partition_id": -1, "data_hash": OTHER}
-        return profile("cam", 0, test_hash=labels_hash(test_labels), **fields)
 
-    same = same_data.note(None, of_its_own(labels), SETTINGS)
-    assert same is not None and "test labels" not in same
-    for other in ((labels + 1) % 10, labels[:1]):
-        note = same_data.note(None, of_its_own(other), SETTINGS)
-        assert note is not None
-        assert note.startswith("cam: the test labels in its file are not the server's")
-    # Once: it is no news when it is asked again.
-    before = of_its_own((labels + 1) % 10)
-    assert same_data.note(before, before, SETTINGS) is None
+def of_its_own(samples: str = MARKS.samples, whole: str = MARKS.whole) -> QueryReply:
+    return profile(
+        "cam",
+        0,
+        partition_id=-1,
+        data_hash=OTHER,
+        test_hash=whole,
+        test_samples_hash=samples,
+    )
+
+
+def test_data_of_its_own_may_have_the_servers_test_set_beside_them() -> None:
+    same, shared = of_its_own(), profile()
+    assert same_data.refusal(same, CUT, SETTINGS) is None
+    assert same_data.note(None, same, SETTINGS) is None
+    agreement = Agreement(SETTINGS)
+    assert agreement.one_test_set([same, shared])
+    # The hash of a whole set and that of samples beside others are of two kinds.
+    assert not agreement.one_test_set([of_its_own(whole=MINE.test)])
+
+
+def test_the_servers_test_samples_with_other_labels_are_refused() -> None:
+    reason = same_data.refusal(of_its_own(whole=OTHER), CUT, SETTINGS)
+    assert reason is not None and reason.startswith(
+        "its test samples are the server's and their labels are not: it numbers the "
+        "classes in another way"
+    )
+
+
+def test_another_test_set_beside_data_of_its_own_is_told_of_once() -> None:
+    other = of_its_own("1" * 16, OTHER)
+    assert same_data.refusal(other, CUT, SETTINGS) is None
+    assert same_data.note(None, other, SETTINGS) == (
+        "cam: its test set is not the server's: make sure that both number the classes "
+        "alike; client_global is not reported in a round with it"
+    )
+    assert same_data.note(other, other, SETTINGS) is None
 
 
 def test_a_simulation_of_devices_with_data_of_their_own_needs_no_set() -> None:
