@@ -28,6 +28,7 @@ def objective_of(session: Session, order: TrainOrder) -> Objective:
         gate_supervision=order.gate_supervision,
         proximal=order.proximal,
         shift=label_shift(session, order.calibration),
+        present=session.classes_present() if order.masked_loss else None,
     )
 
 

@@ -258,6 +258,11 @@ class Session:
         frequencies = np.log(counts / counts.sum()).astype(np.float32)
         return torch.from_numpy(frequencies).to(self.device)
 
+    def classes_present(self) -> torch.Tensor:
+        """Return 1 for each class with a local training sample, else 0, shape (C,)."""
+        counts = np.bincount(self.data.y_train, minlength=self.data.num_classes)
+        return torch.from_numpy((counts > 0).astype(np.float32)).to(self.device)
+
     def train_tensors(self) -> Tensors:
         """Return local training inputs, as :func:`model_inputs` does, and labels."""
         return self._tensors(self.data.train)

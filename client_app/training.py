@@ -43,6 +43,9 @@ class Objective:
         Added to the logits in the cross-entropy (logit adjustment, Menon et al., ICLR
         2021): with the log of the label frequencies there, the logits themselves learn
         what tells classes apart and not which are frequent here.
+    present : Tensor of float, shape (C,), or None
+        1 for the classes the client has, 0 for those whose logits are 0 in the
+        cross-entropy: what it has never seen is not unlearnt (HeteroFL).
     """
 
     gate_balance: float = 0.0
@@ -51,6 +54,7 @@ class Objective:
     gate_exploration: float = 0.0
     proximal: float = 0.0
     shift: torch.Tensor | None = None
+    present: torch.Tensor | None = None
 
     def loss(
         self,
@@ -60,8 +64,12 @@ class Objective:
         anchor: list[torch.Tensor],
     ) -> torch.Tensor:
         """Return the scalar training loss of one batch."""
-        shifted = routed.logits if self.shift is None else routed.logits + self.shift
-        loss = F.cross_entropy(shifted, y)
+        logits = routed.logits
+        if self.present is not None:
+            logits = logits * self.present
+        if self.shift is not None:
+            logits = logits + self.shift
+        loss = F.cross_entropy(logits, y)
         if self.gate_balance and len(model.held) > len(model.layers):
             loss = loss + self.gate_balance * routed.balance_loss()
         if self.gate_entropy:

@@ -32,7 +32,8 @@ class TrainOrder(Payload):
         Whether the reply states gate mass and responsibilities, and what the gate's
         choice says about inputs and labels (HFedMoE).
     width : float
-        Share of the hidden channels of the sub-model that was sent (FedRolex).
+        Share of the hidden channels of the sub-model that was sent (FedRolex,
+        HeteroFL).
     common_gate : bool
         Whether a frozen network for the gate is part of the model (FedJETs).
     mixes : {"logits", "probabilities"}
@@ -42,6 +43,9 @@ class TrainOrder(Payload):
         Extra terms of the local objective: mu/2 ||w - w_t||^2 (FedProx), the weight of
         the gate's entropy (FedMix; negative rewards a spread gate), and the weight of
         -log of the gate's mass on the experts sent (anchors of FedJETs).
+    masked_loss : bool
+        Whether logits of classes the client has no sample of are 0 in its training loss
+        (HeteroFL).
     download_dtype, upload_dtype : {"float32", "float16", "int8"}
         How the parts sent are encoded, and how the deltas shall be
         (:mod:`common.wire.codec`).
@@ -84,6 +88,7 @@ class TrainOrder(Payload):
     proximal: Annotated[float, Field(ge=0)] = 0.0
     gate_entropy: float = 0.0
     gate_supervision: Annotated[float, Field(ge=0)] = 0.0
+    masked_loss: bool = False
     download_dtype: Dtype = "float32"
     upload_dtype: Dtype = "float32"
     merged_round: Count = 0

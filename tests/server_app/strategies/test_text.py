@@ -30,7 +30,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "cent-moe": {"reserved-samples": 120},
     "fed-moe": {"reserved-samples": 60, "strategy-options": "experts=2, iterations=2"},
 }
-NAMES = [*sorted(set(STRATEGIES.built_in) - {"fedrolex"}), "flwr:FedAvgM"]
+NAMES = [*sorted({*STRATEGIES.built_in} - {"fedrolex", "heterofl"}), "flwr:FedAvgM"]
 
 
 def texts(count: int) -> Iterator[str]:

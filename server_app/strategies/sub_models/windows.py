@@ -1,11 +1,11 @@
-"""The rolling window of FedRolex over named tensors; docs/methods.md, 4.
+"""Windows of channels over named tensors; docs/methods.md, 4.
 
 A sub-model of rate r keeps, of every layer with K channels, the ceil(r K) channels
-{t mod K, t+1 mod K, ...} in round t (Eq. 2 of the paper). The window of a dimension
-depends only on its size and on the round, so whatever is added channel by channel,
-such as the two branches of a residual block, keeps the same channels. Dimensions that
-are no channels (inputs, classes, kernels) are as long in the sub-model as in the full
-one and are kept whole.
+{s mod K, s+1 mod K, ...}. FedRolex starts at its round, s = t (Eq. 2), HeteroFL always
+at the first, s = 0. The window of a dimension depends only on its size and on s, so
+whatever is added channel by channel, such as the two branches of a residual block,
+keeps the same channels. Dimensions that are no channels (inputs, classes, kernels) are
+as long in the sub-model as in the full one and are kept whole.
 
 Pure numbers: layouts and vectors, no modules.
 """
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def window(size: int, kept: int, server_round: int) -> NDArray[np.intp]:
+def window(size: int, kept: int, start: int) -> NDArray[np.intp]:
     """Return the channels kept of one dimension, in the sub-model's order.
 
     Parameters
     ----------
     size, kept : int
         Length of the dimension in the full and in the sub-model.
-    server_round : int
-        Round t; the window moves by one channel a round and wraps around.
+    start : int
+        Its first channel; it wraps around.
 
     Returns
     -------
@@ -34,21 +34,19 @@ def window(size: int, kept: int, server_round: int) -> NDArray[np.intp]:
     """
     if kept == size:
         return np.arange(size)
-    return (server_round + np.arange(kept)) % size
+    return (start + np.arange(kept)) % size
 
 
 @lru_cache(maxsize=8)  # of a round: one entry per part and rate
-def window_positions(
-    full: Layout, narrow: Layout, server_round: int
-) -> NDArray[np.intp]:
+def window_positions(full: Layout, narrow: Layout, start: int) -> NDArray[np.intp]:
     """Return where the sub-model's values lie in the full model's flat vector.
 
     Parameters
     ----------
     full, narrow : Layout
         Names and shapes of the tensors of a part, at full and at reduced width.
-    server_round : int
-        Round t.
+    start : int
+        First channel of every window.
 
     Returns
     -------
@@ -60,17 +58,16 @@ def window_positions(
     ValueError
         If the layouts are not of the same network.
     """
-    pieces, start = [], 0
+    pieces, offset = [], 0
     for (name, shape), (narrow_name, kept) in zip(full, narrow, strict=True):
         if name != narrow_name or len(shape) != len(kept):
             raise ValueError(f"{narrow_name} {kept} is no sub-tensor of {name} {shape}")
         windows = [
-            window(size, keep, server_round)
-            for size, keep in zip(shape, kept, strict=True)
+            window(size, keep, start) for size, keep in zip(shape, kept, strict=True)
         ]
         inside = np.ravel_multi_index(np.ix_(*windows), shape)
-        pieces.append(start + inside.ravel())
-        start += int(np.prod(shape))
+        pieces.append(offset + inside.ravel())
+        offset += int(np.prod(shape))
     positions = np.concatenate(pieces)
     positions.flags.writeable = False
     return positions

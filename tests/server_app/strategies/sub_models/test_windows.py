@@ -1,4 +1,4 @@
-"""The rolling window of FedRolex, by hand and on every backbone."""
+"""Windows of channels, by hand and on every backbone."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.moe import ModelSpec, unflatten
-from server_app.strategies.fedrolex.rolling import window, window_positions
+from server_app.strategies.sub_models.windows import window, window_positions
 
 
 def test_the_window_rolls_by_one_channel_a_round_and_wraps() -> None:

@@ -32,7 +32,7 @@ from server_app.strategies.base import (
     StrategyOptions,
     View,
 )
-from server_app.strategies.fedrolex.rolling import window_positions
+from server_app.strategies.sub_models.windows import window_positions
 
 
 class FedRolex(ExpertStrategy):
@@ -98,9 +98,12 @@ class FedRolex(ExpertStrategy):
     def positions(self, part: str, rate: float, server_round: int) -> NDArray[np.intp]:
         """Return which values of a part's vector the window covers."""
         narrow = replace(self.spec, width=rate)
-        return window_positions(
-            self.spec.layout(part), narrow.layout(part), server_round
-        )
+        start = self.first_channel(server_round)
+        return window_positions(self.spec.layout(part), narrow.layout(part), start)
+
+    def first_channel(self, server_round: int) -> int:
+        """Return where the windows of a round begin."""
+        return server_round
 
     def merge(self, reply: Reply) -> None:
         """Average each coordinate over its holders."""

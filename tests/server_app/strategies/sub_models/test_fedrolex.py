@@ -12,7 +12,7 @@ from common.moe import ModelSpec, unflatten
 from common.settings import Settings
 from server_app.rounds.loop import RoundLoop
 from server_app.strategies.base import Plan, Reply
-from server_app.strategies.fedrolex.fedrolex import FedRolex
+from server_app.strategies.sub_models.fedrolex import FedRolex
 from tests.server_app.strategies import handmade
 from tests.server_app.strategies.handmade import view_of
 

@@ -1,1 +1,0 @@
-"""FedRolex and what is its own."""

@@ -1,0 +1,1 @@
+"""Sub-models of the dense one, by channels: FedRolex and HeteroFL."""
