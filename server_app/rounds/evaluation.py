@@ -25,11 +25,10 @@ from common.shape import dataset_of, device_of, test_samples, tokeniser_for
 from common.task import Task
 from server_app.contract import Algorithm
 from server_app.fleet.agreement import Agreement
-from server_app.rounds.measured import SERVER, metrics_of
+from server_app.rounds.measuring import SERVER, Evaluate, metrics_of
 
 Recall = NDArray[np.float64]
 Learned = Callable[[Callable[[], Recall | None]], None]
-Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 def server_evaluation(

@@ -6,9 +6,7 @@ sum is what one test set of all these samples would give. Devices are sent parts
 are for training: with ``download-dtype`` int8, what is measured is that.
 """
 
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from flwr.app import Array, Message
@@ -25,10 +23,12 @@ from server_app.fleet.client import Client
 from server_app.fleet.fleet import Fleet
 from server_app.fleet.reasons import grouped
 from server_app.rounds.intake import missing_parts
-from server_app.rounds.measured import Measured
 from server_app.rounds.orders import Packer, SentOrder, without_cached
-from server_app.rounds.round import LOSSES, Round
+from server_app.rounds.round import Round
 from server_app.transport.mailbox import Mailbox
+
+Counted = tuple[ClassCounts | None, list[str], int]
+"""Counts of all devices together, their names, and the bytes to them and back."""
 
 NOBODY = "nobody who can hold all experts is there and free"
 
@@ -52,7 +52,7 @@ class FleetEvaluation:
 
     def __call__(
         self, grid: Grid, current: Round, run_name: str, timeout: float
-    ) -> Measured:
+    ) -> Counted:
         """Return what devices counted of the model that a round has produced.
 
         A device that does not answer in time, or not as it should, is noted and left
@@ -89,14 +89,14 @@ class FleetEvaluation:
             f"fleet is without {line}" for line in grouped(asked.missing())
         ]
         names = [client.name for client in clients]
-        return Measured.by_fleet(summed(asked.counts.values()), names, asked.nbytes)
+        return summed(asked.counts.values()), names, asked.nbytes
 
-    def _nothing(self, current: Round, why: str) -> Measured:
+    def _nothing(self, current: Round, why: str) -> Counted:
         """Say once why nothing is measured."""
         if why not in self._told:
             self._told.add(why)
             current.notes.append(f"fleet is not measured: {why}")
-        return Measured.by_fleet(None)
+        return None, [], 0
 
     def _order(self, described: Description, **fields: Any) -> MeasureOrder:
         spec, packing = described.model.spec, self._strategy.settings.wire
@@ -222,9 +222,9 @@ class _Asked:
     def again(self, node: int) -> Message | None:
         """Return the order again for a device that lost it, a few times."""
         sent = self._waiting.get(node)
-        if sent is None or sent.lost == LOSSES:
+        if sent is None or (again := sent.after_loss()) is None:
             return None
-        return self._send(replace(sent, lost=sent.lost + 1, sent_at=time.monotonic()))
+        return self._send(again)
 
     def take(self, reply: Message) -> Message | None:
         """Take in a reply; return the whole order for a device that lacks its base."""

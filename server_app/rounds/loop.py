@@ -1,6 +1,7 @@
-"""The round loop: plan, push, merge each reply as it lands, keep what came of it.
+"""The round loop: train, measure, keep what came of it, round after round.
 
-One exchange a round; evaluation rides in the train reply. This is where a strategy
+Clients train in one exchange (``training``), and evaluation of their own rides in the
+reply; who measures the server's predictor is in ``measuring``. This is where a strategy
 meets Flower: everything here is the same for every algorithm, and no algorithm is here.
 
 A round that gets fewer than ``min-replies`` is repeated or skipped, never half-merged;
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result
 from numpy.typing import NDArray
@@ -22,16 +23,14 @@ from numpy.typing import NDArray
 from common import wire
 from common.errors import SettingsError
 from common.text import reason
-from server_app.contract import Algorithm, Plan
+from server_app.contract import Algorithm
 from server_app.fleet.budget import DeviceBudget
 from server_app.fleet.fleet import Fleet
-from server_app.rounds.fleet_evaluation import FleetEvaluation
-from server_app.rounds.measured import Measured
-from server_app.rounds.orders import largest_reply, orders_of
-from server_app.rounds.planning import Planner
+from server_app.rounds.measuring import Evaluate, Measured, Measuring, record_of
+from server_app.rounds.orders import largest_reply
 from server_app.rounds.record import RoundRecord
 from server_app.rounds.round import Round
-from server_app.rounds.selection import Selection
+from server_app.rounds.training import Training
 from server_app.run_error import RunError
 from server_app.run_folder.folder import RunFolder
 from server_app.transport.mailbox import Mailbox
@@ -39,12 +38,7 @@ from server_app.transport.retrying_grid import PatientGrid
 
 logger = logging.getLogger("flwr.expertfleet")
 
-Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
-
 NOTHING = Measured()
-
-REPEATS = 3
-"""How often a short round is tried again before it is skipped after all."""
 
 
 class Log(Protocol):
@@ -91,22 +85,17 @@ class RoundLoop:
         budget = DeviceBudget(self.settings, strategy.spec, strategy.max_budget)
         self.fleet = Fleet(self.settings, budget)
         self.mailbox = Mailbox()
-        self._selection = Selection(strategy, self.fleet, self.mailbox)
-        self._planner = Planner(strategy, self.fleet)
-        self._fleet_evaluation = FleetEvaluation(strategy, self.fleet, self.mailbox)
-        self._measured_by_fleet = bool(self.settings.data.task)
+        self._training = Training(strategy, self.fleet, self.mailbox, self._tell_fleet)
+        self._measuring = Measuring(strategy, self.fleet, self.mailbox)
         self.folder: RunFolder | None = None
         self._log: Log | None = None
         self.run_name = "run"
-        self.num_rounds = self.settings.rounds.num_rounds
         self.completed = self.merged = 0
         self.load_total: NDArray[np.int64] = np.zeros(
             strategy.spec.num_units, dtype=np.int64
         )
         self._told_fleet: dict[str, Any] = {}
         self._round: Round | None = None
-        self._begun = False
-        self._repeats = REPEATS if self.settings.rounds.short_round == "repeat" else 0
 
     def attach(self, folder: RunFolder, log: Log) -> None:
         """Keep every round in ``folder``; go on from its newest checkpoint if any.
@@ -156,13 +145,18 @@ class RoundLoop:
             "evaluate": wire.most_measure_bytes(self.strategy.spec.num_classes),
         }
         grid = PatientGrid(grid, most)
-        self.num_rounds = num_rounds
+        self._measuring.last_round = num_rounds
         result = Result()
         before, record = self.merged, None
         try:
             while self.completed < num_rounds and not self._is_stopped():
-                self._exchange(grid, self.completed + 1, timeout)
-                measured = self._evaluate(grid, timeout, evaluate_fn)
+                server_round = self.completed + 1
+                self._round = self._training.exchange(
+                    server_round, grid, timeout, **self._told(server_round)
+                )
+                measured = self._measuring(
+                    self._round, grid, timeout, self.run_name, evaluate_fn
+                )
                 record = self.close(measured)
                 result.train_metrics_clientapp[record.round] = record.to_metrics()
                 if measured.metrics:
@@ -180,82 +174,18 @@ class RoundLoop:
         result.arrays = self.strategy.arrays()
         return result
 
-    def _exchange(self, grid: Grid, server_round: int, timeout: float) -> None:
-        """Carry out one round, again if it was too short and policy says so."""
-        for attempt in range(self._repeats + 1):
-            messages = self.open(server_round, grid, attempt)
-            current = self._current()
-            replies = self.mailbox.exchange(
-                grid, messages, timeout, current.resend_lost
-            )
-            for reply in replies:
-                if (again := current.resend_missing(reply)) is not None:
-                    messages.append(again)
-                    continue
-                self.accept(reply)
-                if current.has_enough():
-                    break
-            replies.close()
-            if not current.is_short() or attempt == self._repeats:
-                return
-            why = current.shortage()
-            current.dropped.append(f"attempt {attempt + 1} dropped: {why}")
-            current.drop()
-
-    def open(self, server_round: int, grid: Grid, attempt: int = 0) -> list[Message]:
-        """Plan a round, or try it again; return its messages, one per participant.
-
-        Where fewer than ``min-replies`` clients are there after ``round-deadline``,
-        nobody is asked: the round is short.
+    def open(self, server_round: int, grid: Grid) -> list[Message]:
+        """Plan a round; return its messages, one per participant.
 
         Raises
         ------
         RunError
-            If it is the first round, or if nobody at all was there and no attempt is
-            left.
+            If too few clients are there, or there is no plan.
         """
-        needed = self.settings.rounds.min_replies
-        ready = self._selection.wait(server_round, grid, needed)
-        self._tell_fleet()
-        earlier = self._round if attempt else None
-        if len(ready) < needed:
-            found = self.fleet.account(ready)
-            if not self._begun or not (ready or attempt < self._repeats):
-                raise RunError(
-                    f"no client can take part: {found}"
-                    if not ready
-                    else f"too few clients, min-replies = {needed}: {found}"
-                )
-            nobody = np.zeros((0, self.strategy.spec.num_units), dtype=np.bool_)
-            plan = Plan(assignment=nobody)
-            self._round = Round(
-                self.strategy, server_round, plan, shortage=found, earlier=earlier
-            )
-            return []
-        self._begun = True
-        clients, wanted = self._selection.sample(server_round, ready)
-        view, plan = self._planner.plan(server_round, clients)
-        notes = self.fleet.take_notes()
-        self._round = Round(
-            self.strategy,
-            server_round,
-            plan,
-            wanted=wanted,
-            one_test_set=self.fleet.agreement.one_test_set(c.profile for c in clients),
-            notes=notes,
-            earlier=earlier,
+        self._round, messages = self._training.open(
+            server_round, grid, **self._told(server_round)
         )
-        orders = orders_of(
-            self.strategy,
-            view,
-            plan,
-            clients,
-            self.fleet.agreement.told,
-            run=self.run_name,
-            attempt=attempt,
-            evaluate=self._evaluates(server_round),
-        )
-        return [self._round.ask(order) for order in orders]
+        return messages
 
     def accept(self, message: Message) -> None:
         """Check one reply and merge it, or note why it was not."""
@@ -279,7 +209,7 @@ class RoundLoop:
                 self.fleet.clients[reply.client].note_merged(current.server_round)
         self.load_total += current.load()
         late, self.mailbox.late = self.mailbox.late, 0
-        record = current.record(self.load_total, measured, late)
+        record = record_of(current, self.strategy.spec, self.load_total, measured, late)
         self._round = None
         self.completed = current.server_round
         self.merged += record.merged
@@ -288,25 +218,6 @@ class RoundLoop:
         if self._log is not None:
             self._log.show(record, self.strategy)
         return record
-
-    def _evaluate(
-        self, grid: Grid, timeout: float, evaluate_fn: Evaluate | None
-    ) -> Measured:
-        """Return what is measured of the model that the round produced.
-
-        Devices measure it where the server has nothing to do so with.
-        """
-        current = self._current()
-        by_fleet = evaluate_fn is None and self._measured_by_fleet
-        if not self._evaluates(current.server_round):
-            return Measured.by_fleet(None) if by_fleet else NOTHING
-        current.finish()
-        if evaluate_fn is not None:
-            metrics = evaluate_fn(current.server_round, self.strategy.arrays())
-            return Measured.by_server(metrics, self.strategy.spec.num_classes)
-        if not by_fleet:
-            return NOTHING
-        return self._fleet_evaluation(grid, current, self.run_name, timeout)
 
     def _tell_fleet(self) -> None:
         """Write who takes part into ``run.json`` when that has changed."""
@@ -328,9 +239,10 @@ class RoundLoop:
             raise RuntimeError("no round is open")
         return self._round
 
-    def _evaluates(self, server_round: int) -> bool:
-        every = self.settings.rounds.eval_every
-        return server_round % every == 0 or server_round == self.num_rounds
+    def _told(self, server_round: int) -> dict[str, Any]:
+        """Return what every order of a round says, whoever it is for."""
+        evaluate = self._measuring.is_due(server_round)
+        return {"run": self.run_name, "evaluate": evaluate}
 
     def state(self) -> dict[str, Any]:
         """Return everything a resumed run needs to go on bit for bit."""
@@ -341,7 +253,10 @@ class RoundLoop:
             "strategy": self.strategy.state(),
             "average": self.strategy.average.state(),
             "load_total": self.load_total,
-            "held": {str(row): experts for row, experts in self._planner.held.items()},
+            "held": {
+                str(row): experts
+                for row, experts in self._training.planner.held.items()
+            },
             "fleet": self.fleet.state(),
             "task": self.fleet.agreement.state(),
         }
@@ -354,7 +269,7 @@ class RoundLoop:
         self.strategy.load_state(state["strategy"])
         self.strategy.average.load_state(state["average"])
         self.load_total = state["load_total"]
-        self._planner.held = {
+        self._training.planner.held = {
             int(row): experts for row, experts in state["held"].items()
         }
         self.fleet.load_state(state["fleet"])

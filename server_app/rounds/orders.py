@@ -18,6 +18,9 @@ from server_app.contract import Algorithm, Plan, View
 from server_app.fleet.client import Client
 from server_app.run_folder.base_file import base_array
 
+LOSSES = 3
+"""How often a client is asked again in an exchange for what was lost on the way."""
+
 Order = TypeVar("Order", bound=TrainOrder)
 
 
@@ -96,6 +99,12 @@ class SentOrder:
         nothing: dict[str, list[str]] = {"cached_parts": [], "cached_versions": []}
         order = self.order.model_copy(update=nothing)
         return replace(self, order=order, sent_at=time.monotonic())
+
+    def after_loss(self) -> "SentOrder | None":
+        """Return the same once more; None if it was lost ``LOSSES`` times already."""
+        if self.lost == LOSSES:
+            return None
+        return replace(self, lost=self.lost + 1, sent_at=time.monotonic())
 
     def largest_reply(self) -> int:
         """Return the most bytes a correct reply can have."""

@@ -1,7 +1,8 @@
-"""The round under way: who was asked what, who answered, and what came of it.
+"""The round under way: who was asked what, who answered, and what is merged of it.
 
 Which replies are accepted is decided in ``server_app.rounds.intake``; a reply that is
-not is noted here with its reason and never merged.
+not is noted here with its reason and never merged. What is measured of a round is in
+``server_app.rounds.measuring``.
 """
 
 import logging
@@ -14,20 +15,14 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from common import wire
-from common.class_counts import ClassCounts, summed
 from common.wire import WireError
 from server_app.contract import Algorithm, Plan, Reply
-from server_app.fleet.reasons import named
 from server_app.rounds import intake
-from server_app.rounds.measured import FLEET, SERVER, Measured
 from server_app.rounds.orders import SentOrder
-from server_app.rounds.record import ClientRound, RoundRecord, balance
+from server_app.rounds.record import ClientRound
 from server_app.run_error import RunError
 
 logger = logging.getLogger("flwr.expertfleet")
-
-LOSSES = 3
-"""How often a client is asked again in a round for what was lost on the way."""
 
 
 class Round:
@@ -52,10 +47,8 @@ class Round:
 
     Attributes
     ----------
-    finished : bool
-        Whether sums were applied and the strategy has learnt, or the round was dropped.
     merged : bool
-        Whether that changed anything.
+        Whether it changed anything.
     dropped : list of str
         Why each attempt so far was dropped.
     replies : list of Reply
@@ -64,6 +57,15 @@ class Round:
         Clients whose reply does not count, in any attempt, with the reason.
     answered : dict of int to bool
         Whether each client, by row, answered in any attempt.
+    plan : Plan
+    clients : dict of int to ClientRound
+        Who was asked in this attempt, by row, and what each did.
+    notes : list of str
+        For the record.
+    warned : dict of str to list of str
+        What clients warned of, with their names.
+    started : float
+        When this attempt began, on the performance counter.
     """
 
     def __init__(
@@ -79,30 +81,30 @@ class Round:
         earlier: "Round | None" = None,
     ) -> None:
         self.server_round = server_round
-        self.finished = self.merged = False
+        self.merged = self._finished = False
         self.dropped: list[str] = earlier.dropped if earlier else []
         self.rejected: dict[str, str] = earlier.rejected if earlier else {}
         self.answered: dict[int, bool] = earlier.answered if earlier else {}
+        self.plan = plan
+        self.clients: dict[int, ClientRound] = {}
         self.notes = [*plan.notes, *notes, *self.dropped]
+        self.warned: dict[str, list[str]] = {}
+        self.started = time.perf_counter()
         self.replies: list[Reply] = []
         self._strategy = strategy
         self._settings = strategy.settings
         self._needed = self._settings.rounds.min_replies
-        self._plan = plan
         self._wanted = wanted
         self._one_test_set = one_test_set
         self._no_clients = shortage
-        self._started = time.perf_counter()
         self._failures: list[Exception] = []
         self._waiting: dict[int, SentOrder] = {}
-        self._clients: dict[int, ClientRound] = {}
-        self._warned: dict[str, list[str]] = {}
 
     def ask(self, sent: SentOrder) -> Message:
         """Expect an answer of a client from now on; return the message to it."""
         message = sent.message()
         self._waiting[sent.client.node_id] = sent
-        asked = self._clients.setdefault(
+        asked = self.clients.setdefault(
             sent.client.row,
             ClientRound(
                 client=sent.client.name,
@@ -122,7 +124,7 @@ class Round:
         if sent is None or (missing := intake.missing_parts(message, sent)) is None:
             return None
         sent.client.forget_cache()
-        self._clients[sent.client.row].bytes_up += wire.message_bytes(message)
+        self.clients[sent.client.row].bytes_up += wire.message_bytes(message)
         self.notes.append(f"{sent.client.name} lacked {', '.join(missing)}")
         return self.ask(sent.in_full())
 
@@ -133,10 +135,10 @@ class Round:
         cache it may have lost as well, and then says so.
         """
         sent = self._waiting.get(node)
-        if sent is None or sent.lost == LOSSES:
+        if sent is None or (again := sent.after_loss()) is None:
             return None
         self.notes.append(f"{sent.client.name}: lost on the way, asked again")
-        return self.ask(replace(sent, lost=sent.lost + 1, sent_at=time.monotonic()))
+        return self.ask(again)
 
     def accept(self, message: Message) -> None:
         """Merge a reply, or note why it does not count.
@@ -165,7 +167,7 @@ class Round:
             self.rejected[client.name] = str(error)
             return
         self.replies.append(replace(reply, deltas={}))
-        asked, bytes_up = self._clients[client.row], wire.message_bytes(message)
+        asked, bytes_up = self.clients[client.row], wire.message_bytes(message)
         local = wire.local_counts(report, self._strategy.spec.num_classes)
         held_out = 0 if local is None else local.total
         asked.add_reply(report, bytes_up, time.monotonic() - sent.sent_at, held_out)
@@ -176,7 +178,7 @@ class Round:
         )
         client.take_report(report)
         for warning in report.warnings:
-            self._warned.setdefault(warning, []).append(client.name)
+            self.warned.setdefault(warning, []).append(client.name)
 
     def _merge(self, reply: Reply) -> None:
         """Merge a reply; raises WireError if that failed."""
@@ -201,7 +203,7 @@ class Round:
 
     def is_short(self) -> bool:
         """Whether it has too few replies; one that asks nobody needs nobody's."""
-        asks = bool(self._plan.assignment.any() or self._no_clients)
+        asks = bool(self.plan.assignment.any() or self._no_clients)
         return asks and len(self.replies) < self._needed
 
     def shortage(self) -> str:
@@ -222,15 +224,15 @@ class Round:
         RunError
             If the strategy made NaN of a part of its model.
         """
-        if self.finished:
+        if self._finished:
             return
-        self.finished = True
+        self._finished = True
         if self.is_short():
             self.notes.append(f"round not merged: {self.shortage()}")
             self.drop()
             return
         strategy = self._strategy
-        self.note_answers()
+        self._note_answers()
         self.replies.sort(key=lambda reply: reply.client)
         strategy.usage = strategy.usage + self.samples()
         before = dict(strategy.model)
@@ -258,90 +260,34 @@ class Round:
         """
         if len(self._failures) > 1 and not self.replies:
             raise self._failures[0]
-        self.note_answers()
+        self._note_answers()
         self._strategy.discard()
         self.replies.clear()
 
-    def note_answers(self) -> None:
+    def _note_answers(self) -> None:
         """Note who answered, and who did not in time."""
         silent = self.silent()
         for sent in self._waiting.values():
             self.rejected.setdefault(sent.client.name, "no reply in time")
         replied, enough = {reply.client for reply in self.replies}, self.has_enough()
-        for row in self._clients:
+        for row in self.clients:
             # Who was still at work when we had enough did not fail.
             if row in replied or not (enough and row in silent):
                 self.answered[row] = self.answered.get(row, False) or row in replied
 
     def load(self) -> NDArray[np.int64]:
         """Return how many clients held each expert and replied, shape (E,)."""
-        load = np.zeros(self._plan.assignment.shape[1], dtype=np.int64)
+        load = np.zeros(self.plan.assignment.shape[1], dtype=np.int64)
         for reply in self.replies:
             load[reply.experts] += 1
         return load
 
     def samples(self) -> NDArray[np.int64]:
         """Return the samples they routed to each expert, shape (E,)."""
-        samples = np.zeros(self._plan.assignment.shape[1], dtype=np.int64)
+        samples = np.zeros(self.plan.assignment.shape[1], dtype=np.int64)
         for reply in self.replies:
             samples[reply.experts] += reply.samples
         return samples
-
-    def _local_counts(self) -> ClassCounts | None:
-        """Return what all clients' models answered to what each of them holds out."""
-        classes = self._strategy.spec.num_classes
-        found = [wire.local_counts(reply.report, classes) for reply in self.replies]
-        known = [counts for counts in found if counts is not None]
-        # One that does not tell classes apart must not hide those of the others.
-        return summed([counts for counts in known if counts.by_class] or known)
-
-    def record(
-        self,
-        load_total: NDArray[np.int64],
-        measured: Measured,
-        late: int,
-    ) -> RoundRecord:
-        """Return the line of the run log."""
-        load, samples, solution = self.load(), self.samples(), self._plan.solution
-        by_layer = load_total.reshape(self._strategy.spec.num_layers, -1)
-        counts, local = measured.counts, self._local_counts()
-        return RoundRecord(
-            round=self.server_round,
-            merged=self.merged,
-            server_global=measured.accuracy(SERVER),
-            fleet=measured.accuracy(FLEET),
-            recall=None if counts is None else counts.recall,
-            balanced=None if counts is None else counts.balanced,
-            confusion=None if counts is None else counts.matrix,
-            local_recall=None if local is None else local.recall,
-            local_balanced=None if local is None else local.balanced,
-            fleet_clients=measured.asked,
-            fleet_bytes=measured.nbytes,
-            cv_round=balance(load),
-            cv_cumulative=balance(load_total),
-            cv_samples=balance(samples),
-            cv_layers=[balance(each) for each in by_layer],
-            load=load.tolist(),
-            samples=samples.tolist(),
-            seconds=time.perf_counter() - self._started,
-            solver=None
-            if solution is None
-            else {
-                "name": solution.solver,
-                "status": solution.status,
-                "seconds": solution.seconds,
-                "objective": solution.objective,
-                "bound": solution.bound,
-            },
-            notes=[
-                *self.notes,
-                *(f"{named(sorted(who))}: {w}" for w, who in self._warned.items()),
-            ],
-            rejected=self.rejected,
-            late=late,
-            ended=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            clients=[self._clients[row] for row in sorted(self._clients)],
-        )
 
 
 def _refuse_nan(strategy: Algorithm, server_round: int) -> None:

@@ -57,7 +57,7 @@ def run(
     settings = Settings.from_run_config(config_of(grid))
     spec = with_base(model_spec(settings, dataset_of(settings)), settings)
     loop = RoundLoop(find_strategy(settings.run.strategy)(settings, spec))
-    loop._measured_by_fleet = by_fleet
+    loop._measuring.by_devices = by_fleet
     seen = Looking()
     loop._log = seen
     loop.run(grid, settings.rounds.num_rounds, timeout, None)

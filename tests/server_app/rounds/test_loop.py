@@ -22,7 +22,7 @@ from common.shape import dataset_of, model_spec
 from server_app.app import app as server_app
 from server_app.contract import Plan
 from server_app.rounds.loop import RoundLoop
-from server_app.rounds.round import LOSSES
+from server_app.rounds.orders import LOSSES
 from server_app.run_error import RunError
 from server_app.strategies.base import ExpertStrategy
 from server_app.strategies.flex_moe import FlexMoE

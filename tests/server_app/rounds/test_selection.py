@@ -20,7 +20,7 @@ def selection_of(**config: Any) -> selection.Selection:
         {key.replace("_", "-"): value for key, value in config.items()}
     )
     spec = model_spec(settings, dataset_of(settings))
-    return RoundLoop(FlexMoE(settings, spec))._selection
+    return RoundLoop(FlexMoE(settings, spec))._training._selection
 
 
 def names(clients: Iterable[Any]) -> list[str]:
