@@ -174,12 +174,16 @@ Decode = Callable[
 def _decoder(x: Array, where: str, task: Task, tokeniser: Tokeniser) -> Decode:
     """Return what turns one row of an array into samples."""
     value: Callable[[NDArray[Any]], NDArray[Any]]
+    note = ""
     match task:
         case SeriesTask():
             return _windows(x, where, task)
         case ImageTask():
             _check_kind(x, where, "numbers", "biuf")
             value = image_decoder(x, where, task)
+            if task.size not in (x.shape[1:3], x.shape[-2:]):
+                size = " x ".join(map(str, task.size))
+                note = f"images of shape {x.shape[1:]} are brought to {size}"
         case TextTask():
             value = _text_decoder(x, where, task, tokeniser)
         case TableTask():
@@ -200,7 +204,7 @@ def _decoder(x: Array, where: str, task: Task, tokeniser: Tokeniser) -> Decode:
             name=name,
             value=lambda: value(x[row]),
             stamp=stamp,
-            note=no_group(facts["group"], task),
+            note=no_group(facts["group"], task) or note,
             **facts,
         )
 

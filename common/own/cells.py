@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import DataError, nearest
+from common.own.folders import SPLITS, TEST
 from common.own.found import Skipped, class_word, shown
 from common.task import Task
 
@@ -24,7 +25,7 @@ MISSING = frozenset(
 """What stands in a cell without a value, in small letters."""
 
 SPLIT = "split"
-"""A column that may say "test" of a row."""
+"""A column that may say of a row that it is for testing."""
 
 _TRUTH = {"true": 1.0, "false": 0.0}
 _COMMA = re.compile(r"[+-]?\d*,\d+(e[+-]?\d+)?", re.IGNORECASE)
@@ -106,7 +107,8 @@ class RowSource:
         columns = [shown(name) for name in self.columns]
         there = ", ".join(columns[:20]) + (", ..." * (len(columns) > 20))
         hint = nearest(missing[0], columns)
-        if self.named_in_file and any(map(_is_number, columns)):
+        one = len(columns) == 1  # a remark, or what stands between columns is odd
+        if self.named_in_file and (one or any(map(_is_number, columns))):
             hint = "; the first line must hold the names of the columns"
         raise DataError(
             f"{self.name} has no column {which}{more} (it has {there or 'none'}){hint}"
@@ -196,7 +198,7 @@ def group_of(cell: Any) -> str | None:
 
 def is_test(cell: Any) -> bool:
     """Whether the cell of the column ``SPLIT`` says so."""
-    return isinstance(cell, str) and cell.strip().lower() == "test"
+    return isinstance(cell, str) and SPLITS.get(cell.strip().lower()) == TEST
 
 
 def not_utf8(cell: Any) -> bool:
@@ -233,6 +235,39 @@ def numbers_of(cells: Any, comma: bool) -> tuple[NDArray[np.float64], dict[int, 
         bad.setdefault(row, f"{_shown(cells[row])} is no number of 32 bits")
         values[row] = np.nan
     return values, bad
+
+
+def mixed_signs(columns: Iterable[Any]) -> set[int]:
+    """Return the rows with a decimal comma in one cell and a point in another.
+
+    A point may then stand between thousands: ``1.234`` is two numbers.
+
+    Parameters
+    ----------
+    columns : iterable of (sequence or ndarray)
+        Cells of columns of numbers, as of :class:`Rows`.
+    """
+    words = [c for c in columns if not isinstance(c, np.ndarray)]
+    if not any(isinstance(cell, str) and "," in cell for c in words for cell in c):
+        return set()
+    commas, points = set(), set()
+    for cells in words:
+        for row, cell in enumerate(cells):
+            if isinstance(cell, str) and _COMMA.fullmatch(cell.strip()):
+                commas.add(row)
+            elif isinstance(cell, str) and "." in cell:
+                points.add(row)
+    return commas & points
+
+
+MIXED_SIGNS = "has numbers with a decimal comma and with a point: write all in one way"
+
+
+def loses_steps(values: NDArray[np.float64]) -> bool:
+    """Whether 32 bits cannot tell most of these numbers apart, as of times in ms."""
+    known = values[np.isfinite(values)]
+    kept = known.astype(np.float32)
+    return 2 * len(np.unique(kept)) <= len(np.unique(known)) > 2
 
 
 def _parsed(

@@ -12,7 +12,16 @@ from pathlib import Path
 
 from common.errors import DataError, nearest
 from common.own.array_files import NAMES
-from common.own.folders import TEST, TRAIN, Entry, class_of, entry_of, split_of, walk
+from common.own.folders import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    Entry,
+    class_of,
+    entry_of,
+    split_of,
+    walk,
+)
 from common.own.found import Skipped
 from common.own.images import image_endings
 from common.own.saved import is_saved
@@ -36,8 +45,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 ONE_EACH = ("images", "txt", "wav")
 """Formats of one sample, or one recording, a file."""
 
-_TEST_FILE = re.compile(rf"{TEST}(-\d+-of-\d+)?", re.IGNORECASE)
-_TRAIN_FILE = re.compile(rf"{TRAIN}(-\d+-of-\d+)?", re.IGNORECASE)
+_SHARD = re.compile(r"-\d+-of-\d+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,16 +189,16 @@ def _chosen(path: Path, files: Mapping[str, list[Entry]], task: Task) -> str:
 def _test_files(entries: list[Entry], task: Task) -> frozenset[str]:
     """Return the files for testing: in ``test/``, or ``test.csv`` by ``train.csv``."""
     found = {each.name for each in entries if split_of(each.parts, task)[0] == TEST}
-    trained = {
-        each.parts[:-1] for each in entries if _TRAIN_FILE.fullmatch(_stem(each))
-    }
+    part = {each: _part_in_name(each) for each in entries}
+    trained = {each.parts[:-1] for each in entries if part[each] == TRAIN}
     found |= {
         each.name
         for each in entries
-        if _TEST_FILE.fullmatch(_stem(each)) and each.parts[:-1] in trained
+        if part[each] == TEST and each.parts[:-1] in trained
     }
     return frozenset(found)
 
 
-def _stem(entry: Entry) -> str:
-    return entry.parts[-1].partition(".")[0]
+def _part_in_name(entry: Entry) -> str:
+    stem = _SHARD.sub("", entry.parts[-1].partition(".")[0])
+    return SPLITS.get(stem.lower(), "")

@@ -14,8 +14,11 @@ from common.task import Task
 from common.text import reason
 
 TRAIN, TEST = "train", "test"
-SPLITS = {TRAIN: TRAIN, "training": TRAIN, TEST: TEST, "testing": TEST}
-"""What folders of a part for training and of one for testing are called."""
+SPLITS = {
+    **dict.fromkeys((TRAIN, "training"), TRAIN),
+    **dict.fromkeys((TEST, "testing", "val", "valid", "validation"), TEST),
+}
+"""What parts for training are called, and those that their owner does not train on."""
 
 SYSTEM = frozenset(
     {

@@ -6,8 +6,9 @@ the cache (``common.own.own_data``).
 
 import os
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from numpy.typing import NDArray
@@ -90,8 +91,11 @@ def class_word(word: str, task: Task) -> str:
     File systems and editors write the same letters in several Unicode forms.
     """
     word = shown(word.strip())
-    if word in task.number_of or word.isascii():
+    if word in task.number_of:
         return word
-    plain = unicodedata.normalize("NFC", word)
-    same = (c for c in task.classes if unicodedata.normalize("NFC", c) == plain)
-    return next(same, word)
+    return _as_spelt(task.classes).get(unicodedata.normalize("NFC", word), word)
+
+
+@lru_cache(maxsize=8)  # asked for every sample that is read
+def _as_spelt(classes: tuple[str, ...]) -> Mapping[str, str]:
+    return {unicodedata.normalize("NFC", name.strip()): name for name in classes}

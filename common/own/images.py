@@ -69,27 +69,36 @@ def read_image(
                 size = image.width * image.height * len(image.getbands())
                 check_inflated(path, size, most_bytes(path))
                 image.load()
-                return _fitted(_seen(image, task.channels), task)
+                return _fitted(_seen(image, task), task)
     except UnidentifiedImageError:
         empty = content is None and path.stat().st_size == 0
         raise DataError(
             "the file is empty" if empty else "no image that can be read"
         ) from None
+    except Image.DecompressionBombError:
+        raise DataError("far too large for an image") from None
     except DataError:
         raise
     except Exception as error:  # whatever a broken file does to a decoder
         raise DataError(f"cannot be read as an image: {reason(error)}") from None
 
 
-def _seen(image: "Image", channels: int) -> "Image":
-    """Return the image turned upright and in the mode of so many channels."""
+def _seen(image: "Image", task: ImageTask) -> "Image":
+    """Return the image turned upright and in the mode of the task's channels.
+
+    One of 16 bits or of floats, and for one channel, stays in floats, 0 to 255: it has
+    more steps than bytes have.
+    """
     from PIL import Image, ImageOps
 
     with suppress(Exception):  # broken notes of a camera do not spoil the picture
         image = ImageOps.exif_transpose(image)
-    mode = MODES[channels]
+    mode = MODES[task.channels]
     if image.mode.startswith("I") or image.mode == "F":
-        image = Image.fromarray(_bytes(np.asarray(image)))
+        image = Image.fromarray(_brightness(np.asarray(image), task))
+        if mode == "L" and task.full != 255:
+            return image
+        image = Image.fromarray(np.rint(np.asarray(image)).astype(np.uint8))
     see_through = "transparency" in image.info or image.mode in (
         *("LA", "La", "PA"),
         *("RGBA", "RGBa"),
@@ -103,19 +112,21 @@ def _seen(image: "Image", channels: int) -> "Image":
     return image.convert(mode)
 
 
-def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return brightness in one byte: of 16 bits, or of numbers from 0 to 1."""
+def _brightness(values: NDArray[Any], task: ImageTask) -> NDArray[np.float32]:
+    """Return brightness of 0 to 255: of 16 bits, or of floats from 0 to 1.
+
+    Or up to what the task calls bright, if that is more than bytes have. No image says
+    it for itself: a dark one would be read in another scale than the others.
+    """
     least, most = float(values.min()), float(values.max())
-    if not (least >= 0 and most < 2**16):
+    full = 1.0 if values.dtype.kind == "f" else 2**16 - 1.0
+    full = task.full if task.full > 255 else full
+    if not (least >= 0 and most <= full):
         raise DataError(
-            f"brightness from {least:g} to {most:g}: expected 0 to {2**16 - 1}"
+            f"brightness from {least:g} to {most:g}: expected 0 to {full:g}, or up to "
+            "what the task calls bright"
         )
-    if values.dtype.kind != "f":
-        full = 2**16 - 1.0
-    else:
-        full = 1.0 if most <= 1 else 255.0 if most <= 255 else 2**16 - 1.0
-    scaled = values.astype(np.float64) * (255.0 / full)
-    return np.rint(scaled).astype(np.uint8)
+    return values.astype(np.float32) * np.float32(255.0 / full)
 
 
 def _fitted(image: "Image", task: ImageTask) -> NDArray[Any]:
@@ -128,6 +139,8 @@ def _fitted(image: "Image", task: ImageTask) -> NDArray[Any]:
     elif image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     x = np.asarray(image).reshape(height, width, task.channels)
+    if x.dtype.kind == "f":  # what a curve through pixels may leave
+        x = x.clip(0, 255)
     return stored_brightness(x, task)
 
 
@@ -184,7 +197,7 @@ def _drawn(x: NDArray[np.uint8], task: ImageTask) -> NDArray[Any]:
     from PIL import Image
 
     image = Image.fromarray(x[:, :, 0] if x.shape[2] == 1 else np.ascontiguousarray(x))
-    return _fitted(_seen(image, task.channels), task)
+    return _fitted(_seen(image, task), task)
 
 
 def _full(x: Any, where: str, task: ImageTask) -> float:

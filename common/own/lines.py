@@ -26,12 +26,22 @@ EXPECTED = "a JSON object in every line"
 BATCH = 1024
 """Rows that are looked at together."""
 
+_UTF_32 = codecs.BOM_UTF32_LE  # begins as UTF-16 does
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def encoding_of(start: bytes) -> str:
     """Return the encoding of a text that starts so: UTF-8 unless it is marked."""
     return _MARKS.get(start[:2], "utf-8-sig")
+
+
+def no_text(start: bytes) -> str:
+    """Return why a file that starts so cannot be read as text; "" if it can."""
+    if start.startswith(b"PK\x03\x04"):
+        return "it is packed, or a spreadsheet; save it as CSV"
+    if start[:4] == _UTF_32 or (b"\0" in start[:4] and start[:2] not in _MARKS):
+        return "it may be in UTF-16 or UTF-32; save it in UTF-8"
+    return ""
 
 
 def text_lines(path: Path, name: str) -> Iterator[str]:
@@ -49,9 +59,12 @@ def text_lines(path: Path, name: str) -> Iterator[str]:
         most = most_bytes(path)
         packed = path.suffix.lower() == ".gz"
         with gzip.open(path) if packed else path.open("rb") as file:
+            start = file.peek(4)
+            if why := no_text(start):
+                raise DataError(f"{name} is no text file: {why}")
             text = io.TextIOWrapper(
                 file,
-                encoding_of(file.peek(2)),
+                encoding_of(start),
                 errors="surrogateescape",
                 newline="",
             )
@@ -95,6 +108,7 @@ def open_jsonl(entry: Entry) -> RowSource:
         stamp=entry.stamp,
         columns=tuple(columns),
         read=read,
+        comma=True,
     )
 
 
@@ -106,7 +120,8 @@ def _objects(entry: Entry) -> Iterator[tuple[int, dict[str, Any]] | Skipped]:
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield Skipped(row, f"not JSON ({first_line(str(error), 100)})")
+            told = first_line(str(error), 100)
+            yield Skipped(row, f"the line is no JSON of its own ({told})")
             continue
         if isinstance(found, dict):
             yield number, found

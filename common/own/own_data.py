@@ -72,9 +72,11 @@ class OwnData(ClientData):
     format : str
         Endings of the files, the most frequent first: ``"png, jpg"``; without any, the
         task's reader, or "saved" for what ``datasets`` wrote.
-    groups, copies : int
-        Groups that the samples say they are of, and samples that are an exact copy of
-        another one.
+    groups, copies, contradictions : int
+        Groups that the samples say they are of; samples that are an exact copy of
+        another one; those with a copy of another class.
+    like_tests : int
+        Samples that are held out for what is put aside for testing.
     digest : str
         16 hexadecimal digits that change when a sample is added, lost or changed.
     marks : Marks
@@ -89,6 +91,8 @@ class OwnData(ClientData):
     format: str = ""
     groups: int = 0
     copies: int = 0
+    contradictions: int = 0
+    like_tests: int = 0
     digest: str = ""
     marks: Marks = NO_MARKS
 
@@ -125,6 +129,15 @@ class OwnData(ClientData):
             notes.append("nothing to train on: all samples are for testing")
         elif not len(self.held_out):
             notes.append("nothing is held out: there is no local measure")
+        if self.like_tests:
+            notes.append(
+                f"{self.like_tests} samples are held out because samples for testing "
+                "are copies of them, or of their group"
+            )
+        if self.contradictions:
+            notes.append(
+                f"{self.contradictions} samples have exact copies of another class"
+            )
         moments = self.moments()
         return notes + (notes_of(moments, self.task) if moments else [])
 
@@ -180,6 +193,8 @@ def _of(path: Path, task: Task, kept: Kept) -> OwnData:
         odd=index.facts.odd,
         groups=len(np.unique(index.identity[index.identity != index.content])),
         copies=len(index.content) - len(np.unique(index.content)),
+        contradictions=_contradictions(index),
+        like_tests=int(np.isin(index.identity, index.identity[test]).sum()) - len(test),
         digest=_digest(index),
         marks=marks_of(index.content[test], index.y[test]),
         format=", ".join(endings) or task.reader or "saved",
@@ -188,6 +203,13 @@ def _of(path: Path, task: Task, kept: Kept) -> OwnData:
         normaliser=task.normaliser,
         kind=task.model_kind,
     )
+
+
+def _contradictions(index: Index) -> int:
+    """Count the samples that have an exact copy of another class."""
+    pairs = np.unique(np.stack([index.content, index.y.view(np.uint64)]), axis=1)
+    content, classes = np.unique(pairs[0], return_counts=True)
+    return int(np.isin(index.content, content[classes > 1]).sum())
 
 
 def _digest(index: Index) -> str:

@@ -20,6 +20,9 @@ SMALL = 32
 FAR = 10.0
 """A value is far from 0 +- 1 if it is as many times larger, or smaller."""
 
+SENTINELS = frozenset({-99.0, -999.0, -9999.0, -99999.0})
+"""Numbers that loggers write where there is no value."""
+
 _NAMED = 3
 
 
@@ -64,7 +67,15 @@ def notes_of(moments: Moments, task: Task) -> list[str]:
     if isinstance(task, ImageTask) and task.full > SMALL >= most:
         notes.append(
             f"no value above {most:g} of {task.full:g}: if {most:g} is full "
-            f"brightness, the task needs bright = {most:g}"
+            f"brightness, the task needs bright = {most:g}; of files with 16 bits that "
+            "use 12, bright = 4095"
+        )
+    if empty := [c for c in range(task.num_channels) if not moments.count[c]]:
+        notes.append(f"no value at all: {_some([_name(task, c) for c in empty])}")
+    if missing := [c for c in known if moments.least[c] in SENTINELS]:
+        has = [f"{_name(task, c)} has {moments.least[c]:g}" for c in missing]
+        notes.append(
+            f"does it stand for no value? Then leave the cell empty: {_some(has)}"
         )
     constant = [c for c in known if moments.constant[c]]
     if moments.count.max(initial=0) > 1 and constant:
@@ -79,7 +90,7 @@ def notes_of(moments: Moments, task: Task) -> list[str]:
     far = [
         f"{_name(task, c)} has {mean[c]:.3g} +- {std[c]:.3g}"
         for c in known
-        if size[c] > FAR or (size[c] < 1 / FAR and c not in constant)
+        if size[c] > FAR or (std[c] < 1 / FAR and c not in constant)
     ]
     if far:
         notes.append(f"values far from 0 +- 1 after scaling: {_some(far)}")

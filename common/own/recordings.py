@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.own.cells import Rows, RowSource, numbers_of
+from common.own.cells import MIXED_SIGNS, Rows, RowSource, mixed_signs, numbers_of
 from common.own.found import Found, Skipped, no_group
 from common.own.tables import facts_of
 from common.task import SeriesTask
@@ -65,6 +65,9 @@ def _readings(
         x[:, place], wrong = numbers_of(rows.cells[name], comma)
         for row, reason in wrong.items():
             bad.setdefault(row, f"{name}: {reason}")
+    if comma:
+        cells = (rows.cells[name] for name in task.channels)
+        bad |= dict.fromkeys(mixed_signs(cells), MIXED_SIGNS)
     return x, bad
 
 
@@ -129,4 +132,8 @@ def window_group(group: str | None, recording: str, task: SeriesTask) -> str | N
 
 def too_short(readings: int, task: SeriesTask) -> str:
     """Return why a recording gives no window."""
-    return f"{readings} readings in a row: a window has {task.length}"
+    what = "reading" if readings == 1 else "readings"
+    return (
+        f"{readings} {what} of one class in a row, in the order of the file: a window "
+        f"has {task.length}"
+    )

@@ -1,7 +1,7 @@
 """Folders that the package ``datasets`` of Hugging Face wrote by ``save_to_disk``.
 
-They are mapped into memory, not read into it. Of a set with several parts, ``test`` is
-for testing and all others are samples.
+They are mapped into memory, not read into it. Of a set with several parts, those that
+``SPLITS`` calls so are for testing.
 
 Not here: what the rows become (``tables``, ``recordings``).
 """
@@ -14,7 +14,7 @@ from typing import Any
 from common.errors import DataError
 from common.own.cells import Rows, RowSource
 from common.own.columns import library, rows_of_arrow
-from common.own.folders import TEST
+from common.own.folders import SPLITS, TEST
 from common.own.found import Skipped
 from common.own.lines import BATCH
 from common.text import reason
@@ -60,7 +60,7 @@ def open_saved(path: Path, name: str) -> Iterator[RowSource]:
             stamp=stamp,
             columns=tuple(plain.column_names),
             read=partial(_read, plain),
-            test=part == TEST,
+            test=SPLITS.get(part.lower()) == TEST,
             images=next(pictures, ""),
             cell=partial(_cell, plain),
             size=len(plain),

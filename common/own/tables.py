@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from common.data.tokens import Tokeniser
 from common.errors import DataError
 from common.own.cells import (
+    MIXED_SIGNS,
     SPLIT,
     Rows,
     RowSource,
@@ -22,6 +23,8 @@ from common.own.cells import (
     is_missing,
     is_test,
     label_of,
+    loses_steps,
+    mixed_signs,
     not_utf8,
     numbers_of,
     word_of,
@@ -32,6 +35,7 @@ from common.own.images import read_image
 from common.task import Column, ImageTask, TableTask, Task, TextTask, stored_type
 
 Value = Callable[[], NDArray[Any]]
+TOO_FINE = "changes by too little for 32 bits: take a constant away from it"
 NO_UTF8 = "is not in UTF-8: save the file in UTF-8"
 
 
@@ -151,10 +155,16 @@ def _table_rows(
                         row, f"{column.name} = {cell!r:.60} is none of {allowed}"
                     )
         else:
-            x[:, place], wrong = numbers_of(cells, comma)
+            numbers, wrong = numbers_of(cells, comma)
+            x[:, place] = numbers
             for row, reason in wrong.items():
                 bad.setdefault(row, f"{column.name}: {reason}")
+            if loses_steps(numbers):
+                notes.setdefault(0, f"{column.name} {TOO_FINE}")
         place += column.width
+    if comma:
+        of_numbers = (rows.cells[c.name] for c in columns if not c.values)
+        bad |= dict.fromkeys(mixed_signs(of_numbers), MIXED_SIGNS)
     for row in range(size):
         yield bad.get(row) or partial(x.__getitem__, row), notes.get(row, "")
 
@@ -174,6 +184,8 @@ def _texts(
             yield f"{task.text_column} {NO_UTF8}", ""
         elif text is None or not str(text).strip():
             yield f"{task.text_column} is empty", ""
+        elif isinstance(text, list | dict):
+            yield f"{task.text_column} holds {text!r:.60}: expected a text", ""
         else:
             yield partial(encoded, str(text), task, tokeniser), ""
 

@@ -14,7 +14,7 @@ from common.data.tokens import Tokeniser
 from common.errors import DataError
 from common.own.folders import Entry
 from common.own.found import Found, no_group
-from common.own.lines import encoding_of
+from common.own.lines import encoding_of, no_text
 from common.own.tables import encoded
 from common.task import TextTask
 
@@ -33,6 +33,8 @@ def _read(path: Path, task: TextTask, tokeniser: Tokeniser) -> NDArray[Any]:
         data = file.read(LONGEST + 1)
     if len(data) > LONGEST:
         raise DataError(f"has more than {LONGEST >> 20} MiB")
+    if why := no_text(data):
+        raise DataError(why)
     try:
         text = data.decode(encoding_of(data))
     except UnicodeError:

@@ -12,6 +12,7 @@ are read from (``common.own``).
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, ClassVar, Literal, Self
@@ -81,9 +82,13 @@ class Task(Part):
     @field_validator("classes")
     @classmethod
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        double = next((n for n in names if names.count(n) > 1), None)
+        # What files say is compared without spaces, and in one form of Unicode.
+        plain = [unicodedata.normalize("NFC", name.strip()) for name in names]
+        double = next((n for n in plain if not n or plain.count(n) > 1), None)
         if double is not None:
-            raise ValueError(f"{double!r} is there twice")
+            raise ValueError(
+                f"{double!r} is there twice" if double else "a name is empty"
+            )
         return names
 
     @model_validator(mode="after")

@@ -65,9 +65,11 @@ def parse_task(fields: Mapping[str, Any], where: str = "task") -> Task:
 
 
 def _told(error: ValidationError, kind: type[Task]) -> str:
+    # A key that is unknown explains one that is missing.
+    every = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     # Of what may be of several forms, the one that got furthest was meant.
-    first = error.errors()[0]["loc"][:2]
-    same = [each for each in error.errors() if each["loc"][:2] == first]
+    first = every[0]["loc"][:2]
+    same = [each for each in every if each["loc"][:2] == first]
     item = max(same, key=lambda each: len(each["loc"]))
     cause = item.get("ctx", {}).get("error")
     if isinstance(cause, SettingsError):
@@ -122,7 +124,7 @@ def read_task(path: str | Path) -> Task:
     """
     file = Path(path).expanduser()
     try:
-        fields = tomllib.loads(file.read_text("utf-8"))
+        fields = tomllib.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         reason = error.strerror or str(error)
         raise SettingsError(f"task = {str(path)!r} cannot be read: {reason}") from None

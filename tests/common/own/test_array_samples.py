@@ -177,3 +177,16 @@ def test_a_file_may_say_what_it_calls_its_classes_by_number(tmp_path: Path) -> N
     np.savez(path, x=X, y=[0, 1, 1], class_names=[3, 4])
     with pytest.raises(DataError, match=r"'class_names': expected names of shape"):
         found(path, TASK)
+
+
+def test_images_of_another_size_are_noted(tmp_path: Path) -> None:
+    task = ImageTask(classes=("a", "b"), size=(4, 6), channels=1)
+    shapes = {"same": (2, 4, 6), "first": (2, 1, 4, 6), "other": (2, 8, 8)}
+    for name, shape in shapes.items():
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros(shape, np.uint8), y=[0, 1])
+    notes = {n: found(tmp_path / f"{n}.npz", task)[0][0].note for n in shapes}
+    assert notes == {
+        "same": "",
+        "first": "",
+        "other": "images of shape (8, 8) are brought to 4 x 6",
+    }

@@ -188,3 +188,36 @@ def test_images_in_arrays(x: Any, expected: int) -> None:
 def test_arrays_that_are_no_images(x: Any) -> None:
     with pytest.raises(DataError, match=r"^here: "):
         image_decoder(x, "here", task(1))
+
+
+def test_files_of_16_bits_may_use_fewer_and_keep_their_levels() -> None:
+    values = np.array([[0, 1, 2048], [4095, 7, 9]], np.uint16)
+    to = task(1, size=(2, 3), bright=4095.0)
+    x = read(Image.fromarray(values), to=to)
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(x[..., 0], values, rtol=1e-6)
+    # Resizing draws a curve through pixels, which leaves the range at an edge.
+    edge = np.repeat([[0, 0, 4095, 4095]], 4, axis=0).astype(np.uint16)
+    wide = read(Image.fromarray(edge), to=task(1, size=(4, 16), bright=4095.0))
+    assert wide.min() == 0 and wide.max() == pytest.approx(4095)
+    with pytest.raises(
+        DataError, match="brightness from 5000 to 5000: expected 0 to 4"
+    ):
+        read(Image.fromarray(np.full((3, 3), 5000, np.uint16)), to=to)
+
+
+def test_no_float_image_says_for_itself_what_is_bright() -> None:
+    dark, light = (Image.fromarray(np.full((4, 4), v, np.float32)) for v in (1, 200))
+    with pytest.raises(
+        DataError, match="expected 0 to 1, or up to what the task calls"
+    ):
+        read(light, "TIFF")
+    to = task(1, bright=256.0)
+    assert read(dark, "TIFF", to).ravel() == pytest.approx(1)
+    assert read(light, "TIFF", to).ravel() == pytest.approx(200)
+
+
+def test_far_too_many_pixels_are_told_in_few_words(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"^far too large for an image$"):
+        read_image(tmp_path / "a.png", task())

@@ -275,7 +275,8 @@ def test_bytes_that_are_no_255_are_said(tmp_path: Path, reader: Reader) -> None:
         write(tmp_path, f"a/{i}.bin", bytes([i % 17, 16, 0, 3]))
     data = opened(tmp_path, None)
     assert data.notes == [
-        "no value above 16 of 255: if 16 is full brightness, the task needs bright = 16"
+        "no value above 16 of 255: if 16 is full brightness, the task needs bright = "
+        "16; of files with 16 bits that use 12, bright = 4095"
     ]
     sixteen = TASK.model_copy(update={"bright": 16.0})
     assert opened(tmp_path, None, sixteen).notes == []
@@ -327,3 +328,41 @@ def test_two_tokenisers_do_not_share_a_cache(
     )
     second = open_own_data(file, task, words, tmp_path / "cache").x[0].tolist()
     assert second == [7] * 8
+
+
+def test_copies_of_another_class_are_told(give: Give) -> None:
+    data = give(parse_task(TABLE), *[("ab"[k % 2], [k % 3 // 2, 0]) for k in range(9)])
+    # Rows 0 and 1 of every three are equal, and of both classes.
+    assert data.contradictions == 9
+    assert "9 samples have exact copies of another class" in data.notes
+    data = give(parse_task(TABLE), *[("ab"[k % 2], [k % 2, 0]) for k in range(9)])
+    assert data.copies == 7 and data.contradictions == 0
+
+
+def test_copies_of_what_is_for_testing_are_told(tmp_path: Path, reader: Reader) -> None:
+    for name in ("a/0", "test/a/0", "test/b/1", "b/2"):
+        write(tmp_path, f"{name}.bin", bytes([int(name[-1]), 9, 200, 3]))
+    data = opened(tmp_path, None)
+    assert data.like_tests == 1
+    assert (
+        "1 samples are held out because samples for testing are copies of them, or of "
+        "their group"
+    ) in data.notes
+
+
+def test_a_unit_that_leaves_nothing_of_the_spread_is_said(give: Give) -> None:
+    # In 0 to 255 where the samples are 0 to 1: all are about -2.
+    fixed = {**TABLE, "scale": {"mean": [127.0], "std": [64.0]}}
+    data = give(
+        parse_task(fixed), *[("ab"[k % 2], [k % 5 / 5, k % 7]) for k in range(30)]
+    )
+    [note] = [n for n in data.notes if "far from 0 +- 1" in n]
+    assert "'t' has -1.98" in note and "'p'" in note
+
+
+def test_a_column_without_a_value_and_one_with_what_loggers_write(give: Give) -> None:
+    rows = [("ab"[k % 2], [np.nan, -999 if k % 9 == 0 else k]) for k in range(40)]
+    notes = give(parse_task(TABLE), *rows).notes
+    assert "no value at all: column 't'" in notes
+    assert any(n.startswith("does it stand for no value?") for n in notes)
+    assert any("column 'p' has -999" in n for n in notes)

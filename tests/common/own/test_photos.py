@@ -61,7 +61,7 @@ def test_train_and_test_are_no_classes(tmp_path: Path) -> None:
         ("train/cat/a.png", "cat", False),
         ("zip/Testing/2024/cat/a.png", "cat", True),
         ("zip/cat/test/a.png", "cat", False),
-        ("zip/validation/cat/a.png", "cat", False),
+        ("zip/validation/cat/a.png", "cat", True),
     ]
 
 

@@ -96,10 +96,11 @@ def test_what_gives_no_window_is_named(tmp_path: Path) -> None:
     rows += [(0, 1, 1, "sit")] * 3
     samples, skipped = found(csv(tmp_path / "a.csv", rows), TASK)
     assert [s.name for s in samples] == ["a.csv#10"]
+    in_a_row = "of one class in a row, in the order of the file: a window has 3"
     assert skipped == {
-        "a.csv#2": "2 readings in a row: a window has 3",
+        "a.csv#2": f"2 readings {in_a_row}",
         "a.csv#4": "4 readings: label is empty",
-        "a.csv#8": "1 readings in a row: a window has 3",
+        "a.csv#8": f"1 reading {in_a_row}",
         "a.csv#9": "ax: 'x' is no number",
     }
 

@@ -330,10 +330,75 @@ def test_a_name_that_is_no_utf8_can_be_shown(tmp_path: Path) -> None:
     [
         ("", "a.jsonl is empty: expected a JSON object in every line"),
         ('[{"text": "x"}]', "a.jsonl#1: .* expected a JSON object"),
-        ("text,label", "a.jsonl#1: not JSON"),
+        ("text,label", "a.jsonl#1: the line is no JSON of its own"),
     ],
 )
 def test_lines_that_are_no_objects(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.jsonl").write_text(content)
     with pytest.raises(DataError, match=message):
         found(tmp_path, TEXT)
+
+
+NUMBERS = TableTask(classes=("ok", "worn"), columns=("u", "v"))
+
+
+def test_a_point_beside_a_decimal_comma_is_no_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "u;v;label", "1.234;5,5;ok", "1234;5,5;ok")
+    samples, skipped = found(path, NUMBERS)
+    assert [s.value().tolist() for s in samples] == [[1234, 5.5]]
+    both = "has numbers with a decimal comma and with a point: write all in one way"
+    assert skipped == {"a.csv#2": both}
+    path = write(tmp_path / "b.csv", "u;v;label", "1.234;5.5;ok", "1,5;2,5;ok")
+    assert [s.value().tolist() for s in found(path, NUMBERS)[0]] == [
+        [np.float32(1.234), 5.5],
+        [1.5, 2.5],
+    ]
+
+
+def test_json_lines_may_have_decimal_commas(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"u": "0,5", "v": "7", "label": "ok"}')
+    assert [s.value().tolist() for s in found(path, NUMBERS)[0]] == [[0.5, 7]]
+
+
+def test_numbers_too_fine_for_32_bits_are_noted(tmp_path: Path) -> None:
+    ms = [1_700_000_000_000 + k for k in range(8)]
+    path = write(tmp_path / "a.csv", "u,v,label", *(f"{t},{t % 9},ok" for t in ms))
+    samples, _ = found(path, NUMBERS)
+    assert [s.note for s in samples[:2]] == [
+        "u changes by too little for 32 bits: take a constant away from it",
+        "",
+    ]
+
+
+def test_a_list_is_no_text(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl",
+        '{"text": ["good"], "label": "good"}',
+        '{"text": 5, "label": "good"}',
+    )
+    samples, skipped = found(path, TEXT)
+    assert [s.name for s in samples] == ["a.jsonl#2"]
+    assert skipped == {"a.jsonl#1": "text holds ['good']: expected a text"}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"PK\x03\x04rest", "it is packed, or a spreadsheet; save it as CSV"),
+        ("u,v,label".encode("utf-16-le"), "it may be in UTF-16 or UTF-32; save it in"),
+        ("u,v,label".encode("utf-32"), "it may be in UTF-16 or UTF-32; save it in"),
+        ("u,v,label".encode("utf-32-be"), "it may be in UTF-16 or UTF-32; save it in"),
+    ],
+)
+def test_a_file_that_is_no_text_says_so(
+    tmp_path: Path, content: bytes, why: str
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(f"a.csv is no text file: {why}")):
+        found(tmp_path / "a.csv", NUMBERS)
+
+
+def test_a_remark_above_the_names_of_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "# logger 3", "u,v,label", "1,2,ok")
+    with pytest.raises(DataError, match="; the first line must hold the names of the"):
+        found(path, NUMBERS)

@@ -46,7 +46,14 @@ SERIES: dict[str, Any] = {
         ({**IMAGE, "sise": [4, 4]}, r"unknown key 'sise': .*did you mean 'size'"),
         ({"kind": "image", "classes": ["a", "b"]}, "size is missing"),
         ({**IMAGE, "classes": ["a", "a"]}, r"classes = .*'a' is there twice"),
+        ({**IMAGE, "classes": ["a", " a "]}, r"classes = .*'a' is there twice"),
+        ({**IMAGE, "classes": ["\xe9", "e\u0301"]}, "'\xe9' is there twice"),
+        ({**IMAGE, "classes": ["a", " "]}, "classes = .*a name is empty"),
         ({**IMAGE, "classes": ["a"]}, "classes = "),
+        (
+            {"kind": "table", "classes": ["a", "b"], "colums": ["x"]},
+            r"unknown key 'colums': .*did you mean 'columns'",
+        ),
         ({**IMAGE, "size": [0, 4]}, r"size\.0 = 0 is not allowed"),
         ({**IMAGE, "channels": 7}, "channels = 7 is not allowed"),
         ({**IMAGE, "held-out": 1.0}, r"held-out = 1\.0 is not allowed"),
@@ -102,7 +109,9 @@ numbers = st.floats(-1e6, 1e6, width=32)
     mean=numbers,
     std=st.floats(2**-10, 2**20, width=32),
     held_out=st.floats(0.01, 0.99),
-    words=st.lists(st.text("aé日 _-", min_size=1), min_size=2, unique=True),
+    words=st.lists(
+        st.text("aé日 _-").filter(str.strip), min_size=2, unique_by=str.strip
+    ),
 )
 def test_it_comes_back_from_json_bit_for_bit(
     task: dict[str, Any], mean: float, std: float, held_out: float, words: list[str]
@@ -181,3 +190,10 @@ def test_digits_are_pictures_of_sixteen_greys() -> None:
     task = task_of(load_dataset("digits", "."))
     assert isinstance(task, ImageTask)
     assert (task.bright, task.size, task.channels) == (16.0, (8, 8), 1)
+
+
+def test_editors_of_windows_put_a_mark_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "task.toml"
+    text = 'kind = "image"\r\nclasses = ["a", "b"]\r\nsize = [4, 6]\r\n'
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert read_task(path) == parse_task(IMAGE)
