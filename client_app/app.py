@@ -19,6 +19,7 @@ import torch
 from flwr.app import Array, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client_app.candidates import best_candidate
 from client_app.data_description import described
 from client_app.device import profiler
 from client_app.device.allocator import keep_freed_memory
@@ -132,6 +133,15 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         )
         return Message(wire.encode_missing(missing), reply_to=message)
     model = spec.build(order.experts, session.settings.run.seed)
+    candidate, objective = 0, objective_of(session, order)
+    if order.candidates > 1:
+        candidate, vectors = best_candidate(
+            model.to(session.device),
+            vectors,
+            session.train_tensors(),
+            count=order.candidates,
+            shift=objective.shift,
+        )
     model.load(vectors)
     gates = None
     if order.gate == "private":
@@ -144,9 +154,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
     result, seconds = None, 0.0
     deltas: dict[str, Array] = {}
     if order.train and may_train:
-        result = train_locally(
-            model, session, order.server_round, objective_of(session, order)
-        )
+        result = train_locally(model, session, order.server_round, objective)
         seconds = time.perf_counter() - started
         if gates is not None:
             gates.save(order.server_round, model.vectors([GATE])[GATE])
@@ -173,6 +181,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         client=session.client,
         code_hash=code_hash(session.settings),
         num_examples=session.num_examples,
+        candidate=candidate,
         **statistics_of(result, order),
         **measured,
         seconds_train=seconds,

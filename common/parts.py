@@ -2,7 +2,9 @@
 
 A *part* is ``extractor``, ``expert.<id>``, ``gate`` and, where a strategy feeds the
 gate from a frozen network of its own, ``common``; the frozen checkpoint inside a
-pretrained model travels once as ``base``. A part is one flat float32 vector in a fixed
+pretrained model travels once as ``base``. Where a client is sent several models to
+choose from, those parts are of model 0, and ``model<j>.extractor`` and the like are of
+model j. A part is one flat float32 vector in a fixed
 order: the server adds vectors, and one expert is one array on the wire. Nothing here
 knows torch; how a module becomes its vector is :mod:`common.moe.vectors`.
 """
@@ -31,6 +33,20 @@ def expert_id(part: str) -> int | None:
     """Return the global id a part name carries, None if it is no expert."""
     prefix, _, number = part.partition(".")
     return int(number) if prefix == "expert" and number.isdecimal() else None
+
+
+def part_of_model(part: str, number: int) -> str:
+    """Return the name of a part in one of several models."""
+    return f"model{number}.{part}" if number else part
+
+
+def model_of_part(part: str) -> tuple[int, str]:
+    """Return which of several models a part is of, and its name in that one."""
+    model, _, name = part.partition(".")
+    number = model.removeprefix("model")
+    if number != model and number.isdecimal():
+        return int(number), name
+    return 0, part
 
 
 def unflatten(vector: Vector, layout: Layout) -> dict[str, Vector]:

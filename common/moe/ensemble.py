@@ -91,6 +91,7 @@ class UsageMixture(nn.Module):
         weights there.
     """
 
+    model: MoEModel
     weights: torch.Tensor
 
     def __init__(self, model: MoEModel, usage: ArrayLike) -> None:

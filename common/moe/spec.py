@@ -23,6 +23,7 @@ from common.parts import (
     Vector,
     expert_id,
     expert_part,
+    model_of_part,
 )
 from common.seeding import derive
 
@@ -126,7 +127,11 @@ class ModelSpec:
         return 1 if self.encoder is None else self.input_shape[0]
 
     def first_of_layer(self, part: str) -> str:
-        """Return the part of the first expert in the layer of this one's."""
+        """Return the part of the first expert in the layer of this one's.
+
+        Of several models alike, all have the parts of the first.
+        """
+        _, part = model_of_part(part)
         expert = expert_id(part)
         if expert is None:
             return part

@@ -65,20 +65,11 @@ def check_report(
             raise WireError(f"{name} has {delta.size} values, expected {sizes[name]}")
         if not np.isfinite(delta).all():
             raise WireError(f"{name} contains NaN or infinity")
-    for field in ("expert_samples", "expert_accuracy", "expert_loss"):
-        if len(getattr(report, field)) != len(order.experts):
-            name = field.replace("_", "-")
-            raise WireError(f"{name} must have one entry per ordered expert")
-    everyone, held = num_layers * order.num_experts, len(order.experts)
-    for field, entries, asked in (
-        ("gate_mass", everyone, order.report_gate),
-        ("responsibility", held, order.report_gate),
-        ("input_information", everyone, order.report_information),
-        ("label_information", everyone, order.report_information),
-    ):
-        # A strategy that asked relies on it; unasked, it is more than was wanted.
-        if len(getattr(report, field)) != (entries if asked and order.train else 0):
-            raise WireError(f"{field} must have {entries} entries if asked, else none")
+    if report.candidate >= order.candidates:
+        raise WireError(
+            f"candidate is {report.candidate}, of {order.candidates} that were sent"
+        )
+    _check_lists(order, report, num_layers * order.num_experts)
     if order.train and report.num_examples == 0:
         raise WireError("a training reply must come from at least one example")
     if most_examples is not None and report.num_examples > most_examples:
@@ -95,6 +86,24 @@ def check_report(
             f"expert-samples sum to {sum(report.expert_samples)}, at most {most} are "
             "possible"
         )
+
+
+def _check_lists(order: TrainOrder, report: TrainReport, everyone: int) -> None:
+    """Check the lists by expert; ``everyone`` is the number of experts of all layers."""
+    held = len(order.experts)
+    for field in ("expert_samples", "expert_accuracy", "expert_loss"):
+        if len(getattr(report, field)) != held:
+            name = field.replace("_", "-")
+            raise WireError(f"{name} must have one entry per ordered expert")
+    for field, entries, asked in (
+        ("gate_mass", everyone, order.report_gate),
+        ("responsibility", held, order.report_gate),
+        ("input_information", everyone, order.report_information),
+        ("label_information", everyone, order.report_information),
+    ):
+        # A strategy that asked relies on it; unasked, it is more than was wanted.
+        if len(getattr(report, field)) != (entries if asked and order.train else 0):
+            raise WireError(f"{field} must have {entries} entries if asked, else none")
 
 
 def local_counts(report: TrainReport, num_classes: int) -> ClassCounts | None:

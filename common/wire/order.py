@@ -43,6 +43,9 @@ class TrainOrder(Payload):
         Extra terms of the local objective: mu/2 ||w - w_t||^2 (FedProx), the weight of
         the gate's entropy (FedMix; negative rewards a spread gate), and the weight of
         -log of the gate's mass on the experts sent (anchors of FedJETs).
+    candidates : int
+        Models sent, of which the client trains the one that fits its data best (IFCA).
+        It returns the parts of one model, and which it was.
     masked_loss : bool
         Whether logits of classes the client has no sample of are 0 in its training loss
         (HeteroFL).
@@ -88,6 +91,7 @@ class TrainOrder(Payload):
     proximal: Annotated[float, Field(ge=0)] = 0.0
     gate_entropy: float = 0.0
     gate_supervision: Annotated[float, Field(ge=0)] = 0.0
+    candidates: Annotated[int, Field(ge=1, le=64)] = 1
     masked_loss: bool = False
     download_dtype: Dtype = "float32"
     upload_dtype: Dtype = "float32"

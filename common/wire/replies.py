@@ -87,6 +87,8 @@ class TrainReport(OwnMetrics):
         and about the label; empty unless the order asks for them.
     train_loss : float
         Mean loss over the last local epoch.
+    candidate : int
+        Which of the ``candidates`` sent it is about.
     client_global, client_local : float or None
         Accuracy after local training on the global test set and on the client's own
         held-out samples; None where not evaluated, or without such samples.
@@ -118,6 +120,7 @@ class TrainReport(OwnMetrics):
     input_information: list[Nats] = []
     label_information: list[Nats] = []
     train_loss: Loss = 0.0
+    candidate: Count = 0
     client_global: Share | None = None
     client_local: Share | None = None
     local_counts: Counts = []

@@ -47,6 +47,7 @@ STRATEGIES = Registry(
         "greedy": "server_app.strategies.baselines:Greedy",
         "heterofl": "server_app.strategies.sub_models.heterofl:HeteroFL",
         "hfedmoe": "server_app.strategies.hfedmoe:HFedMoE",
+        "ifca": "server_app.strategies.ifca:IFCA",
         "random": "server_app.strategies.baselines:Random",
         "round-robin": "server_app.strategies.baselines:RoundRobin",
         "system-level": "server_app.strategies.system_level:SystemLevel",

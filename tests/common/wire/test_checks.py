@@ -29,6 +29,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         (report(expert_samples=[60, 4]), deltas(), "at most 20"),
         (report(num_examples=0, expert_samples=[0, 0]), deltas(), "at least one"),
         (report(gate_mass=[1.0]), deltas(), "gate_mass"),
+        (report(candidate=1), deltas(), "candidate is 1, of 1"),
     ],
 )
 def test_a_reply_that_does_not_fit_its_order_is_refused(

@@ -58,6 +58,8 @@ NEEDS: dict[str, dict[str, Any]] = {
         "loss-calibration": 0.25,
         "server-average": 0.8,
     },
+    # Two rounds of three with more than one model.
+    "ifca": {"strategy-options": "clusters=2, warmup=1"},
     # The default mu of 0.01 cannot be told from FedAvg in three rounds.
     "fedprox": {"strategy-options": "mu=0.1"},
 }
