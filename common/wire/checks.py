@@ -89,7 +89,7 @@ def check_report(
 
 
 def _check_lists(order: TrainOrder, report: TrainReport, everyone: int) -> None:
-    """Check the lists by expert; ``everyone`` is the number of experts of all layers."""
+    """Check the lists by expert; ``everyone`` counts the experts of all layers."""
     held = len(order.experts)
     for field in ("expert_samples", "expert_accuracy", "expert_loss"):
         if len(getattr(report, field)) != held:
