@@ -55,16 +55,18 @@ def test_contenders_never_run_at_once(tmp_path: Path) -> None:
     assert 3 <= changes <= 60
 
 
-def failing() -> None:
-    """End with a code of one's own."""
+def failing(other: Path) -> None:
+    """End with a code of one's own, as soon as the other one is at work."""
+    while not other.exists():
+        time.sleep(0.02)
     raise SystemExit(3)
 
 
 def test_a_contender_that_fails_ends_the_others(tmp_path: Path) -> None:
     endless = Contender(ticking, tmp_path / "endless", 10**6)
-    with pytest.raises(RuntimeError, match="ended with 3"):
-        take_turns([endless, Contender(failing)], 1.0)
     tick = tmp_path / "endless.child"
+    with pytest.raises(RuntimeError, match="ended with 3"):
+        take_turns([endless, Contender(failing, tick)], 1.0)
     before = tick.stat().st_size
     time.sleep(0.2)
     assert tick.stat().st_size == before

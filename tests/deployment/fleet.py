@@ -4,7 +4,6 @@ What one program can do and suffer is in ``tests.deployment.program``.
 """
 
 import json
-import socket
 import sqlite3
 import sys
 import tarfile
@@ -22,6 +21,7 @@ import tomli_w
 from server_app.__main__ import main
 from server_app.provisioning.directory import FleetDirectory
 from tests.deployment.program import PATIENCE, Program
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL = 0.2
@@ -287,10 +287,3 @@ class Fleet:
     def report(self) -> str:
         """The state of every program and the end of its log."""
         return "\n".join(program.tail() for program in self.programs)
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -79,12 +79,7 @@ def test_a_device_is_refused_repaired_and_grows(fleet: Fleet, sites: Path) -> No
     for path in pictures[: len(pictures) // 2]:
         path.rename(later / path.name)
 
-    config = {
-        **CONFIG,
-        "task": str(sites.parent / "task.toml"),
-        "min-replies": 2,
-        "num-rounds": 8,
-    }
+    config = {**CONFIG, "task": str(sites.parent / "task.toml"), "min-replies": 2}
     run = fleet.submit(config)
     fleet.until("the first round", lambda: run.records())
     refused = json.loads((run.folder / "run.json").read_text())["refused"]

@@ -39,8 +39,8 @@ from server_app.__main__ import main
 from server_app.provisioning.certificates import Key, device_key, public_openssh
 from server_app.provisioning.control_api import ControlAPI
 from server_app.provisioning.directory import FleetDirectory
-from tests.deployment.fleet import free_port
 from tests.deployment.program import Program
+from tests.ports import free_port
 
 PROTOBUF = "application/protobuf"
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment.fleet import ROOT, Fleet, free_port
+from tests.deployment.fleet import ROOT, Fleet
 from tests.deployment.program import Program
 from tests.deployment.test_survival import CONFIG, repliers
+from tests.ports import free_port
 
 SUPERNODE, TRAINER = 44001, 44002
 AS = ["setpriv", "--clear-groups", "--bounding-set=-all", "--no-new-privs"]

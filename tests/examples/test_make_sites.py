@@ -23,7 +23,6 @@ def make(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, SCRIPT, out, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
     )
 
 

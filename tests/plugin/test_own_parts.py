@@ -105,6 +105,7 @@ def test_by_path_and_installed_are_the_same_run(
 
 
 @pytest.mark.simulation
+@pytest.mark.timeout(900)
 def test_under_flower_it_is_the_run_of_one_process(
     printed: list[list[str]],
     data: Path,

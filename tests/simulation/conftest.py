@@ -63,13 +63,13 @@ def main(grid, context):
         print(f"round {number} ids {ids} cwd {os.getcwd()}", flush=True)
         if config["behaviour"] == "raise":
             raise ValueError("the toy broke")
-        if config["behaviour"] == "exit":
-            sys.exit(3)
         if config["behaviour"] == "hang":
             time.sleep(1000)
     output = Path(config["output-dir"])
     output.mkdir(parents=True)
     (output / "done").write_text("done")
+    if config["behaviour"] == "exit":
+        sys.exit(3)
 """
 
 

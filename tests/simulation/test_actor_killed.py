@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from server_app.commands.simulate import simulate
 from server_app.launcher.processes import members
+from tests.simulation.processes import titles
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = 4
@@ -51,8 +52,8 @@ def actors(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
     )
     return [
         process
-        for process in members(Path(home))
-        if " ".join(process.cmdline()).startswith("ray::ClientAppActor")
+        for process, title in titles(members(Path(home))).items()
+        if "ray::ClientAppActor" in title
     ]
 
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from server_app.launcher.processes import members
+from tests.simulation.processes import titles
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUNNING = re.compile(r"round 1 ids .* cwd (\S+)")
@@ -66,13 +67,9 @@ class Launched:
         assert not self.alive()
         assert not self.root.exists()
 
-    def alive(self) -> list[psutil.Process]:
+    def alive(self) -> list[str]:
         """Who of the run still lives; zombies are dead, init only has to notice."""
-        return [
-            each
-            for each in self.fleet
-            if each.is_running() and each.status() != psutil.STATUS_ZOMBIE
-        ]
+        return [*titles(filter(psutil.Process.is_running, self.fleet)).values()]
 
 
 @pytest.fixture
@@ -88,10 +85,14 @@ def launched() -> Iterator[list[Launched]]:
 def test_a_completed_run_exits_0_and_writes_where_the_caller_stands(
     toy_app: Path, tmp_path: Path, launched: list[Launched]
 ) -> None:
-    launched.append(run := Launched(toy_app, tmp_path, 'output-dir="here"'))
+    # It ends by sys.exit(3), which Flower records as completed: not what one wants, but
+    # the reason why our own ServerApp raises. Should the code be another after an
+    # upgrade, the note in the launcher can go. A ServerApp that returns is in test_app.
+    config = 'output-dir="here" behaviour="exit"'
+    launched.append(run := Launched(toy_app, tmp_path, config))
     run.until_running()
-    names = {process.name() for process in run.fleet}
-    assert {"flower-superlin", "flower-superexe", "raylet"} <= {n[:15] for n in names}
+    names = {title[:15].split()[0] for title in titles(run.fleet).values()}
+    assert {"flower-superlin", "flower-superexe", "raylet"} <= names
 
     code, out, err = run.finish()
 
@@ -117,21 +118,12 @@ def test_a_serverapp_that_raises_is_a_failure_with_its_reason_last(
     run.assert_nothing_left()
 
 
-def test_flower_takes_sys_exit_for_success(
-    toy_app: Path, tmp_path: Path, launched: list[Launched]
-) -> None:
-    # Not what one wants, but what Flower records: the reason why our own ServerApp
-    # raises. Should this fail after an upgrade, the note in the launcher can go.
-    launched.append(run := Launched(toy_app, tmp_path, 'behaviour="exit"'))
-    assert run.finish()[0] == 0
-
-
 def test_an_interrupted_run_leaves_nothing(
     toy_app: Path, tmp_path: Path, launched: list[Launched]
 ) -> None:
     launched.append(run := Launched(toy_app, tmp_path, 'behaviour="hang"'))
     run.until_running()
-    assert any(process.name().startswith("ray") for process in run.fleet)
+    assert any(title.startswith("ray") for title in titles(run.fleet).values())
 
     run.process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -148,7 +140,7 @@ def test_a_service_manager_ends_it_while_the_superlink_starts(
 ) -> None:
     launched.append(run := Launched(toy_app, tmp_path, ""))
     launcher = psutil.Process(run.process.pid)
-    while not any("flower-superlink" in " ".join(each.cmdline()) for each in run.fleet):
+    while not any("flower-superlink" in each for each in titles(run.fleet).values()):
         run.fleet = launcher.children(recursive=True)
 
     run.process.send_signal(signal.SIGTERM)

@@ -31,6 +31,7 @@ from client_app.device import clock, supernode
 from client_app.device.clock import clock_offset, clock_problem
 from client_app.device.supernode import main
 from server_app.__main__ import main as server
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -138,8 +139,8 @@ def test_a_clock_that_finds_every_certificate_expired_is_told_all_the_same(
     assert "9000 days ahead of the server's" in said
 
 
-def test_nobody_to_ask_is_no_problem(keys: Path, free_port: int) -> None:
-    for address in (f"127.0.0.1:{free_port}", "no host", ""):
+def test_nobody_to_ask_is_no_problem(keys: Path) -> None:
+    for address in (f"127.0.0.1:{free_port()}", "no host", ""):
         assert clock_offset(address, keys / "ca.crt") is None
     assert clock_offset("127.0.0.1:1", keys / "none.crt") is None
     assert clock_problem(None) == ""
@@ -218,15 +219,15 @@ def test_a_signal_is_passed_on_and_an_own_end_is_told_apart() -> None:
     assert process.stdout is not None
     assert [process.stdout.readline() for _ in range(2)] == ["started\n", "ready\n"]
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=30)[0] == "asked 15\n(7, True)\n"
+    assert process.communicate(timeout=200)[0] == "asked 15\n(7, True)\n"
     alone = parent("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    assert alone.communicate(timeout=30)[0] == "started\n(137, False)\n"
+    assert alone.communicate(timeout=200)[0] == "started\n(137, False)\n"
 
 
 def test_ctrl_c_in_a_terminal_reaches_the_supernode_once() -> None:
     # Passed on, and not by the terminal as well: it is of another group.
     process = parent("import os; print(os.getpgrp() == os.getpid(), flush=True)")
-    assert process.communicate(timeout=30)[0] == "started\nTrue\n(0, False)\n"
+    assert process.communicate(timeout=200)[0] == "started\nTrue\n(0, False)\n"
 
 
 @pytest.mark.parametrize("made", ["directory", "bytes"])

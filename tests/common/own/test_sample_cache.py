@@ -276,9 +276,9 @@ def test_two_processes_at_once_do_no_harm(root: Path, cache: Path) -> None:
     ]
     for worker in workers:
         worker.start()
-    found = [results.get(timeout=60) for _ in workers]
+    found = [results.get(timeout=200) for _ in workers]
     for worker in workers:
-        worker.join(60)
+        worker.join(200)
     assert all(each == expected(root) for each in found)
     [folder] = cache.iterdir()
     assert len(list(folder.glob("x-*"))) == 1

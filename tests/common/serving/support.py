@@ -97,11 +97,11 @@ class Held(nn.Module):
 
     async def reached(self) -> None:
         """Wait until something is being computed."""
-        await asyncio.to_thread(self.entered.wait, 10)
+        assert await asyncio.to_thread(self.entered.wait, 100)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.entered.set()
-        assert self.go.wait(20)
+        assert self.go.wait(100)
         self.samples += len(x)
         probabilities: torch.Tensor = self.inner(x)
         return probabilities

@@ -50,7 +50,7 @@ async def ask(address: str, credentials: grpc.ChannelCredentials | None) -> Any:
     )
     async with open_channel as channel:
         try:
-            call = InferenceStub(channel).Predict(request(images(5)), timeout=10)
+            call = InferenceStub(channel).Predict(request(images(5)), timeout=100)
             return decode((await call).probabilities, "probabilities")
         except grpc.aio.AioRpcError as error:
             return error.code()

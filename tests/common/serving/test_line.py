@@ -65,7 +65,7 @@ def test_who_waits_for_a_place_ends_with_its_deadline_or_its_caller() -> None:
 
     async def test() -> None:
         async with (
-            serving(Shelf(make_servable(predictor=held)), idle=0.5) as server,
+            serving(Shelf(make_servable(predictor=held)), idle=3) as server,
             calling(server) as stub,
         ):
             held.go.clear()
@@ -85,7 +85,7 @@ def test_who_waits_for_a_place_ends_with_its_deadline_or_its_caller() -> None:
                 await asyncio.sleep(0.01)
             long = await refused(stub.Predict(request(images(1))))
             assert long.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert long.details() == "no place for 0.5 s: 2 calls at a time"
+            assert long.details() == "no place for 3 s: 2 calls at a time"
             assert not server._calls._line
             held.go.set()
             await asyncio.gather(*working)

@@ -52,7 +52,7 @@ def ask(channel: grpc.Channel) -> grpc.StatusCode:
     x = np.zeros((2, 8, 8), np.uint8)
     try:
         reply = InferenceStub(channel).Predict(
-            pb.PredictRequest(x=encode(x)), timeout=30
+            pb.PredictRequest(x=encode(x)), timeout=100
         )
     except grpc.RpcError as error:
         return error.code()

@@ -34,6 +34,7 @@ from server_app.provisioning.directory import FleetDirectory
 from server_app.provisioning.exposure import open_addresses
 from server_app.provisioning.members import Members
 from server_app.provisioning.server_files import UNITS, loopback, server_files
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -273,10 +274,7 @@ def app(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    return f"127.0.0.1:{port}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def ask(address: str, spec: str) -> dict[str, object]:
@@ -284,7 +282,7 @@ def ask(address: str, spec: str) -> dict[str, object]:
     app_id, _, version = spec.partition("==")
     body = json.dumps({"app_id": app_id, "app_version": version}).encode()
     request = urllib.request.Request(f"http://{address}/hub/fetch-fab", body)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=100) as answer:
         found: dict[str, object] = json.load(answer)
     return found
 
@@ -305,7 +303,7 @@ def test_a_supernode_takes_what_was_signed_and_nothing_else(
         _validate_public_keys_ed25519(trusted[name])
     with apps.hub(signed, address):
         offer = ask(address, signed.spec)
-        with urllib.request.urlopen(str(offer["fab_url"]), timeout=10) as answer:
+        with urllib.request.urlopen(str(offer["fab_url"]), timeout=100) as answer:
             content = answer.read()
         with pytest.raises(urllib.error.HTTPError):
             ask(address, "@me/other==1.2.3")

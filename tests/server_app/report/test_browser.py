@@ -85,7 +85,7 @@ def browsed(page: Path, screen: str, tmp_path: Path) -> dict[str, Any]:
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=250,
         check=True,
     )
     assert "CONSOLE" not in done.stderr
