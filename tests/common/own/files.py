@@ -74,3 +74,9 @@ def samples(data: OwnData) -> list[tuple[bytes, int]]:
     """Return all samples and their classes, in the order of their names."""
     rows = np.concatenate([data.train, data.held_out])
     return sorted((data.x[row].tobytes(), int(data.y[row])) for row in rows)
+
+
+def expected(root: Path) -> list[tuple[bytes, int]]:
+    """Return what :func:`samples` has to return for a folder."""
+    files = root.rglob("*.bin")
+    return sorted((f.read_bytes(), "abc".index(f.parent.name)) for f in files)

@@ -22,13 +22,6 @@ TABLE: dict[str, Any] = {"kind": "table", "classes": ["a", "b"], "columns": ["t"
 
 
 @pytest.fixture
-def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
-    made = Reader()
-    monkeypatch.setattr(own_data, "find_samples", made)
-    return made
-
-
-@pytest.fixture
 def give(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Give:
     """Return a function that opens samples given as (label, values[, group])."""
 
