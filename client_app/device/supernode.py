@@ -11,10 +11,12 @@ import argparse
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
 import tomllib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -86,7 +88,8 @@ def main(args: argparse.Namespace) -> int:
     path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
     program = str(Path(scripts) / command[0])
     try:
-        argv = [program, *protection(args.bundle), *command[1:], *args.flags]
+        argv = [program, *protection(args.bundle), *command[1:]]
+        argv += [*own_port(args.flags), *args.flags]
         code, asked = _run(argv, {**os.environ, "PATH": path})
     except OSError as error:
         print(f"error: cannot start {program}: {error.strerror}", file=sys.stderr)
@@ -195,6 +198,18 @@ def protection(bundle: Path) -> list[str]:
         if (bundle / name).exists()
         for word in (flag, str(bundle / name))
     ]
+
+
+def own_port(flags: Sequence[str]) -> list[str]:
+    """Return a free port for the process that trains, where nobody else has to know it.
+
+    Flower starts that process itself unless ``flags`` say otherwise. Its own default
+    is one fixed port: the second device on a machine would not start.
+    """
+    if {"--port", "--isolation"} & {flag.partition("=")[0] for flag in flags}:
+        return []
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        return ["--port", str(door.getsockname()[1])]
 
 
 def _parsed(text: str, where: object) -> dict[str, Any]:

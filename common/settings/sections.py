@@ -74,8 +74,13 @@ def named(parts: Registry, *, or_none: bool = False) -> AfterValidator:
 
 
 def data_label(task: str, dataset: str) -> str:
-    """Return the name of a task's file without its ending, or of the data set."""
-    return PurePath(task).stem if task else dataset
+    """Return the name of a task's file without its ending, or of the data set.
+
+    A file that is called ``task.toml``, as most are, goes by the name of its folder.
+    """
+    path = PurePath(task)
+    folder = path.parent.name if path.stem == "task" else ""
+    return (folder or path.stem) if task else dataset
 
 
 class DataSettings(Section):

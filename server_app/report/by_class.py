@@ -35,6 +35,7 @@ def recall(run: RunData) -> str:
             y_label="class",
             high=1.0,
             first_column=rounds[0],
+            row_names=names,
             name="recall",
         )
         return figure("recall", "Recall by class", note, chart)
@@ -55,8 +56,15 @@ def confusion(run: RunData) -> str:
     sums = run.confusion.sum(1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = run.confusion / sums
+    names = run.class_names(len(shares))
     chart = heatmap(
-        shares, x_label="answer", y_label="true class", high=1.0, name="confusion"
+        shares,
+        x_label="answer",
+        y_label="true class",
+        high=1.0,
+        row_names=names,
+        column_names=names,
+        name="confusion",
     )
     return figure("confusion", caption, "share of each class's samples", chart)
 

@@ -125,6 +125,7 @@ def fitness(run: RunData) -> str:
             y_label="client",
             low=float(low),
             high=float(high),
+            row_names=run.fitness_clients,
             name=f"fitness {stage}",
         )
         note = f"after round {run.fitness_rounds[index]}"
@@ -148,13 +149,17 @@ def learned(run: RunData) -> str:
     if run.learned is None:
         note = ""
         chart = (
-            "<p>Not measured yet: it comes with the first evaluation on a test set "
-            "of the server's, and never for experts inside an encoder, which do not "
-            "classify.</p>"
+            "<p>Not measured: it needs a test set on the server and one evaluation on "
+            "it. Experts inside an encoder do not classify and have no such figure.</p>"
         )
     else:
         chart = heatmap(
-            run.learned, x_label="class", y_label="expert", high=1.0, name="classes"
+            run.learned,
+            x_label="class",
+            y_label="expert",
+            high=1.0,
+            column_names=run.class_names(run.learned.shape[1]),
+            name="classes",
         )
     return figure("classes", "What the experts learned", note, chart)
 
@@ -163,13 +168,13 @@ def clients(run: RunData) -> str:
     """Return the accuracy of every client, sorted, with the worst tenth."""
     series, means, notes = [], [], []
     for measure in ("client_local", "client_global"):
-        values = sorted(run.last_clients(measure))
+        if not (values := sorted(run.last_clients(measure))):
+            continue
         ranks = range(1, len(values) + 1)
         series.append(Series(name=measure, x=ranks, y=values))
-        mean = float(np.mean(values)) if values else np.nan
+        mean = float(np.mean(values))
         means.append(Series(name=f"{measure} (mean)", x=[0], y=[mean]))
-        if values:
-            notes.append(f"{measure} {number(worst_tenth(values))}")
+        notes.append(f"{measure} {number(worst_tenth(values))}")
     chart = line_chart(
         series, x_label="clients, worst first", y_label="accuracy", top=1.0, dots=True
     )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.text import one_line
 from server_app.run_folder.run_files import (
     CONFUSION,
     RunFileError,
@@ -40,6 +41,7 @@ class RunData:
     fitness : ndarray, shape (T', C, E), or None
         After each of ``fitness_rounds``; infinite and NaN where it says nothing.
     fitness_rounds : list of int, length T'
+    fitness_clients : list of str, length C
     learned : ndarray, shape (E, K), or None
         Share of each class's test samples that each expert alone gets right.
     confusion : ndarray, shape (K, K), or None
@@ -53,6 +55,7 @@ class RunData:
     rounds: list[dict[str, Any]]
     fitness: Matrix | None = None
     fitness_rounds: list[int] = field(default_factory=list)
+    fitness_clients: list[str] = field(default_factory=list)
     learned: Matrix | None = None
     confusion: Matrix | None = None
     damaged: tuple[str, ...] = ()
@@ -207,18 +210,22 @@ def read_run(folder: Path) -> RunData:
         rounds=rounds,
         fitness=None if fitness is None else fitness[0],
         fitness_rounds=[] if fitness is None else fitness[1],
+        fitness_clients=[] if fitness is None else fitness[2],
         learned=learned,
         confusion=confusion,
         damaged=tuple(damaged),
     )
 
 
-def _fitness(file: Any) -> tuple[Matrix, list[int]]:
+def _fitness(file: Any) -> tuple[Matrix, list[int], list[str]]:
     fitness = _axes(file["fitness"], 3)
     numbers = [int(number) for number in file["rounds"]]
-    if len(numbers) != len(fitness):
-        raise ValueError(f"{len(fitness)} matrices of {len(numbers)} rounds")
-    return fitness, numbers
+    names = [one_line(str(name), 40) for name in file["clients"]]
+    if (len(numbers), len(names)) != fitness.shape[:2]:
+        raise ValueError(
+            f"{len(fitness)} matrices of {len(numbers)} rounds and {len(names)} clients"
+        )
+    return fitness, numbers, names
 
 
 def _axes(values: NDArray[Any], axes: int) -> Matrix:

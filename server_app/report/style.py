@@ -46,7 +46,7 @@ padding:0;font-size:.85rem}
 .scale{display:flex;gap:8px;align-items:center;margin:2px 0 0 4px}
 .ramp{width:90px;height:9px;border:1px solid var(--rule);
 background:linear-gradient(90deg,transparent,var(--heat))}
-.wide{overflow-x:auto}
+.wide{overflow-x:auto}.wide th,td:first-child{overflow-wrap:break-word}
 table{border-collapse:collapse;width:100%;font-size:.88rem}
 th,td{text-align:left;padding:4px 10px 4px 0;border-bottom:1px solid var(--rule);
 vertical-align:top}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}

@@ -20,6 +20,8 @@ MAX_POINTS = 300
 MAX_COLUMNS, MAX_ROWS = 96, 64
 LEVELS = 16
 COLOURS = 8
+LETTER, MAX_LETTERS = 7, 12
+"""Room for a letter of a name beside a heatmap, and how many of them are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,7 @@ def line_chart(
     """
     shown = [_known(one, None if dots else MAX_POINTS) for one in series]
     frame = _Frame(shown, x_label, y_label, top)
-    radius = 1.5 if dots and max(len(one.x) for one in shown) >= 120 else 3
+    radius = 1.5 if dots and max((len(one.x) for one in shown), default=0) >= 120 else 3
     marks = []
     for index, one in enumerate(shown):
         points = [(frame.x(x), frame.y(y)) for x, y in zip(one.x, one.y, strict=True)]
@@ -129,6 +131,8 @@ def heatmap(
     low: float | None = None,
     high: float | None = None,
     first_column: int = 0,
+    row_names: Sequence[str] = (),
+    column_names: Sequence[str] = (),
     name: str = "heat",
 ) -> str:
     """Return a matrix as cells whose ink grows with the value; NaN stays empty.
@@ -143,6 +147,8 @@ def heatmap(
         Values of no and of full ink; by default 0 and the largest value.
     first_column : int
         Number of the first column, for the axis.
+    row_names, column_names : sequence of str, lengths R and C, optional
+        In place of the numbers; long names are cut.
     """
     full = np.atleast_2d(np.asarray(values, dtype=np.float64))
     shown = _binned(_binned(full, MAX_ROWS, 0), MAX_COLUMNS, 1)
@@ -152,9 +158,13 @@ def heatmap(
     span = top - bottom if top > bottom else 1.0
     rows, columns = shown.shape
     height = max(HEIGHT - TOP - BOTTOM, min(12 * rows, 420))
-    cell_w, cell_h = (WIDTH - LEFT - RIGHT) / columns, height / rows
+    across = _cut(column_names) or range(first_column, first_column + full.shape[1])
+    down = _cut(row_names) or range(full.shape[0])
+    left = max(LEFT, 24 + LETTER * max(map(len, map(str, down))))
+    width = WIDTH - left - RIGHT
+    cell_w, cell_h = width / columns, height / rows
     # Edges are rounded, not widths: neighbours share theirs, and no seam shows.
-    xs = [round(LEFT + c * cell_w, 1) for c in range(columns + 1)]
+    xs = [round(left + c * cell_w, 1) for c in range(columns + 1)]
     ys = [round(TOP + r * cell_h, 1) for r in range(rows + 1)]
     level = np.clip(np.round((shown - bottom) / span * LEVELS), 0, LEVELS)
     paths = []
@@ -167,23 +177,24 @@ def heatmap(
         if cells:
             paths.append(f'<path fill-opacity="{step / LEVELS:.3f}" d="{cells}"/>')
     axis = [
-        _text(LEFT - 6, TOP + (cell + 0.5) * cell_h + 4, str(row), "end")
+        _text(left - 6, TOP + (cell + 0.5) * cell_h + 4, str(down[row]), "end")
         for cell, row in _labels(full.shape[0], rows, height, 15)
     ]
+    room = max(34.0, LETTER * max(map(len, map(str, across))) + 4)
     axis += [
         _text(
-            LEFT + (cell + 0.5) * cell_w,
+            left + (cell + 0.5) * cell_w,
             TOP + height + 14,
-            str(column + first_column),
+            str(across[column]),
             "middle",
         )
-        for cell, column in _labels(full.shape[1], columns, WIDTH - LEFT - RIGHT, 34)
+        for cell, column in _labels(full.shape[1], columns, width, room)
     ]
     frame = (
-        f'<rect class="frame" x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" '
+        f'<rect class="frame" x="{left}" y="{TOP}" width="{width}" '
         f'height="{height:.0f}"/>'
     )
-    titles = _titles(x_label, y_label, TOP + height)
+    titles = _titles(x_label, y_label, TOP + height, left)
     body = f'{frame}<g class="heat">{"".join(paths)}</g>{"".join(axis)}{titles}'
     scale = (
         f'<p class="scale">{number(bottom)} <span class="ramp"></span> '
@@ -201,6 +212,7 @@ class _Frame:
         xs = [x for one in series for x in one.x]
         ys = [y for one in series for y in one.y]
         self._labels = (x_label, y_label)
+        self._whole = all(x == round(x) for x in xs)
         self._x0, self._x1 = min(xs, default=0.0), max(xs, default=1.0)
         if self._x1 == self._x0:
             # Half of one vanishes beside 1e16.
@@ -230,6 +242,8 @@ class _Frame:
             for t in self._y_ticks
         )
         across = [t for t in ticks(self._x0, self._x1) if self._x0 <= t <= self._x1]
+        if self._whole:  # there is no client one and a half
+            across = [t for t in across if t == round(t)]
         axis = "".join(
             _text(self.x(t), HEIGHT - BOTTOM + 14, number(t), "middle") for t in across
         )
@@ -245,8 +259,12 @@ def _svg(title: str, height: float, body: str) -> str:
     )
 
 
-def _titles(x_label: str, y_label: str, bottom: float) -> str:
-    middle = (LEFT + WIDTH - RIGHT) / 2
+def _cut(names: Sequence[str]) -> list[str]:
+    return [n if len(n) <= MAX_LETTERS else f"{n[: MAX_LETTERS - 1]}…" for n in names]
+
+
+def _titles(x_label: str, y_label: str, bottom: float, left: int = LEFT) -> str:
+    middle = (left + WIDTH - RIGHT) / 2
     across = _text(middle, bottom + 29, x_label, "middle", "title")
     height = (TOP + bottom) / 2
     return across + (

@@ -4,6 +4,7 @@ import argparse
 import http.server
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -186,6 +187,29 @@ def test_a_supernode_that_stops_by_itself_was_refused(
     monkeypatch.setattr(supernode, "_run", run)
     assert started(bundle) == code
     assert said in capsys.readouterr().err
+
+
+def test_two_devices_on_one_machine_get_a_port_each(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: list[str], _: object) -> tuple[int, bool]:
+        port = int(command[command.index("--port") + 1])
+        doors.append(socket.create_server(("127.0.0.1", port)))  # it is free
+        return 0, True
+
+    doors: list[socket.socket] = []
+    monkeypatch.setattr(supernode, "_run", run)
+    assert started(bundle) == started(bundle) == 0
+    assert len({door.getsockname()[1] for door in doors}) == 2
+    for door in doors:
+        door.close()
+
+
+@pytest.mark.parametrize(
+    "flags", [["--port", "9095"], ["--port=9095"], ["--isolation=process"]]
+)
+def test_a_port_that_somebody_else_has_to_know_is_not_chosen(flags: list[str]) -> None:
+    assert supernode.own_port(flags) == []
 
 
 PARENT = """

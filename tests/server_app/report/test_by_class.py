@@ -73,6 +73,31 @@ def test_the_confusion_matrix_is_drawn_by_class(tmp_path: Path) -> None:
     assert 'id="confusion"' in html
 
 
+def test_classes_go_by_their_names_beside_the_matrix(tmp_path: Path) -> None:
+    run = written(
+        tmp_path / "run", {"recall": [1.0, 0.5]}, classes=["ok", "a very long name"]
+    )
+    np.savez(run / "confusion.npz", confusion=[[4, 0], [1, 1]])
+    html = run_page(read_run(run))
+    chart = html[html.index('<figure id="confusion"') :].split("</figure>")[0]
+    labels = re.findall(r'<text class="tick"[^>]*>([^<]*)<', chart)
+    assert labels == ["ok", "a very long…"] * 2
+
+
+def test_clients_go_by_their_names_beside_their_fitness(tmp_path: Path) -> None:
+    html = run_page(read_run(write_run(tmp_path / "run", [line(1)])))
+    chart = html[html.index('<figure id="fitness-end"') :].split("</figure>")[0]
+    labels = re.findall(r'<text class="tick"[^>]*>([^<]*)<', chart)
+    assert labels == ["a", "b", "0", "1", "2"]
+
+
+def test_who_was_not_measured_is_in_no_legend(tmp_path: Path) -> None:
+    local = [{"client": "a", "experts": [0], "client_local": 0.9, "seconds": 0.25}]
+    html = run_page(read_run(write_run(tmp_path / "run", [line(1, clients=local)])))
+    chart = html[html.index('<figure id="clients"') :].split("</figure>")[0]
+    assert "client_local (mean)" in chart and "client_global" not in chart
+
+
 def test_an_accuracy_nobody_measured_has_no_line(tmp_path: Path) -> None:
     own = {"server_global": None, "client_global": None, "fleet": 0.75}
     one = written(tmp_path / "own", own, classes=[])
@@ -91,10 +116,21 @@ def test_a_damaged_list_costs_no_page(tmp_path: Path, damaged: Any) -> None:
     assert "Recall by class" in run_page(read_run(run))
 
 
-def test_a_run_of_devices_own_data_is_called_after_its_task(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", [line(1)], task="/srv/cracks.toml")
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("/srv/cracks.toml", "cracks"),
+        ("demo/machines/task.toml", "machines"),
+        ("/task.toml", "task"),
+        ("task.toml", "task"),
+    ],
+)
+def test_a_run_of_devices_own_data_is_called_after_its_task(
+    task: str, name: str, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run", [line(1)], task=task)
     html = run_page(read_run(run))
-    assert "<h1>flex-moe on cracks</h1>" in html
+    assert f"<h1>flex-moe on {name}</h1>" in html
     assert (
         "devices&#x27; own data" in html
         and "partition classes" not in html.split("<details>")[0]

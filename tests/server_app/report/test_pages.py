@@ -94,7 +94,12 @@ def test_no_number_keeps_a_page_from_being_made(
     fitness = np.array(
         data.draw(st.lists(st.floats(width=32), min_size=12, max_size=12))
     )
-    np.savez(run / "fitness.npz", fitness=fitness.reshape(2, 2, 3), rounds=[1, 2])
+    np.savez(
+        run / "fitness.npz",
+        fitness=fitness.reshape(2, 2, 3),
+        rounds=[1, 2],
+        clients=["a", "b"],
+    )
     read = read_run(run)
     for html in (run_page(read), comparison_page([read, read])):
         for chart in re.findall("<svg.*?</svg>", html):

@@ -63,6 +63,24 @@ def test_a_line_runs_from_corner_to_corner() -> None:
     assert points(chart) == [(LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, TOP)]
 
 
+def test_there_is_no_client_one_and_a_half() -> None:
+    chart = line_chart(
+        [Series(name="a", x=[1, 2, 3], y=[0.1, 0.2, 0.3])], x_label="x", y_label="y"
+    )
+    ticks_below = re.findall(r'text-anchor="middle">([\d.]+)<', chart)
+    assert ticks_below == ["1", "2", "3"]
+
+
+def test_a_chart_of_nothing_is_an_empty_one() -> None:
+    ElementTree.fromstring(line_chart([], x_label="x", y_label="y", dots=True))
+
+
+def test_a_name_has_room_beside_its_row() -> None:
+    chart = heatmap([[1.0, 0.0]], x_label="x", y_label="y", row_names=["rust"])
+    # 24 for the title and 7 for each letter.
+    assert f'width="{WIDTH - RIGHT - 52}"' in chart and ">rust<" in chart
+
+
 def test_a_long_line_is_thinned_and_keeps_its_newest_point() -> None:
     count = 10 * MAX_POINTS + 7
     series = Series(name="s", x=list(range(count)), y=[1.0] * (count - 1) + [2.0])
