@@ -136,6 +136,10 @@ class ClassCounts:
         known = [share for share in self.recall or [] if share is not None]
         return float(np.mean(known)) if known else None
 
+    def times(self, number: int) -> "ClassCounts":
+        """Return the counts of so many models or test sets like this one."""
+        return ClassCounts(self.numbers * number, self.num_classes)
+
     def without_classes(self) -> "ClassCounts":
         """Return the same with all classes together."""
         numbers = np.array([self.correct, self.total], dtype=np.int64)

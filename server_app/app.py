@@ -48,7 +48,12 @@ def main(grid: Grid, context: Context) -> None:
             grid,
             settings.rounds.num_rounds,
             settings.rounds.round_deadline,
-            server_evaluation(strategy, loop.fleet.agreement, log.learned),
+            server_evaluation(
+                strategy,
+                loop.fleet.agreement,
+                log.learned,
+                lambda: loop.fleet.clients,
+            ),
         )
         folder.save_model(strategy.published(), strategy.layout)
     logger.info("results: %s", folder.path)

@@ -164,6 +164,12 @@ class Algorithm(Protocol):
     def global_model(self) -> nn.Module:
         """Return the server's own predictor."""
 
+    def serves(self, client: int) -> int:
+        """Return which of the server's models a client, by row, would be handed."""
+
+    def served_model(self, which: int) -> nn.Module:
+        """Return one of these models."""
+
     def published(self) -> dict[str, Vector]:
         """Return the parts that are measured and saved."""
 

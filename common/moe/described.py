@@ -71,6 +71,23 @@ def describe(predictor: nn.Module) -> Description | None:
     return None
 
 
+def alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two predictors are known to be the same, bit for bit.
+
+    Of a kind that cannot be told in words nothing is known.
+    """
+    a, b = describe(one), describe(other)
+    if a is None or b is None or a.model.spec != b.model.spec:
+        return False
+    said, other_said = (
+        (each.kind, each.weights, each.server_gate, each.model.held) for each in (a, b)
+    )
+    mine, others = a.vectors(), b.vectors()
+    return said == other_said and all(
+        np.array_equal(mine[name], others[name]) for name in mine
+    )
+
+
 def predictor_of(
     kind: PredictorKind,
     model: MoEModel,

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from common.data import FOLDERS, parse_partition
 from common.errors import SettingsError, nearest
 from common.settings import Settings
 from server_app.callbacks.hooks import Callback, RunStart
@@ -70,10 +71,13 @@ class EarlyStopping(Callback):
 def _never_measured(measure: str, settings: Settings) -> str:
     """Return why a run never has a measure, and what it has; "" if it may have it."""
     data = settings.data
+    factors = data.partition != FOLDERS and parse_partition(data.partition).factors
     if measure == "fleet" and (not data.task or data.test_data):
         return "the server has a test set of its own; choose server_global"
     if measure == "server_global" and data.task and not data.test_data:
         return "the server has no test set (test-data); choose fleet"
+    if measure in ("served", "worst_group") and not factors:
+        return f"partition = {data.partition!r} has no device that differs"
     if measure == "client_global" and data.task:
         return "with task, every device has other data; choose client_local"
     return ""

@@ -11,18 +11,27 @@ from server_app.report.style import figure
 from server_app.report.svg import Series, heatmap, legend, line_chart, number
 from server_app.run_folder.run_files import finite
 
-ACCURACIES = ("server_global", "fleet", "balanced", "client_global", "client_local")
+ACCURACIES = (
+    "server_global",
+    "fleet",
+    "balanced",
+    "client_global",
+    "worst_group",
+    "served",
+    "client_local",
+)
 MEGABYTE = 1e6
 
 
 def measured(*runs: RunData) -> list[str]:
-    """Return the accuracies that any of the runs has; all if none has one yet."""
+    """Return the accuracies that any of the runs has, or if none has one, will have."""
     found = [
         name
         for name in ACCURACIES
         if any(np.isfinite(run.column(name)).any() for run in runs)
     ]
-    return found or [*ACCURACIES]
+    rounds = [record for run in runs for record in run.rounds]
+    return found or [name for name in ACCURACIES if any(name in r for r in rounds)]
 
 
 def line_figure(

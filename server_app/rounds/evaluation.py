@@ -1,10 +1,12 @@
 """What the server can measure by itself, on the global test set.
 
-Its own predictor, and what each expert alone recognises. The experts are those of the
+Its own predictor, what it would hand each client where devices differ, and what each
+expert alone recognises. The experts are those of the
 global model, without any gate.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -14,25 +16,40 @@ import numpy as np
 import torch
 from flwr.app import ArrayRecord, MetricRecord
 from numpy.typing import NDArray
+from torch import nn
 
+from common.class_counts import ClassCounts, summed
 from common.cost import evaluation_batch
-from common.data import model_input
+from common.data import (
+    PLAIN,
+    Dataset,
+    Domain,
+    model_input,
+    parse_partition,
+    seen_in,
+)
 from common.moe import COMMON, GATE, MoEModel
 from common.moe.counting import count_answers
+from common.moe.described import alike
 from common.own.own_data import OwnData, open_own_data
 from common.settings import Settings
 from common.shape import dataset_of, device_of, test_samples, tokeniser_for
 from common.task import Task
 from server_app.contract import Algorithm
 from server_app.fleet.agreement import Agreement
-from server_app.rounds.measuring import SERVER, Evaluate, metrics_of
+from server_app.fleet.client import Client
+from server_app.fleet.domains import domain_of
+from server_app.rounds.measuring import SERVED, SERVER, Evaluate, metrics_of
 
 Recall = NDArray[np.float64]
 Learned = Callable[[Callable[[], Recall | None]], None]
 
 
 def server_evaluation(
-    strategy: Algorithm, agreement: Agreement, learned: Learned | None = None
+    strategy: Algorithm,
+    agreement: Agreement,
+    learned: Learned | None = None,
+    clients: Callable[[], Sequence[Client]] = tuple,
 ) -> Evaluate | None:
     """Return what measures the global model; None where the server has no test set.
 
@@ -42,11 +59,15 @@ def server_evaluation(
         Its task's scale may become known only when clients have been asked.
     learned : callable, optional
         See :class:`ServerEvaluation`.
+    clients : callable
+        Returns the clients known by now; asked where devices differ.
     """
     settings = strategy.settings
     if not settings.data.task:
         dataset = dataset_of(settings)
         x, y = test_samples(settings, dataset)
+        if parse_partition(settings.data.partition).factors:
+            return DomainEvaluation(strategy, dataset, x, y, learned, clients)
         return ServerEvaluation(strategy, dataset.normalise(x), y, learned)
     if (own := own_test_set(settings, agreement.task)) is None:
         return None
@@ -105,21 +126,27 @@ class ServerEvaluation:
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
         """Return the accuracy of the server's predictor, and what it is made of."""
-        model = self._strategy.global_model()
+        found = self._measure()
+        if self._learned is not None:
+            self._learned(self._recall)
+        return found
+
+    def _measure(self) -> MetricRecord:
+        counts = self._count(self._strategy.global_model(), self._x, self._y)
+        return metrics_of(SERVER, counts)
+
+    def _count(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> ClassCounts:
         if self._device.type != "cpu":
             # A strategy of a user's may have returned what it computes with.
             model = deepcopy(model).to(self._device)
         spec = self._strategy.spec
-        counts = count_answers(
+        return count_answers(
             model.eval(),
-            self._x,
-            self._y,
+            x,
+            y,
             num_classes=spec.num_classes,
             batch=evaluation_batch(spec),
         )
-        if self._learned is not None:
-            self._learned(self._recall)
-        return metrics_of(SERVER, counts)
 
     @torch.inference_mode()
     def _recall(self) -> Recall | None:
@@ -127,6 +154,66 @@ class ServerEvaluation:
         if experts is None:
             return None
         return expert_recall(experts.to(self._device), self._x, self._y)
+
+
+class DomainEvaluation(ServerEvaluation):
+    """Measures where devices differ, on the test set as each domain has it.
+
+    ``server_global`` is the mean over the domains of all clients, a domain with more
+    of them counting more; ``class_counts`` are of the same answers, once for every
+    client. ``served`` is the mean over clients of the accuracy of what the server would
+    hand each of them (``Algorithm.serves``), in its own domain: none of them trains on
+    it first. One domain's samples are turned at a time.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    x, y : ndarray
+        Its test samples as stored, and their labels.
+    clients : callable
+        Returns the clients known by now. While there is none, samples are as they are.
+    """
+
+    def __init__(
+        self,
+        strategy: Algorithm,
+        dataset: Dataset,
+        x: NDArray[Any],
+        y: NDArray[np.int64],
+        learned: Learned | None,
+        clients: Callable[[], Sequence[Client]],
+    ) -> None:
+        super().__init__(strategy, dataset.normalise(x), y, learned)
+        self._dataset, self._stored, self._labels = dataset, x, y
+        self._clients = clients
+
+    def _measure(self) -> MetricRecord:
+        strategy, settings = self._strategy, self._strategy.settings
+        rows: dict[Domain, list[int]] = {}
+        for client in self._clients():
+            domain = domain_of(settings, client.profile) or PLAIN
+            rows.setdefault(domain, []).append(client.row)
+        model, everybodys, served = strategy.global_model(), [], 0.0
+        for domain, members in (rows or {PLAIN: []}).items():
+            x, y = self._tensors_in(domain)
+            common = self._count(model, x, y)
+            everybodys.append(common.times(max(1, len(members))))
+            for which, times in Counter(map(strategy.serves, members)).items():
+                handed = strategy.served_model(which)
+                same = alike(handed, model)
+                counts = common if same else self._count(handed, x, y)
+                served += times * (counts.accuracy or 0.0)
+        total = summed(everybodys)
+        assert total is not None
+        found = metrics_of(SERVER, total)
+        if known := sum(map(len, rows.values())):
+            found[SERVED] = served / known
+        return found
+
+    def _tensors_in(self, domain: Domain) -> tuple[torch.Tensor, torch.Tensor]:
+        data = seen_in(domain, self._dataset, self._stored, self._labels)
+        x = torch.from_numpy(data.normalise(data.x)).to(self._device)
+        return x, torch.from_numpy(data.y.copy()).to(self._device)
 
 
 def bare_experts(strategy: Algorithm) -> MoEModel | None:

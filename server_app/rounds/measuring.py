@@ -31,6 +31,8 @@ Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
 
 SERVER, FLEET, COUNTS = "server_global", "fleet", "class_counts"
 """Keys of a MetricRecord: the accuracy, and what it is made of."""
+SERVED = "served"
+"""Key of the mean accuracy of what each client would be handed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,8 @@ class Measured:
     Attributes
     ----------
     metrics : MetricRecord
-        ``server_global`` or ``fleet``; empty where nothing was measured.
+        ``server_global`` or ``fleet``, and ``served`` where devices differ; empty
+        where nothing was measured.
     counts : ClassCounts or None
         What the accuracy is made of; None of a function that does not say it.
     asked : list of str or None
@@ -73,7 +76,7 @@ class Measured:
         return cls(metrics=metrics, counts=counts, asked=[*asked], nbytes=nbytes)
 
     def accuracy(self, name: str) -> float | None:
-        """Return ``server_global`` or ``fleet``; None where it was not measured."""
+        """Return an accuracy by its key; None where it was not measured."""
         value = self.metrics.get(name)
         return float(value) if isinstance(value, int | float) else None
 
@@ -163,6 +166,7 @@ def record_of(
         merged=current.merged,
         server_global=measured.accuracy(SERVER),
         fleet=measured.accuracy(FLEET),
+        served=measured.accuracy(SERVED),
         recall=None if counts is None else counts.recall,
         balanced=None if counts is None else counts.balanced,
         confusion=None if counts is None else counts.matrix,

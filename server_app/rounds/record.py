@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ MEASURES = (
     "fleet",
     "balanced",
     "client_global",
+    "worst_group",
+    "served",
     "client_local",
     "client_local_weighted",
     "client_local_worst",
@@ -39,7 +42,8 @@ OWN = "metrics."
 class ClientRound:
     """One participant in one round; accuracies are None where not evaluated.
 
-    ``held_out`` is how many samples ``client_local`` is the accuracy on.
+    ``held_out`` is how many samples ``client_local`` is the accuracy on. ``domain`` is
+    in what the device differs, None where the partition says it of none.
     """
 
     client: str
@@ -58,6 +62,7 @@ class ClientRound:
     seconds_until_reply: float = 0.0
     memory_peak: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    domain: str | None = None
 
     def line(self) -> str:
         """Return what this device held and did, in a line of the log."""
@@ -107,6 +112,11 @@ class RoundRecord:
     its own held-out samples. ``fleet_clients`` are the devices that measured ``fleet``,
     None in a run that has the other; ``fleet_bytes`` went to them and back, beside
     ``bytes_down`` and ``bytes_up``.
+    Where devices differ (``common.data.domains``), every client is measured in its own
+    domain, ``server_global`` is the mean over all clients' domains, ``served`` that of
+    what the server would hand each client, and ``worst_group`` the lowest mean of
+    ``client_global`` over the clients of one domain; elsewhere the line says nothing of
+    the last two, nor of ``domain``.
     ``client_local`` is the mean over clients, ``client_local_weighted`` that by their
     held-out samples, ``client_local_worst`` that of the worst tenth.
     ``ended`` is the time of day (UTC) at which it was done.
@@ -131,6 +141,7 @@ class RoundRecord:
     ended: str
     clients: list[ClientRound]
     fleet: float | None = None
+    served: float | None = None
     recall: list[float | None] | None = None
     balanced: float | None = None
     local_recall: list[float | None] | None = None
@@ -167,6 +178,22 @@ class RoundRecord:
         }
 
     @property
+    def differ(self) -> bool:
+        """Whether devices differ in what they see or what they call it."""
+        known = any(client.domain is not None for client in self.clients)
+        return known or self.served is not None
+
+    @property
+    def worst_group(self) -> float | None:
+        """Lowest mean of ``client_global`` over the clients of one domain."""
+        groups: dict[str, list[float]] = {}
+        for client in self.clients:
+            if client.domain is not None and client.client_global is not None:
+                groups.setdefault(client.domain, []).append(client.client_global)
+        means = [fmean(values) for values in groups.values()]
+        return min(means, default=None)
+
+    @property
     def dead_share(self) -> float | None:
         """Share of the merged placements that no sample was routed to."""
         if not self.merged:
@@ -197,6 +224,12 @@ class RoundRecord:
         }
         fields = asdict(self)
         del fields["confusion"]
+        if self.differ:
+            summary["worst_group"] = self.worst_group
+        else:
+            del fields["served"]
+            for client in fields["clients"]:
+                del client["domain"]
         layers = fields.pop("cv_layers")
         if len(layers) > 1:
             summary |= {f"cv_layer_{n}": cv for n, cv in enumerate(layers, 1)}
@@ -232,12 +265,17 @@ class RoundRecord:
         measured = ("server", self.server_global)
         if self.fleet_clients is not None:
             measured = ("fleet", self.fleet)
+        differing = [
+            ("worst gr", 8, _number(self.worst_group)),
+            ("served", 7, _number(self.served)),
+        ]
         columns = [
             ("round", 5, f"{self.round}"),
             (measured[0], 7, _number(measured[1])),
             ("balanced", 8, _number(self.balanced)),
             ("global", 7, _number(self.mean("client_global"))),
             ("local", 7, _number(self.mean("client_local"))),
+            *(differing if self.differ else []),
             ("CV", 7, _number(self.cv_round, 3)),
             ("CV cum", 7, _number(self.cv_cumulative, 4)),
             ("CV smp", 7, _number(self.cv_samples, 3)),

@@ -15,8 +15,9 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from common import wire
-from common.wire import WireError
+from common.wire import QueryReply, WireError
 from server_app.contract import Algorithm, Plan, Reply
+from server_app.fleet.domains import domain_of
 from server_app.rounds import intake
 from server_app.rounds.orders import SentOrder
 from server_app.rounds.record import ClientRound
@@ -110,10 +111,15 @@ class Round:
                 client=sent.client.name,
                 experts=sent.order.experts,
                 budget=sent.budget,
+                domain=self._domain(sent.client.profile),
             ),
         )
         asked.bytes_down += wire.message_bytes(message)
         return message
+
+    def _domain(self, profile: QueryReply) -> str | None:
+        domain = domain_of(self._settings, profile)
+        return None if domain is None else str(domain)
 
     def resend_missing(self, message: Message) -> Message | None:
         """Return a message that sends everything to a client that has lost its cache.

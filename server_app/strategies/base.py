@@ -187,6 +187,23 @@ class ExpertStrategy(Strategy):
         """
         return UsageMixture(self.full_model(), self.usage)
 
+    def serves(self, client: int) -> int:
+        """Return which of the server's models a client would be handed: number 0.
+
+        It is what the client would start from if it did not train. A strategy with
+        several models, such as one a group, overrides this and :meth:`served_model`.
+
+        Parameters
+        ----------
+        client : int
+            Row of a client known when the last round was planned.
+        """
+        return 0
+
+    def served_model(self, which: int) -> nn.Module:
+        """Return the model of this number, as :meth:`global_model` does: that one."""
+        return self.global_model()
+
     def published(self) -> dict[str, Vector]:
         """Return the parts that are measured and saved.
 

@@ -24,6 +24,7 @@ CONFIG: RunConfig = {
     "download-dtype": "int8",
     "expert-cache": True,
     "drift": 0.3,
+    "partition": "rotation:3+concept:2+dirichlet:1.0",
 }
 
 
@@ -45,8 +46,12 @@ def test_flwr_run_gives_the_same_bits_as_one_process(tmp_path: Path) -> None:
         (simulated / "metrics.jsonl").read_text().splitlines(),
         strict=True,
     ):
-        for key in ("server_global", "client_global", "client_local", "load"):
-            assert json.loads(one)[key] == json.loads(other)[key]
+        first, second = json.loads(one), json.loads(other)
+        for key in (
+            *("server_global", "client_global", "client_local", "load"),
+            *("served", "worst_group"),
+        ):
+            assert first[key] == second[key]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from common.moe import GATE, ModelSpec
-from common.moe.described import describe, predictor_of
+from common.moe.described import alike, describe, predictor_of
 from common.moe.ensemble import GatedMixture, ServerGated, Unexplained, UsageMixture
 from tests.common.moe.support import text_spec, texts
 
@@ -80,3 +80,22 @@ def test_words_that_do_not_fit_the_model_are_refused() -> None:
         predictor_of("usage", model, [0.25] * 4, [])
     with pytest.raises(ValueError, match="server-gate has shape"):
         predictor_of("server-gate", model, [0.2] * 5, [0.0])
+
+
+def test_predictors_are_alike_to_the_bit_or_not_at_all() -> None:
+    model, twin = (SPEC.build(range(5), seed=1) for _ in range(2))
+    usage = [1.0, 2.0, 3.0, 4.0, 5.0]
+    first = UsageMixture(model, usage)
+    assert alike(first, UsageMixture(twin, usage))
+    assert not alike(first, UsageMixture(twin, usage[::-1]))
+    assert not alike(first, GatedMixture(twin))
+    assert not alike(first, UsageMixture(SPEC.build(range(4), seed=1), usage[:4]))
+    wider = replace(SPEC, expert_hidden=5).build(range(5), seed=1)
+    assert not alike(first, UsageMixture(wider, usage))
+    # Of what cannot be told in words nothing is known.
+    unknown = nn.Linear(2, 2)
+    assert not alike(unknown, unknown)
+    vector = model.vectors(["expert.3"])["expert.3"].copy()
+    vector[0] = np.nextafter(vector[0], np.float32(1))
+    twin.load({"expert.3": vector})
+    assert not alike(first, UsageMixture(twin, usage))

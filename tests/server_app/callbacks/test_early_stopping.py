@@ -113,6 +113,19 @@ def test_what_this_run_never_measures_is_refused_with_what_it_does(
         EarlyStopping(Settings.from_run_config({**data, "stop-measure": allowed}))
 
 
+@pytest.mark.parametrize("measure", ["served", "worst_group"])
+def test_groups_are_watched_where_devices_differ(measure: str) -> None:
+    EarlyStopping(
+        Settings.from_run_config(
+            {"stop-measure": measure, "partition": "rotation:2+iid"}
+        )
+    )
+    with pytest.raises(SettingsError, match="'iid' has no device that differs"):
+        EarlyStopping(
+            Settings.from_run_config({"stop-measure": measure, "partition": "iid"})
+        )
+
+
 def test_the_new_measures_are_watched_and_the_nearest_of_them_named() -> None:
     callback = stopping(patience=1, measure="balanced")
     assert callback.on_round_end(record_of(1, balanced=0.75), ANY) is None
@@ -123,7 +136,7 @@ def test_the_new_measures_are_watched_and_the_nearest_of_them_named() -> None:
 
 
 def test_every_measure_that_may_be_named_is_in_a_record() -> None:
-    assert set(MEASURES) <= set(record_of(1).to_json())
+    assert set(MEASURES) <= set(record_of(1, served=0.5).to_json())
 
 
 def test_a_run_stops_early_and_stays_so_until_it_may_go_on(tmp_path: Path) -> None:

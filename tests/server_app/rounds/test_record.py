@@ -55,6 +55,42 @@ def test_local_accuracy_has_three_means() -> None:
     assert line["client_local_weighted"] == pytest.approx(by_hand)
 
 
+def own(domain: str | None, accuracy: float | None) -> ClientRound:
+    return ClientRound(
+        client="a", experts=[0], budget=1, domain=domain, client_global=accuracy
+    )
+
+
+def test_the_worst_group_is_the_lowest_mean_of_a_domain() -> None:
+    clients = [
+        *(own("as it is", 0.5), own("as it is", 0.75), own("as it is", None)),
+        *(own("90 degrees", 0.25), own("90 degrees", 0.875)),
+        own("180 degrees", None),
+    ]
+    record = record_of(1, clients=clients, served=0.25)
+    line = record.to_json()
+    assert (line["worst_group"], line["served"]) == (0.5625, 0.25)
+    assert line["client_global"] == 0.59375
+    assert line["clients"][3]["domain"] == "90 degrees"
+    assert record.to_metrics()["worst_group"] == 0.5625
+    names, values = record.line(header=True), record.line()
+    assert len(names) == len(values)
+    assert "local worst gr  served " in " ".join(names.split("   "))
+    assert values.split()[5:7] == ["0.5625", "0.2500"]
+
+
+def test_groups_are_there_before_they_are_measured() -> None:
+    line = record_of(1, clients=[own("90 degrees", None)]).to_json()
+    assert (line["worst_group"], line["served"]) == (None, None)
+
+
+def test_nothing_is_said_of_groups_where_no_device_differs() -> None:
+    record = record_of(1)
+    line = record.to_json()
+    assert not {"worst_group", "served", "domain"} & {*line, *line["clients"][0]}
+    assert "served" not in record.line(header=True)
+
+
 def test_nothing_is_said_of_what_nobody_measured() -> None:
     line = record_of(1).to_json()
     for name in ("client_local", "client_local_weighted", "client_local_worst"):
