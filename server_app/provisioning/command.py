@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from server_app.provisioning import ProvisioningError, actions
-from server_app.provisioning.actions import PORT
 from server_app.provisioning.directory import FleetDirectory
+from server_app.provisioning.init import PORT, init_fleet
 from server_app.provisioning.validity import warn
 
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parents=[signing],
         help="make the authority and the server's certificate",
     )
-    init.set_defaults(change=actions.init_fleet)
+    init.set_defaults(change=init_fleet)
     init.add_argument(
         "--host",
         action="append",

@@ -8,6 +8,7 @@
       server.pem server.key   for ``flower-superlink`` and the proxy
       superexec.secret        what SuperExec proves to the SuperLink that it is
       apps.key trusted.yaml   what apps are signed with, and how devices verify it
+                              (``app_keys``, as the secret)
       nginx.conf systemd/ flwr/   what the server is started from (``server_files``)
       owners/fleet.json       what owners allow, for the ServerApps; no key, no address
       bundles/NAME.tar        0600; the only copy of a device's private keys
@@ -20,24 +21,21 @@ read what is written here.
 import fcntl
 import os
 import re
-import secrets
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import ValidationError
 
 from common.settings.sections import first_problem
 from server_app.provisioning import ProvisioningError, bundle, certificates
+from server_app.provisioning.app_keys import app_key, ensure_secrets, new_secret
 from server_app.provisioning.authority import AuthorityFiles
 from server_app.provisioning.certificates import Authority
 from server_app.provisioning.members import Device, IssuedCertificate, Members
 from server_app.provisioning.private_files import (
-    read,
     refuse_owner,
     refuse_strangers,
     write,
@@ -183,32 +181,11 @@ class FleetDirectory:
 
     def save(self, members: Members) -> None:
         """Write who belongs to the fleet, and before it what follows from that."""
-        self._ensure_secrets()
+        ensure_secrets(self.path)
         for name, text in server_files(members, self.path.absolute()):
             write(self.path / name, text, 0o644)
         content = members.model_dump_json(indent=2).encode() + b"\n"
         write(self.path / "fleet.json", content)
-
-    def app_key(self) -> ed25519.Ed25519PrivateKey:
-        """Read the key that apps are signed with; ProvisioningError if it is none."""
-        file = self.path / "apps.key"
-        pem = read(file)
-        try:
-            key = load_pem_private_key(pem, password=None)
-        except (TypeError, ValueError) as error:
-            raise ProvisioningError(f"{file} is damaged: {error}") from None
-        if not isinstance(key, ed25519.Ed25519PrivateKey):
-            raise ProvisioningError(f"{file} is damaged: no Ed25519 key")
-        return key
-
-    def _ensure_secrets(self) -> None:
-        app_key, secret = self.path / "apps.key", self.path / "superexec.secret"
-        if not app_key.exists():
-            write(app_key, certificates.private_pem(certificates.app_key()))
-        trusted = certificates.trusted_entities(self.app_key())
-        write(self.path / "trusted.yaml", trusted, 0o644)
-        if not secret.exists():
-            write(secret, _secret())
 
     def add(
         self, name: str, expert_cap: int = 0, memory: int = 0, data_path: str = ""
@@ -290,7 +267,7 @@ class FleetDirectory:
         """Certify a device and write its bundle: its own files and the fleet's."""
         tls = certificates.server_key()
         certificate = self.authority.for_devices().client_certificate(tls, name)
-        self._ensure_secrets()
+        ensure_secrets(self.path)
         device = device.renewed(
             IssuedCertificate(
                 sha256=certificate.fingerprint(hashes.SHA256()).hex(),
@@ -300,8 +277,8 @@ class FleetDirectory:
         files = {
             **own,
             "ca.crt": self.authority_file.read_bytes(),
-            "trusted.yaml": certificates.trusted_entities(self.app_key()),
-            "superexec.secret": _secret(),
+            "trusted.yaml": certificates.trusted_entities(app_key(self.path)),
+            "superexec.secret": new_secret(),
             "client.key": certificates.private_pem(tls),
             "client.crt": certificates.certificate_pem(certificate),
         }
@@ -319,8 +296,3 @@ class FleetDirectory:
         members = self.members()
         device = members.device(name).model_copy(update={"registered": True})
         self.save(members.with_device(name, device))
-
-
-def _secret() -> bytes:
-    # In letters: whoever copies it by hand loses no byte.
-    return secrets.token_hex(32).encode()

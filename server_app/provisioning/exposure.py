@@ -37,6 +37,14 @@ def open_addresses(members: Members) -> list[str]:
         ]
 
 
+def open_to_all(found: list[str]) -> str:
+    """Return what it means that :func:`open_addresses` found some."""
+    return (
+        f"the Control API answers everybody at {', '.join(found)}: whoever gets there "
+        "can let devices in and submit code"
+    )
+
+
 def own_addresses() -> list[str]:
     """Return this machine's addresses that others may reach, IPv4 and global IPv6."""
     return [
