@@ -12,8 +12,6 @@ from server_app.provisioning.members import Members
 from server_app.provisioning.server_files import join_address, loopback, split_address
 
 PORT = 8000
-
-
 _HOST_NAME = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
     r"(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"

@@ -48,8 +48,6 @@ def without_labels(path: Path, tokeniser: Any) -> Any:
 
 
 MINE = "tests.common.data.test_readers"
-
-
 ROWS = "0.5,1,0\n0.25,2,1\n0.75,3,1\n"
 
 

@@ -11,8 +11,6 @@ from tests.server_app.fleet.own import device, task_file, windows
 from tests.server_app.fleet.town import Server, Town
 
 NAMES = ("cam-north", "cam-south", "cam-west")
-
-
 NO_MOMENTS: dict[str, Any] = {
     f"moments_{key}": [] for key in ("count", "mean", "m2", "least", "most")
 }
