@@ -8,9 +8,9 @@ import pytest
 from common.cost import RUNTIME, training_memory, training_work, upload
 from common.moe import ModelSpec
 from common.settings import Settings
-from common.wire import QueryReply
 from server_app.fleet.budget import DeviceBudget
 from server_app.fleet.client import Link
+from tests.server_app.strategies.handmade import profile as profile_of
 
 # An expert: 64 x 1000 + 1000 + 1000 x 10 + 10 = 75 010 values of 4 bytes.
 EXPERT = 300_040
@@ -29,18 +29,6 @@ SPEC = ModelSpec(
 def budget_of(**config: Any) -> DeviceBudget:
     base = {"num-experts": 4, "expert-hidden": 1000, "local-epochs": 2}
     return DeviceBudget(Settings.from_run_config({**base, **config}), SPEC, 4)
-
-
-def profile_of(**fields: Any) -> QueryReply:
-    given: dict[str, Any] = {
-        "client": "pi0",
-        "partition_id": 0,
-        "num_partitions": 1,
-        "num_examples": 100,
-        "code_hash": "",
-        "partition_hash": "",
-    }
-    return QueryReply(**{**given, **fields})
 
 
 def test_memory_of_training_by_hand() -> None:

@@ -12,23 +12,13 @@ from flwr.proto.node_pb2 import NodeInfo
 from common import wire
 from common.code_hash import code_hash
 from common.inline_grid import InlineGrid
-from common.moe import ModelSpec
 from common.settings import Settings
 from common.wire import QueryReply, TrainReport
 from server_app.fleet.budget import DeviceBudget
 from server_app.fleet.client import Client
 from server_app.fleet.fleet import Fleet
 from server_app.transport.mailbox import Mailbox
-from tests.server_app.fleet.town import digest_of
-
-SPEC = ModelSpec(
-    backbone="mlp",
-    input_shape=(1, 8, 8),
-    num_classes=10,
-    num_experts=8,
-    expert_hidden=32,
-    top_k=1,
-)
+from tests.server_app.fleet.town import SPEC, digest_of
 
 
 def profile_of(client: str, **changes: Any) -> QueryReply:

@@ -19,8 +19,8 @@ from server_app.fleet.owners import VARIABLE, Owners
 from server_app.provisioning.members import Members
 from server_app.provisioning.server_files import server_files
 from server_app.transport.mailbox import Mailbox
-from tests.server_app.fleet.test_fleet import SPEC, profile_of
-from tests.server_app.fleet.town import digest_of
+from tests.server_app.fleet.test_fleet import profile_of
+from tests.server_app.fleet.town import SPEC, digest_of
 
 HUGE = 2**40
 

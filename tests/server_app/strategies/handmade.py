@@ -5,12 +5,29 @@ from typing import Any
 
 import numpy as np
 
-from common.moe import Vector
+from common.moe import ModelSpec, Vector
 from common.wire import QueryReply, TrainOrder, TrainReport
 from server_app.assignment import ExpertLayers
 from server_app.strategies.base import Reply, View
 
 ORDER_FIELDS = set(TrainOrder.model_fields)
+
+
+def spec_of(
+    num_experts: int,
+    *,
+    input_shape: tuple[int, ...] = (1, 2, 2),
+    expert_hidden: int = 2,
+) -> ModelSpec:
+    """A model of two classes that is small enough for paper."""
+    return ModelSpec(
+        backbone="mlp",
+        input_shape=input_shape,
+        num_classes=2,
+        num_experts=num_experts,
+        expert_hidden=expert_hidden,
+        top_k=1,
+    )
 
 
 def view_of(budgets: Sequence[int], num_experts: int, **fields: Any) -> View:

@@ -11,7 +11,7 @@ from client_app.training import Objective
 from common import wire
 from common.errors import SettingsError
 from common.inline_grid import InlineGrid
-from common.moe import ModelSpec, Vector
+from common.moe import Vector
 from common.settings import Settings
 from common.shape import dataset_of, model_spec
 from server_app.rounds.loop import RoundLoop
@@ -19,15 +19,9 @@ from server_app.run_config import check_run_config
 from server_app.strategies import find_strategy
 from server_app.strategies.base import ExpertStrategy, Reply
 from tests.server_app.strategies import handmade
+from tests.server_app.strategies.handmade import spec_of
 
-SPEC = ModelSpec(
-    backbone="mlp",
-    input_shape=(1, 2, 2),
-    num_classes=2,
-    num_experts=4,
-    expert_hidden=2,
-    top_k=1,
-)
+SPEC = spec_of(4)
 
 
 def strategy_of(name: str, options: str = "", **changes: Any) -> ExpertStrategy:

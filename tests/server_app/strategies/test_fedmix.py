@@ -9,24 +9,17 @@ import torch
 from torch.nn import functional as F
 
 from client_app.training import Objective, train
-from common.moe import ModelSpec, unpack_into
+from common.moe import unpack_into
 from common.seeding import stream
 from common.settings import Settings
 from common.settings.sections import TrainingSettings
 from server_app.strategies.base import Plan, Reply
 from server_app.strategies.fedmix import AvgMoE, FedMix, passing_experts
 from tests.server_app.strategies import handmade
-from tests.server_app.strategies.handmade import view_of
+from tests.server_app.strategies.handmade import spec_of, view_of
 
 EXPERTS = 4
-SPEC = ModelSpec(
-    backbone="mlp",
-    input_shape=(1, 2, 2),
-    num_classes=2,
-    num_experts=EXPERTS,
-    expert_hidden=2,
-    top_k=1,
-)
+SPEC = spec_of(EXPERTS)
 
 
 def strategy_of(kind: type[Any], options: str = "") -> Any:

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from common.errors import SettingsError
-from common.moe import ModelSpec
 from common.moe.ensemble import ServerGated, UsageMixture
 from common.settings import Settings
 from common.shape import dataset_of, model_spec
@@ -16,17 +15,10 @@ from server_app.run_folder.checkpoint import decode, encode
 from server_app.strategies.flex_moe import FlexMoE
 from server_app.strategies.flex_moe_plus import FlexMoEPlus
 from server_app.strategies.server_gate import train_gate
-from tests.server_app.strategies.handmade import reply_of, view_of
+from tests.server_app.strategies.handmade import reply_of, spec_of, view_of
 
 EXPERTS = 4
-SPEC = ModelSpec(
-    backbone="mlp",
-    input_shape=(1, 2, 2),
-    num_classes=2,
-    num_experts=EXPERTS,
-    expert_hidden=2,
-    top_k=1,
-)
+SPEC = spec_of(EXPERTS)
 NOTHING = "rotation=0.0, exploration=0.0, soft=false"
 
 

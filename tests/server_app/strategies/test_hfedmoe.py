@@ -7,24 +7,17 @@ import pytest
 import torch
 
 from client_app.training import Objective, train
-from common.moe import GATE, ModelSpec, unflatten
+from common.moe import GATE, unflatten
 from common.seeding import stream
 from common.settings import Settings
 from common.settings.sections import TrainingSettings
 from server_app.strategies.base import Plan, Reply
 from server_app.strategies.hfedmoe import HFedMoE, expert_importance, gate_row
 from tests.server_app.strategies import handmade
-from tests.server_app.strategies.handmade import view_of
+from tests.server_app.strategies.handmade import spec_of, view_of
 
 EXPERTS = 3
-SPEC = ModelSpec(
-    backbone="mlp",
-    input_shape=(1, 2, 2),
-    num_classes=2,
-    num_experts=EXPERTS,
-    expert_hidden=2,
-    top_k=1,
-)
+SPEC = spec_of(EXPERTS)
 
 
 def strategy_of(options: str = "") -> HFedMoE:

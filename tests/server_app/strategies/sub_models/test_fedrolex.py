@@ -8,22 +8,15 @@ import pytest
 from client_app.app import app as client_app
 from common import wire
 from common.inline_grid import InlineGrid
-from common.moe import ModelSpec, unflatten
+from common.moe import unflatten
 from common.settings import Settings
 from server_app.rounds.loop import RoundLoop
 from server_app.strategies.base import Plan, Reply
 from server_app.strategies.sub_models.fedrolex import FedRolex
 from tests.server_app.strategies import handmade
-from tests.server_app.strategies.handmade import view_of
+from tests.server_app.strategies.handmade import spec_of, view_of
 
-SPEC = ModelSpec(
-    backbone="mlp",
-    input_shape=(1, 1, 1),
-    num_classes=2,
-    num_experts=4,
-    expert_hidden=3,
-    top_k=1,
-)
+SPEC = spec_of(4, input_shape=(1, 1, 1), expert_hidden=3)
 
 
 def strategy_of(options: str = "", capacity: str = "2", **changes: Any) -> FedRolex:

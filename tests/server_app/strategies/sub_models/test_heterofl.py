@@ -9,19 +9,12 @@ from torch.nn import functional as F
 
 from client_app.training import Objective
 from common.errors import SettingsError
-from common.moe import ModelSpec, Routed, unflatten
+from common.moe import Routed, unflatten
 from common.settings import Settings
 from server_app.strategies.sub_models.heterofl import HeteroFL
-from tests.server_app.strategies.handmade import reply_of, view_of
+from tests.server_app.strategies.handmade import reply_of, spec_of, view_of
 
-SPEC = ModelSpec(
-    backbone="mlp",
-    input_shape=(1, 1, 1),
-    num_classes=2,
-    num_experts=4,
-    expert_hidden=3,
-    top_k=1,
-)
+SPEC = spec_of(4, input_shape=(1, 1, 1), expert_hidden=3)
 
 
 def strategy_of(options: str = "", **changes: Any) -> HeteroFL:
