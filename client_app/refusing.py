@@ -7,6 +7,7 @@ which device is meant.
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 
 from flwr.app import Context, Message
@@ -14,6 +15,7 @@ from flwr.app import Context, Message
 from client_app.device.node import NodeConfig
 from common import wire
 from common.errors import DataError, SettingsError
+from common.settings import Settings
 from common.text import CLIENT_NAME, message_of
 
 logger = logging.getLogger("flwr.expertfleet")
@@ -44,4 +46,6 @@ def name_of(context: Context) -> str:
     except SettingsError:
         name = str(context.node_config.get("name", ""))
         return name if re.fullmatch(CLIENT_NAME, name) else ""
+    with suppress(SettingsError):  # then that is what it is refused for
+        node = node.in_folder(Settings.from_run_config(context.run_config).data)
     return node.client(context.node_id)

@@ -24,7 +24,7 @@ from common.task import Task, TextTask, read_task
 from common.text import one_line, table
 
 LISTED = 24
-"""Channels and reasons printed; ``--json`` has all."""
+"""Classes, channels and reasons printed; ``--json`` has all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -127,13 +127,18 @@ def _split(report: DataReport) -> Iterator[str]:
 
 def _classes(report: DataReport) -> Iterator[str]:
     rows = [("class", "samples", "held out")]
-    for name, count in report.classes.items():
+    for name, count in islice(report.classes.items(), LISTED):
         held = str(report.held_out_classes[name]) if count else ""
         rows.append((name, str(count) if count else "none", held))
     yield from table(rows).splitlines()
+    if len(report.classes) > LISTED:
+        yield f"and {len(report.classes) - LISTED} more (--json has all)"
     missing = [name for name, count in report.classes.items() if not count]
     if missing:
-        yield f"has nothing of {', '.join(missing)}: that is normal, other devices may"
+        more = len(missing) - LISTED
+        rest = f" and {more} more" if more > 0 else ""
+        which = f"{', '.join(missing[:LISTED])}{rest}"
+        yield f"has nothing of {which}: that is normal, other devices may"
 
 
 def _channels(channels: list[Channel], task: Task) -> Iterator[str]:

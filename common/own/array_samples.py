@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from common.data.tokens import Tokeniser
 from common.errors import DataError
 from common.own.array_files import CLASS_NAMES, Array
-from common.own.cells import group_of, is_whole
+from common.own.cells import TOO_FINE, group_of, is_whole, loses_steps
 from common.own.found import Found, Skipped, class_word, no_group
 from common.own.images import image_decoder
 from common.own.recordings import window_group
@@ -194,6 +194,7 @@ def _decoder(x: Array, where: str, task: Task, tokeniser: Tokeniser) -> Decode:
                     f"categories as ones and zeros, got {x.shape}"
                 )
             value = finite
+            note = _too_fine(x, task)
         case _:
             raise DataError(f"{where}: no samples of {task.kind!r}")
 
@@ -209,6 +210,16 @@ def _decoder(x: Array, where: str, task: Task, tokeniser: Tokeniser) -> Decode:
         )
 
     return samples
+
+
+def _too_fine(x: Array, task: TableTask) -> str:
+    """Return a note on the first column that 32 bits cannot tell apart; "" for none."""
+    if x.dtype.itemsize <= 4:
+        return ""
+    some = x[:1024].astype(np.float64)
+    pairs = zip(task.channel_names, some.T, strict=True)
+    name = next((name for name, column in pairs if loses_steps(column)), None)
+    return f"{name} {TOO_FINE}" if name is not None else ""
 
 
 def _check_kind(x: Array, where: str, what: str, kinds: str) -> None:

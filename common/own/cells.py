@@ -263,6 +263,9 @@ def mixed_signs(columns: Iterable[Any]) -> set[int]:
 MIXED_SIGNS = "has numbers with a decimal comma and with a point: write all in one way"
 
 
+TOO_FINE = "changes by too little for 32 bits: take a constant away from it"
+
+
 def loses_steps(values: NDArray[np.float64]) -> bool:
     """Whether 32 bits cannot tell most of these numbers apart, as of times in ms."""
     known = values[np.isfinite(values)]

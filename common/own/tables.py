@@ -17,6 +17,7 @@ from common.errors import DataError
 from common.own.cells import (
     MIXED_SIGNS,
     SPLIT,
+    TOO_FINE,
     Rows,
     RowSource,
     group_of,
@@ -35,7 +36,6 @@ from common.own.images import read_image
 from common.task import Column, ImageTask, TableTask, Task, TextTask, stored_type
 
 Value = Callable[[], NDArray[Any]]
-TOO_FINE = "changes by too little for 32 bits: take a constant away from it"
 NO_UTF8 = "is not in UTF-8: save the file in UTF-8"
 
 

@@ -38,7 +38,10 @@ def wav_windows(
             # A stream that was saved says four billion.
             frames = min(frames, entry.stamp[0] // max(1, channels * width))
     except Exception as error:  # a broken file leads to many
-        yield Skipped(entry.name, f"cannot be read as a WAV file: {reason(error)}")
+        why = f"cannot be read as a WAV file: {reason(error)}"
+        if "unknown format" in str(error):
+            why = "holds floats, or is packed: save it as 16 bit PCM"
+        yield Skipped(entry.name, why)
         return
     why = ""
     if task.rate and rate != task.rate:

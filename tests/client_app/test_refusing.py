@@ -11,14 +11,16 @@ from client_app.app import app as client_app
 from client_app.refusing import name_of
 from common import wire
 from common.inline_grid import InlineGrid
+from common.task import read_task
 
 
-def asked(node_config: dict[str, Any], **run_config: Any) -> Message:
+def asked(node_config: dict[str, Any], of: str = "", **run_config: Any) -> Message:
     """Return a device's answer to a query."""
     config = {key.replace("_", "-"): value for key, value in run_config.items()}
     grid = InlineGrid(client_app, 1, config)
     grid.contexts[1].node_config = node_config
-    query = Message(RecordDict(), 1, "query")
+    content = wire.encode_query(wire.Query(task=of)) if of else RecordDict()
+    query = Message(content, 1, "query")
     return next(iter(grid.send_and_receive([query])))
 
 
@@ -85,3 +87,22 @@ def test_a_fault_of_the_program_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -
     reply = asked({**SHARE, "name": "cam"})
     assert reply.has_error()
     assert wire.error_of(reply).startswith("error 2: ZeroDivisionError")
+
+
+def test_a_virtual_client_with_a_folder_goes_by_its_name(tmp_path: Path) -> None:
+    text = 'kind = "table"\nclasses = ["a", "b"]\ncolumns = ["x"]\n'
+    (tmp_path / "task.toml").write_text(text)
+    for site in ("east", "west"):
+        (tmp_path / "sites" / site).mkdir(parents=True)
+    config = {
+        "task": str(tmp_path / "task.toml"),
+        "data_dir": str(tmp_path / "sites"),
+        "partition": "folders",
+    }
+    task = read_task(tmp_path / "task.toml").to_json()
+    share = {"partition-id": 1, "num-partitions": 2}
+    said = refusal_of(asked(share, task, **config))
+    assert said.client == "west" and "it is empty" in said.reason
+    # Not as many folders as clients: nobody's is known.
+    said = refusal_of(asked({**share, "num-partitions": 3}, task, **config))
+    assert said.client == "client-1"

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from client_app.__main__ import main
+from client_app.commands.check_data import LISTED
 
 TASK = (
     'kind = "image"\nclasses = ["ok", "crack", "rust"]\nsize = [4, 4]\nchannels = 1\n'
@@ -156,3 +157,21 @@ def test_what_is_not_there_is_one_line(
     task.write_text('kind = "imag"')
     code, said = check(capsys, site, "--task", task)
     assert code == 2 and "did you mean 'image'" in said
+
+
+def test_of_many_classes_some_are_listed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    names = [f"c{k}" for k in range(60)]
+    (tmp_path / "task.toml").write_text(
+        f'kind = "table"\nclasses = {names}\ncolumns = ["x"]\n'
+    )
+    rows = [f"{k},c{k % 30}" for k in range(60)]  # two of each of the first thirty
+    (tmp_path / "a.csv").write_text("\n".join(["x,label", *rows]))
+    code, out = check(capsys, tmp_path / "a.csv", "--task", tmp_path / "task.toml")
+    assert code == 0
+    lines = out.splitlines()
+    assert sum(line.startswith("c") and "2  " in line for line in lines) == LISTED
+    assert f"and {60 - LISTED} more (--json has all)" in lines
+    [missing] = [line for line in lines if line.startswith("has nothing of")]
+    assert f"c{29 + LISTED} and {30 - LISTED} more: that is normal" in missing

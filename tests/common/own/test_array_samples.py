@@ -190,3 +190,12 @@ def test_images_of_another_size_are_noted(tmp_path: Path) -> None:
         "first": "",
         "other": "images of shape (8, 8) are brought to 4 x 6",
     }
+
+
+def test_numbers_too_fine_for_32_bits_are_noted(tmp_path: Path) -> None:
+    times = 1_700_000_000_000 + np.arange(8)
+    np.savez(tmp_path / "a.npz", x=np.stack([np.arange(8), times], 1), y=[0] * 8)
+    samples, _ = found(tmp_path / "a.npz", TASK)
+    assert {s.note for s in samples} == {
+        "v changes by too little for 32 bits: take a constant away from it"
+    }

@@ -210,3 +210,18 @@ def test_sounds_are_from_minus_one_to_one(
     path.write_bytes(path.read_bytes()[:20])
     _, skipped = found(tmp_path, task)
     assert "cannot be read as a WAV file" in skipped["walk/a.wav"]
+
+
+def test_sounds_in_floats_are_told_in_plain_words(tmp_path: Path) -> None:
+    path = tmp_path / "walk" / "a.wav"
+    path.parent.mkdir()
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 50, 0, "NONE", "not compressed"))
+        file.writeframes(bytes(200))
+    data = bytearray(path.read_bytes())
+    data[20] = 3  # the format of numbers: floats
+    path.write_bytes(data)
+    _, skipped = found(tmp_path, TASK)
+    assert skipped == {
+        "walk/a.wav": "holds floats, or is packed: save it as 16 bit PCM"
+    }
