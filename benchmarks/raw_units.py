@@ -121,11 +121,10 @@ def cases() -> dict[str, Case]:
             line = f"{name}, {settings['strategy']}"
             found[line] = (partial(table, name), settings, CLIENTS)
     # What flex-moe lacks on few rows: holders that change, or time.
-    for line, settings in {
-        "wine, random": {"strategy": "random"},
-        "wine, flex-moe, 100 rounds": {"strategy": "flex-moe", "num-rounds": 100},
-    }.items():
-        found[line] = (partial(table, "wine"), settings, CLIENTS)
+    wine = partial(table, "wine")
+    longer = {"strategy": "flex-moe", "num-rounds": 100}
+    found["wine, random"] = (wine, {"strategy": "random"}, CLIENTS)
+    found["wine, flex-moe, 100 rounds"] = (wine, longer, CLIENTS)
     for unit, number in UNITS.items():
         made = partial(motion, number)
         found[f"motion, cnn1d, {unit}"] = (made, {**WORN, "backbone": "cnn1d"}, 10)

@@ -99,6 +99,7 @@ class RowSource:
         DataError
             Naming those that are not.
         """
+        names = list(names)
         missing = [name for name in names if name not in self.columns]
         if not missing:
             return
@@ -107,7 +108,8 @@ class RowSource:
         columns = [shown(name) for name in self.columns]
         there = ", ".join(columns[:20]) + (", ..." * (len(columns) > 20))
         hint = nearest(missing[0], columns)
-        one = len(columns) == 1  # a remark, or what stands between columns is odd
+        # A remark, or what stands between columns is odd.
+        one = len(columns) == 1 and columns[0] not in names
         if self.named_in_file and (one or any(map(_is_number, columns))):
             hint = "; the first line must hold the names of the columns"
         raise DataError(

@@ -228,6 +228,14 @@ def _read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
 
 
 def named_texts(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield texts of the command line with what they are called: by their beginning."""
+    """Yield texts of the command line with what they are called: by their beginning.
+
+    Raises
+    ------
+    InputError
+        If one is empty.
+    """
     for text in texts:
+        if not text.strip():
+            raise InputError("a text is empty: there is nothing to look at")
         yield one_line(text, 40), text

@@ -399,6 +399,9 @@ def test_a_file_that_is_no_text_says_so(
 
 
 def test_a_remark_above_the_names_of_columns(tmp_path: Path) -> None:
+    path = write(tmp_path / "b.csv", "u", "1")
+    with pytest.raises(DataError, match=r"'v', 'label' \(it has u\)$"):
+        found(path, NUMBERS)
     path = write(tmp_path / "a.csv", "# logger 3", "u,v,label", "1,2,ok")
     with pytest.raises(DataError, match="; the first line must hold the names of the"):
         found(path, NUMBERS)

@@ -149,6 +149,8 @@ def test_texts_of_a_file_and_of_the_command_line(tmp_path: Path) -> None:
     [batch] = read_texts(named_texts(["bad\nidea", long]), servable_of(TEXT))
     assert batch.names == ["bad?idea", "x" * 37 + "..."]
     np.testing.assert_array_equal(batch.x, PIECES.encode(["bad\nidea", long]))
+    with pytest.raises(InputError, match="a text is empty"):
+        list(named_texts(["good", " "]))
 
 
 def test_texts_and_token_ids_of_an_npz(tmp_path: Path) -> None:
