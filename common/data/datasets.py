@@ -85,6 +85,11 @@ def load_dataset(
     except OSError as error:  # a folder that this user may not look into
         raise DataError(f"{directory} cannot be read: {reason(error)}") from None
     if path is None:
+        if reader:
+            raise DataError(
+                f"dataset {name!r} with reader {reader!r}: there is neither a file "
+                f"{files[0]} nor {files[1]} in {directory}"
+            )
         if source is None:
             raise DataError(_unknown(name, directory))
         if source.about:

@@ -80,6 +80,8 @@ def predict(source: ModelSource, args: argparse.Namespace) -> int:
                 answered += len(x)
             if not answered:
                 raise InputError(f"{args.input}: no sample that can be answered")
+    except BrokenPipeError:  # whoever read the table has seen enough
+        raise
     except (SourceError, InputError, OSError) as error:
         return _fail(error)
     if odd:

@@ -1,4 +1,4 @@
-"""``python -m server_app export RUN``: the whole mixture of a run as one file."""
+"""``python -m server_app export --run RUN``: the whole mixture of a run as one file."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,8 @@ from server_app.run_source import RunSource
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="directory of the run")
+    text = "directory of the run"
+    parser.add_argument("--run", type=Path, required=True, metavar="RUN", help=text)
     cli.add_export_arguments(parser)
 
 

@@ -1,6 +1,7 @@
 """``python -m server_app report RUN [RUN...]``: write a report, or compare."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from server_app.report.pages import FILE, comparison_page, run_page, write_page
@@ -28,8 +29,8 @@ def main(args: argparse.Namespace) -> int:
         else:
             html, out = comparison_page(runs), args.out or Path("comparison.html")
         write_page(html, out)
-        print(out)
     except (RunFileError, OSError) as error:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 2
+    print(out)
     return 0

@@ -65,14 +65,17 @@ def server_files(members: Members, fleet: Path) -> Iterator[tuple[str, bytes]]:
     if not loopback(control):
         listen = CONTAINER_PORT
         runtime = _text("runtime.conf", port=port, upstream=upstream)
-    conf = _text("nginx.conf", listen=listen, upstream=upstream, runtime=runtime)
-    yield "nginx.conf", conf.encode()
+    # Within one machine devices reach the SuperLink: a proxy would want its port.
+    proxied = members.superlink != members.control
+    if proxied:
+        conf = _text("nginx.conf", listen=listen, upstream=upstream, runtime=runtime)
+        yield "nginx.conf", conf.encode()
     flwr = _text("flwr.toml", control=members.control, fleet=fleet)
     yield "flwr/config.toml", flwr.encode()
     yield OWNERS, _owners(members).encode()
     if not loopback(control):
         return  # in containers, which compose starts
-    for name in UNITS:
+    for name in UNITS if proxied else UNITS[:-1]:
         low = name == "proxy" and listen < 1024
         unit = _text(
             f"expertfleet-{name}.service",

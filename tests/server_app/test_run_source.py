@@ -1,5 +1,7 @@
 """A run's directory is enough to predict as its strategy did."""
 
+import argparse
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from client_app.kept.snapshot import DeviceSource
 from common.data import load_dataset
+from common.serving import cli
 from common.serving.servable import ModelSource, SourceError
 from server_app.__main__ import main
 from server_app.commands.simulate import simulate
@@ -158,7 +161,7 @@ def test_the_commands(
     assert main(["serve", "--run", str(run), *listen]) == 2
     assert main(["serve", "--run", str(run), "--memory", "1k"]) == 2
     assert main(["serve", "--run", str(run), "--tls-cert", "x"]) == 2
-    assert main(["export", str(tmp_path)]) == 2
+    assert main(["export", "--run", str(tmp_path)]) == 2
     errors = [
         line
         for line in capsys.readouterr().err.splitlines()
@@ -173,13 +176,28 @@ def test_the_commands(
         assert told in error
 
 
+def test_who_has_read_enough_of_a_table_ends_it(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    np.savez(tmp_path / "x.npz", x=load_dataset("digits", ".").x_test[:5])
+    given = {"input": tmp_path / "x.npz", "text": [], "output": None, "threads": 1}
+    monkeypatch.setattr("sys.stdout", Closed())
+    with pytest.raises(BrokenPipeError):  # what every command makes of it is elsewhere
+        cli.predict(RunSource(run), argparse.Namespace(**given))
+
+
 def test_onnx_of_a_trained_digits_model(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export = pytest.importorskip("common.serving.export")
     pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     path = tmp_path / "digits.onnx"
-    assert main(["export", str(run), "--format", "onnx", "--output", str(path)]) == 0
+    given = ["export", "--run", str(run), "--format", "onnx", "--output", str(path)]
+    assert main(given) == 0
     assert "ONNX opset 18" in capsys.readouterr().out
     digits = load_dataset("digits", ".")
     x = digits.x_test

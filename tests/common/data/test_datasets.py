@@ -79,6 +79,13 @@ def test_unknown_name(tmp_path: Path) -> None:
         load_dataset("cifar_10", tmp_path / "missing")
 
 
+def test_a_reader_has_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        load_dataset("sales.csv", tmp_path, reader="npz")
+    assert "neither a file sales.csv nor sales.csv.npz in" in str(error.value)
+    assert "choose from" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["", "..", "../mine", "/etc/mine", "sub/mine"])
 def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
     (tmp_path / "sub").mkdir()

@@ -90,6 +90,12 @@ def test_what_only_this_machine_reaches(host: str, alone: bool) -> None:
     assert loopback(host) is alone
 
 
+def test_a_fleet_within_one_machine_has_no_proxy_that_wants_the_same_port() -> None:
+    files = written(members(superlink="127.0.0.1:8000", control="127.0.0.1:8000"))
+    assert {name for name in files if "nginx" in name or "proxy" in name} == set()
+    assert "systemd/expertfleet-superexec.service" in files
+
+
 def test_the_superlink_s_unit_binds_the_loopback_and_closes_every_door() -> None:
     files = written(members())
     assert set(files) == {

@@ -64,9 +64,9 @@ def test_a_directory_without_a_run_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["report", str(tmp_path)]) == 2
-    out = capsys.readouterr().out
-    assert out.startswith(f"error: {tmp_path} is not the directory of a run")
-    assert out.count("\n") == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: {tmp_path} is not the directory of a run")
+    assert said.err.count("\n") == 1 and not said.out
 
 
 def numbers() -> st.SearchStrategy[Any]:
