@@ -20,6 +20,7 @@ from flwr.app import Array, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from client_app.candidates import best_candidate
+from client_app.class_statistic import class_statistic
 from client_app.data_description import described
 from client_app.device import profiler
 from client_app.device.allocator import keep_freed_memory
@@ -72,6 +73,7 @@ def query(message: Message, context: Context) -> Message:
         partition_hash=session.partition_hash,
         task_hash=session.task.digest,
         **described(session),
+        **_statistic(session, asked),
         checkpoint=checkpoint_hash(session.settings),
         expert_cap=session.reported_capacity,
         **(_profile(session) if session.owns_machine else {}),
@@ -205,7 +207,27 @@ def _changes(
     if order.keep_share < 1:  # else its bits stay as they are
         share = np.float32(order.keep_share)
         model.load({name: received[name] + share * changes[name] for name in changes})
+        if order.mixes == "sum":  # its gate began at 0
+            model.load({GATE: share * model.vectors([GATE])[GATE]})
     return changes
+
+
+def _statistic(session: Session, asked: wire.Query | None) -> dict[str, Any]:
+    """Return what the server asks of the samples beside; nothing if it does not.
+
+    Nothing either where the scale is still to be worked out: then it asks again.
+    """
+    if asked is None or asked.statistic_seed is None or session.task.needs_moments:
+        return {}
+    data = session.settings.data
+    return class_statistic(
+        *session.train_tensors(),
+        session.task.num_classes,
+        seed=asked.statistic_seed,
+        projections=asked.projections,
+        noise=data.statistic_noise,
+        private=data.private_counts,
+    ).model_dump(exclude={"protocol"})
 
 
 def _profile(session: Session) -> dict[str, Any]:

@@ -56,6 +56,12 @@ class Objective:
     shift: torch.Tensor | None = None
     present: torch.Tensor | None = None
 
+    def judged(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, C) as they enter the cross-entropy."""
+        if self.present is not None:
+            logits = logits * self.present
+        return logits if self.shift is None else logits + self.shift
+
     def loss(
         self,
         routed: Routed,
@@ -64,12 +70,10 @@ class Objective:
         anchor: list[torch.Tensor],
     ) -> torch.Tensor:
         """Return the scalar training loss of one batch."""
-        logits = routed.logits
-        if self.present is not None:
-            logits = logits * self.present
-        if self.shift is not None:
-            logits = logits + self.shift
-        loss = F.cross_entropy(logits, y)
+        loss = F.cross_entropy(self.judged(routed.logits), y)
+        if model.spec.mixes == "sum" and model.spec.encoder is None:
+            gated = beside(routed.layers[0], model.spec.top_k)
+            loss = loss + F.cross_entropy(self.judged(gated), y)
         if self.gate_balance and len(model.held) > len(model.layers):
             loss = loss + self.gate_balance * routed.balance_loss()
         if self.gate_entropy:
@@ -85,6 +89,17 @@ class Objective:
             )
             loss = loss + 0.5 * self.proximal * distance
         return loss
+
+
+def beside(routing: Routing, whole: int) -> torch.Tensor:
+    """Return what a gate makes of the experts of a sum, whose gradients stop here.
+
+    The gate learns from these logits (B, C), and nothing else does: experts that follow
+    gates that nobody shares fall apart.
+    """
+    assert routing.expert_logits is not None
+    weights = routing.held_probs.gather(1, routing.slots)[:, :, None]
+    return whole * (routing.expert_logits.detach() * weights).sum(1)
 
 
 def held_mass(routing: Routing, held: torch.Tensor) -> torch.Tensor:

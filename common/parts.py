@@ -20,8 +20,8 @@ Layout = tuple[tuple[str, tuple[int, ...]], ...]
 
 EXTRACTOR, GATE, COMMON, BASE = "extractor", "gate", "common", "base"
 
-Mixes = Literal["logits", "probabilities"]
-"""What a gate's weights are applied to."""
+Mixes = Literal["logits", "probabilities", "sum"]
+"""What a gate's weights are applied to; of ``sum``, logits that add up."""
 
 
 def expert_part(expert: int) -> str:

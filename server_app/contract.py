@@ -44,6 +44,8 @@ class View:
         What each participant was last assigned.
     profiles : tuple of QueryReply, length P
         What each participant last said about itself.
+    fleet : tuple of QueryReply, length C
+        What every known client last said, by row.
     rng : Generator
         Random stream of this round; the same after a resume.
     """
@@ -55,6 +57,7 @@ class View:
     layers: ExpertLayers
     previous: NDArray[np.bool_]
     profiles: tuple[QueryReply, ...]
+    fleet: tuple[QueryReply, ...]
     rng: np.random.Generator
 
 
@@ -129,6 +132,7 @@ class Algorithm(Protocol):
     settings: Settings
     spec: ModelSpec
     max_budget: int
+    projections: int
     model: dict[str, Vector]
     usage: NDArray[np.float64]
     sums: PartMeans

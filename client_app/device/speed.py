@@ -91,7 +91,8 @@ def measure(spec: ModelSpec, batch: int, seconds: float = SECONDS) -> float:
     model = spec.build(spec.one_of_each)
     expert = next(iter(model.layers[0].experts.values()))
     generator = torch.Generator().manual_seed(0)
-    rows, features = batch * spec.positions, model.layers[0].gate.in_features
+    rows = batch * spec.positions
+    features = int(model.extractor.out_features)  # type: ignore[arg-type]
     x = torch.randn(rows, features, generator=generator)
     y = torch.randint(expert(x).shape[1], (rows,), generator=generator)
     optimizer = SGD(expert.parameters(), lr=1e-3, momentum=0.9, weight_decay=0)

@@ -12,13 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.moe.ensemble import GatedMixture, ServerGated, UsageMixture
+from common.moe.ensemble import (
+    GatedMixture,
+    GroupMixture,
+    ServerGated,
+    UsageMixture,
+)
 from common.moe.model import MoEModel
 from common.moe.vectors import pack, unpack_into
 from common.parts import GATE, Vector
 
-PredictorKind = Literal["usage", "server-gate", "gate"]
-"""Mean by usage; the same weighted by a gate of the server's own; the model's gate."""
+PredictorKind = Literal["usage", "server-gate", "gate", "groups"]
+"""Mean by usage; the same weighted by a gate of the server's own; the model's gate;
+mean over groups of experts that add up."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,10 +33,10 @@ class Description:
 
     Attributes
     ----------
-    kind : {"usage", "server-gate", "gate"}
+    kind : {"usage", "server-gate", "gate", "groups"}
     model : MoEModel
     weights : list of float
-        Share of each held expert; empty with the model's own gate.
+        Share of each held expert, or group; empty with the model's own gate.
     server_gate : list of float
         The gate of the server's own as one vector; empty without.
     """
@@ -61,9 +67,9 @@ def describe(predictor: nn.Module) -> Description | None:
             weights=predictor.weights.tolist(),
             server_gate=pack(predictor.gate).tolist(),
         )
-    if type(predictor) is UsageMixture:
+    if type(predictor) is UsageMixture or type(predictor) is GroupMixture:
         return Description(
-            kind="usage",
+            kind="usage" if type(predictor) is UsageMixture else "groups",
             model=predictor.model,
             weights=predictor.weights.tolist(),
             server_gate=[],
@@ -99,10 +105,13 @@ def predictor_of(
     Raises
     ------
     ValueError
-        If there are not as many weights as experts, or values as the gate has.
+        If there are not as many weights as experts, or values as the gate has, or the
+        experts cannot be shared out among the groups.
     """
     if kind == "gate":
         return GatedMixture(model)
+    if kind == "groups":
+        return _of_groups(model, weights)
     if len(weights) != len(model.held):
         raise ValueError(f"{len(weights)} weights of {len(model.held)} experts")
     mixture = (UsageMixture if kind == "usage" else ServerGated)(model, weights)
@@ -111,4 +120,13 @@ def predictor_of(
     if isinstance(mixture, ServerGated):
         vector = np.array(server_gate, dtype=np.float32)
         unpack_into(mixture.gate, vector, "server-gate")
+    return mixture
+
+
+def _of_groups(model: MoEModel, weights: Sequence[float]) -> GroupMixture:
+    held = {len(layer.experts) for layer in model.layers}
+    if not weights or len(held) > 1 or held.pop() % len(weights):
+        raise ValueError(f"{len(model.held)} experts of {len(weights)} groups")
+    mixture = GroupMixture(model, weights)
+    mixture.weights.copy_(torch.tensor(weights, dtype=torch.float32))
     return mixture

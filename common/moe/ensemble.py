@@ -148,6 +148,50 @@ class UsageMixture(nn.Module):
         return torch.einsum("hbc,hb->bc", members_HBC, shares_HB)
 
 
+class GroupMixture(nn.Module):
+    """Weighted mean of groups' predictions; a group's logits are its experts' sum.
+
+    Parameters
+    ----------
+    model : MoEModel
+        Holding the same number of experts of each group in every layer, group by group.
+    weights : array_like, shape (G,)
+        Non-negative weight of each group; all zero means equal weights.
+    """
+
+    weights: torch.Tensor
+
+    def __init__(self, model: MoEModel, weights: ArrayLike) -> None:
+        super().__init__()
+        self.model = model
+        shares = _shares(torch.as_tensor(weights, dtype=torch.float32))
+        self.register_buffer("weights", shares)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map inputs (B, *input_shape) to class probabilities (B, C)."""
+        features = None if self.model.spec.encoder else self.model.extractor(x)
+        answers = [
+            weight * self._logits(x, features, group).softmax(1)
+            for group, weight in enumerate(self.weights)
+        ]
+        return torch.stack(answers).sum(0)
+
+    def _logits(
+        self, x: torch.Tensor, features: torch.Tensor | None, group: int
+    ) -> torch.Tensor:
+        """Return the logits (B, C) of one group."""
+        size = len(self.model.layers[0].experts) // len(self.weights)
+        mine = slice(group * size, (group + 1) * size)
+        if features is not None:
+            experts = [*self.model.moe.experts.values()][mine]
+            return torch.stack([expert(features) for expert in experts]).sum(0)
+        ones = torch.zeros(size * len(self.weights), device=x.device)
+        ones[mine] = 1
+        mixes = [mixing.averaged(layer, ones) for layer in self.model.layers]
+        logits: torch.Tensor = self.model.extractor(x, mixes)
+        return logits
+
+
 class ServerGated(UsageMixture):
     """The same mean, weighted sample by sample by a gate of the server's own.
 

@@ -112,6 +112,31 @@ def _mean(values: list[torch.Tensor]) -> torch.Tensor:
     return values[0] if len(values) == 1 else torch.stack(values).mean()
 
 
+class BankGate(nn.Module):
+    """A gate of ``banks`` numbers that sees no sample: one for every bank of experts.
+
+    Expert e is of bank e modulo ``banks``.
+
+    Parameters
+    ----------
+    num_experts, banks : int
+    """
+
+    def __init__(self, num_experts: int, banks: int) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        self.banks = nn.Parameter(torch.zeros(banks))
+
+    def reset_parameters(self) -> None:
+        """Weigh all banks alike."""
+        nn.init.zeros_(self.banks)
+
+    def forward(self, x_MD: torch.Tensor) -> torch.Tensor:
+        """Return the same logits (M, E) for every position."""
+        bank_E = torch.arange(self.num_experts, device=x_MD.device) % len(self.banks)
+        return self.banks[bank_E].expand(x_MD.shape[0], -1)
+
+
 class MoELayer(nn.Module):
     """Gate, dispatch and combine.
 
@@ -128,10 +153,13 @@ class MoELayer(nn.Module):
         Factor of features and of hidden activations, 1 / width of a sub-model: a sum
         over a share of the channels is as large as over all (the static scaling of
         HeteroFL, which FedRolex keeps), so the sub-model's weights fit the full model.
-    mixes : {"logits", "probabilities"}
+    mixes : {"logits", "probabilities", "sum"}
         What the gate's weights are applied to. Of ``probabilities``, the answer is
         log sum_e g_e p_e(y|x), so that its cross-entropy is the likelihood of the
-        mixture (FedMix).
+        mixture (FedMix). Of ``sum``, it is ``top_k`` times the weighted mean of all
+        held experts, with equal weights in training: k experts of hidden size h add up
+        to one of k h, and fewer stand for all. Its gate is a :class:`BankGate` of
+        ``top_k`` numbers (KIN).
 
     Attributes
     ----------
@@ -165,7 +193,12 @@ class MoELayer(nn.Module):
         self.scale = scale
         self.mixes = mixes
         self.top_k = min(top_k, len(held)) or len(held)
-        self.gate = nn.Linear(in_features, num_experts)
+        self.whole = top_k  # experts that a sum is of, held or not
+        self.gate: nn.Module = (
+            BankGate(num_experts, top_k)
+            if mixes == "sum"
+            else nn.Linear(in_features, num_experts)
+        )
         self.experts = nn.ModuleDict(
             {str(e): expert(in_features, hidden, out_features, scale) for e in held}
         )
@@ -218,7 +251,11 @@ class MoELayer(nn.Module):
             least = weight_MK.detach().clamp_min(1 / probs_MH.shape[1])
             weight_MK = weight_MK + (least - weight_MK.detach()) * (drawn_MK >= 0)
         expert_MKO = run_experts(x_MD, [*self.experts.values()], slots_MK)
-        if self.mixes == "logits":
+        if self.mixes == "sum":
+            if self.training:  # the experts must not follow a gate that nobody shares
+                weight_MK = torch.full_like(weight_MK, 1 / weight_MK.shape[1])
+            output_MO = self.whole * (expert_MKO * weight_MK[:, :, None]).sum(1)
+        elif self.mixes == "logits":
             output_MO = (expert_MKO * weight_MK[:, :, None]).sum(1)
         else:
             # In logs throughout: the log of a product that underflowed has no gradient.

@@ -14,7 +14,7 @@ from common.moe import mixing
 from common.moe.backbones import NORMS, SERIES_NORMS
 from common.moe.layer import MoELayer, Routed, Routing
 from common.moe.vectors import pack, unpack_into
-from common.parts import COMMON, EXTRACTOR, GATE, Vector, expert_part
+from common.parts import COMMON, EXTRACTOR, GATE, Mixes, Vector, expert_part
 from common.registry import BACKBONES, EXPERTS
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class MoEModel(nn.Module):
                 held=inside,
                 top_k=spec.top_k,
                 scale=1 / spec.width,
-                mixes="logits" if spec.encoder else spec.mixes,
+                mixes=_mixes(spec),
             )
             for inside in _by_layer(spec, held)
         )
@@ -146,6 +146,12 @@ def backbone_of(spec: "ModelSpec") -> nn.Module:
         return build(spec.encoder, length, spec.num_classes)
     norms = SERIES_NORMS if getattr(build, "takes_series", False) else NORMS
     return build(spec.input_shape, spec.width, norms[spec.norm])
+
+
+def _mixes(spec: "ModelSpec") -> Mixes:
+    """Return how a layer mixes: inside an encoder there are no probabilities."""
+    features = spec.encoder is not None and spec.mixes == "probabilities"
+    return "logits" if features else spec.mixes
 
 
 def _by_layer(spec: "ModelSpec", held: tuple[int, ...]) -> list[tuple[int, ...]]:

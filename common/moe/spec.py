@@ -48,7 +48,7 @@ class ModelSpec:
         Share of every hidden channel count, 1 for the full model (FedRolex).
     common_gate : bool
         Whether the gate looks at a frozen network of its own (FedJETs).
-    mixes : {"logits", "probabilities"}
+    mixes : {"logits", "probabilities", "sum"}
         What the gate's weights are applied to, see :class:`MoELayer`. Layers inside an
         encoder mix features.
     encoder : EncoderSpec or None

@@ -112,6 +112,13 @@ class DataSettings(Section):
         description="devices with data of their own do not tell how many samples of "
         "each class they have",
     )
+    statistic_noise: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Gaussian noise on the class means that strategy kin asks for, in "
+        "standard deviations of a sample within its class, 0 to 100",
+    )
     reader: Annotated[str, named(READERS, or_none=True)] = Field(
         "",
         description="what reads the file or directory <dataset>: npz, jsonl, jsonl.gz "

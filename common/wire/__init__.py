@@ -50,6 +50,8 @@ from common.wire.records import (
     most_report_bytes,
 )
 from common.wire.replies import (
+    MOST_PROJECTIONS,
+    ClassStatistic,
     MissingParts,
     OwnMetrics,
     Query,
@@ -62,6 +64,7 @@ __all__ = [
     "ARRAYS",
     "FLOAT32",
     "METRICS",
+    "MOST_PROJECTIONS",
     "NUM_EXAMPLES",
     "ORDER",
     "PROTOCOL",
@@ -69,6 +72,7 @@ __all__ = [
     "ROOM",
     "SCALAR_BYTES",
     "TRAIN_LOSS",
+    "ClassStatistic",
     "Dtype",
     "MeasureOrder",
     "MeasureReport",

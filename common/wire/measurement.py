@@ -32,17 +32,17 @@ class MeasureOrder(TrainOrder):
 
     Attributes
     ----------
-    predictor : {"usage", "server-gate", "gate"}
+    predictor : {"usage", "server-gate", "gate", "groups"}
         How the experts' answers are joined (:mod:`common.moe.described`).
     weights : list of float
-        Share of each expert; empty with the model's own gate.
+        Share of each expert, or of each group of them; empty with the model's own gate.
     server_gate : list of float
         The gate of the server's own, one vector; empty without.
     """
 
     train: bool = False
     evaluate: bool = True
-    predictor: Literal["usage", "server-gate", "gate"]
+    predictor: Literal["usage", "server-gate", "gate", "groups"]
     weights: Annotated[list[Share], Field(max_length=10**6)] = []
     server_gate: list[Finite] = []
 

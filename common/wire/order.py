@@ -36,9 +36,10 @@ class TrainOrder(Payload):
         HeteroFL).
     common_gate : bool
         Whether a frozen network for the gate is part of the model (FedJETs).
-    mixes : {"logits", "probabilities"}
+    mixes : {"logits", "probabilities", "sum"}
         What the gate's weights are applied to; ``probabilities`` makes the local loss
-        the likelihood of the mixture (FedMix).
+        the likelihood of the mixture (FedMix), ``sum`` adds the experts up as if they
+        were ``top_k``, and the gate learns beside them (KIN).
     proximal, gate_entropy, gate_supervision : float
         Extra terms of the local objective: mu/2 ||w - w_t||^2 (FedProx), the weight of
         the gate's entropy (FedMix; negative rewards a spread gate), and the weight of

@@ -38,6 +38,8 @@ Nats = Annotated[float, Field(ge=0, le=0.37)]
 """An expert's share of an information is at most its -p log p, which is at most 1/e."""
 Seconds = Annotated[float, Field(ge=0), _at_most(1e9)]
 Finite = Annotated[float, Field(ge=-1e300, le=1e300)]
+Projected = Annotated[float, Field(ge=-1e7, le=1e7)]
+"""A mean of projected samples; scaled inputs project to a few."""
 Amount = Annotated[float, Field(ge=0, le=1e300)]
 Rate = Annotated[float, Field(ge=0, le=1e24)]
 _RULES: dict[str, str] = {}

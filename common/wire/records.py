@@ -156,9 +156,10 @@ def decode_refusal(content: RecordDict) -> Refusal | None:
     return None if record is None else Refusal.from_record(record)
 
 
-def most_query_bytes(classes: int, channels: int) -> int:
+def most_query_bytes(classes: int, channels: int, projections: int = 0) -> int:
     """Return the most bytes a correct reply to a query has."""
-    return SCALAR_BYTES + 10 * (classes + 5 * channels)
+    statistic = projections * (classes + projections) + classes if projections else 0
+    return SCALAR_BYTES + 10 * (classes + 5 * channels + statistic)
 
 
 def decode_query_reply(content: RecordDict, most: int = SCALAR_BYTES) -> QueryReply:

@@ -20,6 +20,7 @@ from common.wire.payloads import (
     Note,
     PartName,
     Payload,
+    Projected,
     Rate,
     Samples,
     Seconds,
@@ -31,6 +32,8 @@ from common.wire.payloads import (
 MOST_COUNTS = 20_000
 """Numbers of :class:`common.class_counts.ClassCounts`, of any number of classes."""
 Counts = Annotated[list[Samples], Field(max_length=MOST_COUNTS)]
+
+MOST_PROJECTIONS = 128
 
 _OWN = "metrics."
 
@@ -160,10 +163,39 @@ class Query(Payload):
     data_hash : str
         Of the data set the server has (``common.data.fingerprint``); "" if it has none
         and every device has data of its own.
+    statistic_seed : int or None
+        Of the projections of the samples that it shall say class means of
+        (:class:`ClassStatistic`); None where they are of no use.
+    projections : int
+        How many, q.
     """
 
     task: str
     data_hash: Digest = ""
+    statistic_seed: Count | None = None
+    projections: Annotated[int, Field(ge=0, le=MOST_PROJECTIONS)] = 0
+
+
+class ClassStatistic(Payload):
+    """Class means of a client's projected samples; part of :class:`QueryReply`.
+
+    All are empty unless asked for. How they are computed, and what the settings
+    ``statistic-noise`` and ``private-counts`` do to them, is in
+    ``client_app.class_statistic``.
+
+    Attributes
+    ----------
+    statistic_means : list of float, K * q entries
+        Class by class; 0 where it says nothing of a class.
+    statistic_counts : list of int, K entries
+        Samples behind each mean.
+    statistic_covariance : list of float, q * (q + 1) / 2 entries
+        Within classes, a sample's: the upper triangle, row by row.
+    """
+
+    statistic_means: Annotated[list[Projected], Field(max_length=MOST_COUNTS)] = []
+    statistic_counts: Annotated[list[Samples], Field(max_length=MOST_COUNTS)] = []
+    statistic_covariance: Annotated[list[Finite], Field(max_length=MOST_COUNTS)] = []
 
 
 class Refusal(Payload):
@@ -181,7 +213,7 @@ class Refusal(Payload):
     reason: Sentence
 
 
-class QueryReply(Payload):
+class QueryReply(ClassStatistic):
     """Who a client is and what it can hold; answers the ``query`` message.
 
     Attributes

@@ -22,6 +22,7 @@ from server_app.fleet.nodes import Nodes
 from server_app.fleet.objections import double, objection
 from server_app.fleet.owners import Owners
 from server_app.fleet.roster import Roster
+from server_app.fleet.stated_statistic import impossible_statistic
 from server_app.transport.mailbox import Letter
 
 Answer = tuple[QueryReply, Letter]
@@ -114,6 +115,8 @@ class Admission:
                 continue
             task = self._agreement.task
             reason = objection(profile, registered, self._settings, task)
+            asked = self._agreement.projections
+            reason = reason or impossible_statistic(profile, task, asked)
             if reason := reason or self._owners.refusal(profile):
                 self._refuse(node, server_round, reason, registered or profile.client)
             else:
@@ -131,8 +134,11 @@ class Admission:
 
     def settle(self, clients: Sequence[Client]) -> None:
         """Fix the scale of the run by what its first clients have; say what is odd."""
+        early = self._agreement.projections and self._agreement.task.needs_moments
         self._joining.note(self._agreement.settle([each.profile for each in clients]))
         for client in clients:
+            if early:  # without a scale it could say nothing of its samples
+                client.ask_again()
             self._joining.warn(client)
 
     def check_memory(self, client: Client, server_round: int) -> None:

@@ -15,6 +15,7 @@ from flwr.app import RecordDict
 
 from common import wire
 from common.data import fingerprint
+from common.seeding import derive
 from common.settings import Settings
 from common.shape import dataset_of, server_task
 from common.task import Fixed, Task, task_from_json
@@ -34,15 +35,20 @@ class Agreement:
     Parameters
     ----------
     settings : Settings
+    projections : int
+        Of the samples, of which the strategy wants to know class means; 0 for none.
 
     Attributes
     ----------
+    projections : int
+        As given.
     fleet_range : FleetRange or None
         What the scale was worked out of; None before, and where it was known at once.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, projections: int = 0) -> None:
         self._settings = settings
+        self.projections = projections
         self.fleet_range: FleetRange | None = None
 
     @cached_property
@@ -77,7 +83,14 @@ class Agreement:
 
     def query(self) -> RecordDict:
         """Return the content of a query."""
-        asked = wire.Query(task=self.task.to_json(), data_hash=self.data_hash)
+        # Exact in the float64 of any other language.
+        seed = derive(self._settings.run.seed, "statistic") % 2**53
+        asked = wire.Query(
+            task=self.task.to_json(),
+            data_hash=self.data_hash,
+            statistic_seed=seed if self.projections else None,
+            projections=self.projections,
+        )
         return wire.encode_query(asked)
 
     def told(self, profile: QueryReply) -> str:
@@ -154,7 +167,9 @@ class Agreement:
     @property
     def largest_answer(self) -> int:
         """The most bytes a correct answer to a query has."""
-        return wire.most_query_bytes(self.task.num_classes, self.task.num_channels)
+        return wire.most_query_bytes(
+            self.task.num_classes, self.task.num_channels, self.projections
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return the task as ``run.json`` has it."""

@@ -124,6 +124,10 @@ class Client:
         """Take note of how many samples it claims, and whether it may."""
         self.outdated = most is not None and num_examples > most
 
+    def ask_again(self) -> None:
+        """Have it say anew who it is."""
+        self.outdated = True
+
     def observe(self, elapsed: float, worked: float, nbytes: int) -> None:
         """Learn from one exchange how far away it is; see :class:`Link`."""
         self.link.observe(elapsed, worked, nbytes)

@@ -28,8 +28,11 @@ from server_app.fleet.reasons import grouped, named
 from server_app.fleet.roster import Roster
 from server_app.transport.mailbox import Mailbox
 
-_MOMENTS = {f"moments_{part}" for part in ("count", "mean", "m2", "least", "most")}
-"""What is of use to the server alone, and as long as the samples have channels."""
+_NUMBERS = {
+    *(f"moments_{part}" for part in ("count", "mean", "m2", "least", "most")),
+    *(f"statistic_{part}" for part in ("means", "counts", "covariance")),
+}
+"""What is of use to the server alone, and long."""
 
 
 class Fleet:
@@ -40,6 +43,8 @@ class Fleet:
     settings : Settings
     budget : DeviceBudget
         How many experts a device may hold.
+    projections : int
+        Of their samples, of which clients are asked for class means; 0 for none.
 
     Attributes
     ----------
@@ -49,9 +54,11 @@ class Fleet:
         Those that are connected.
     """
 
-    def __init__(self, settings: Settings, budget: DeviceBudget) -> None:
+    def __init__(
+        self, settings: Settings, budget: DeviceBudget, projections: int = 0
+    ) -> None:
         self._settings = settings
-        self.agreement = Agreement(settings)
+        self.agreement = Agreement(settings, projections)
         self._budget = budget
         self._roster = Roster(settings)
         self._joining = Joining(budget, self.agreement)
@@ -99,7 +106,7 @@ class Fleet:
             "clients": {
                 client.name: {
                     "budget": self.budget(client),
-                    **self.profile(client).model_dump(exclude=_MOMENTS),
+                    **self.profile(client).model_dump(exclude=_NUMBERS),
                 }
                 for client in self.clients
             },

@@ -83,7 +83,7 @@ class RoundLoop:
         self.strategy = strategy
         self.settings = strategy.settings
         budget = DeviceBudget(self.settings, strategy.spec, strategy.max_budget)
-        self.fleet = Fleet(self.settings, budget)
+        self.fleet = Fleet(self.settings, budget, strategy.projections)
         self.mailbox = Mailbox()
         self._training = Training(strategy, self.fleet, self.mailbox, self._tell_fleet)
         self._measuring = Measuring(strategy, self.fleet, self.mailbox)

@@ -68,6 +68,7 @@ class Planner:
                 num_experts=spec.num_experts, num_layers=spec.num_layers
             ),
             previous=previous,
+            fleet=tuple(client.profile for client in self._fleet.clients),
             profiles=tuple(self._fleet.profile(client) for client in clients),
             rng=stream(seed, "plan", server_round),
         )

@@ -48,6 +48,7 @@ STRATEGIES = Registry(
         "heterofl": "server_app.strategies.sub_models.heterofl:HeteroFL",
         "hfedmoe": "server_app.strategies.hfedmoe:HFedMoE",
         "ifca": "server_app.strategies.ifca:IFCA",
+        "kin": "server_app.strategies.kin.kin:Kin",
         "random": "server_app.strategies.baselines:Random",
         "round-robin": "server_app.strategies.baselines:RoundRobin",
         "system-level": "server_app.strategies.system_level:SystemLevel",

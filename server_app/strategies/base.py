@@ -63,6 +63,9 @@ class ExpertStrategy(Strategy):
     max_budget : int
         Cap on every client's budget k_c of each layer; E unless a budget means
         something else.
+    projections : int
+        Random projections of their samples of which clients are asked for class means
+        (:class:`common.wire.ClassStatistic`); 0, the default, for none.
     """
 
     name: ClassVar[str] = ""
@@ -83,6 +86,7 @@ class ExpertStrategy(Strategy):
         )
         self.usage = np.zeros(self.spec.num_units)
         self.max_budget = self.spec.num_experts
+        self.projections = 0
         self.sums = self.new_sums()
         self.average = ServerAverage(settings.skew.server_average)
         # Of Flower's own loop alone, which knows no state but its strategy's.

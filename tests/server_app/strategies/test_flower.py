@@ -153,6 +153,7 @@ def test_a_round_without_clients_does_not_wait_and_changes_nothing() -> None:
         layers=ExpertLayers(num_experts=1),
         previous=np.empty((0, 1), bool),
         profiles=(),
+        fleet=(),
         rng=np.random.default_rng(0),
     )
     assert strategy.plan(empty).assignment.shape == (0, 1)

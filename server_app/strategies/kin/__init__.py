@@ -1,0 +1,1 @@
+"""KIN (ours): the strategy, and who belongs to which of its groups."""
