@@ -305,3 +305,30 @@ def test_where_nothing_can_be_joined_the_settings_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=r'norm = "batch" cannot train on one sample'):
         sizes_of_batches(SMALL, samples, size)
+
+
+def test_of_a_sum_the_gate_learns_beside_and_nothing_follows_it() -> None:
+    spec = replace(SPEC, num_experts=4, top_k=2, mixes="sum")
+    x, y = data()
+    found = []
+    for start in (0.0, 3.0):
+        model = spec.build([0, 3], seed=0)
+        with torch.no_grad():
+            model.moe.gate.banks[0] = start  # type: ignore[operator, index, union-attr]
+        train(
+            model, x, y, settings=ONE_BATCH, objective=Objective(), rng=stream(0, "t")
+        )
+        found.append(model.vectors(["extractor", "expert.0", "expert.3", "gate"]))
+    one, other = found
+    for part in ("extractor", "expert.0", "expert.3"):
+        np.testing.assert_array_equal(one[part], other[part], err_msg=part)
+    # By hand: the gradient of CE(2 sum_j softmax(a)_j o_j) at a = 0, for both a_j.
+    model = spec.build([0, 3], seed=0)
+    with torch.no_grad():
+        features = model.extractor(x)
+        outputs = torch.stack([e(features) for e in model.moe.experts.values()])
+    weights = torch.zeros(2, requires_grad=True)
+    logits = 2 * torch.einsum("h,hbc->bc", weights.softmax(0), outputs)
+    torch.nn.functional.cross_entropy(logits, y).backward()
+    assert weights.grad is not None
+    np.testing.assert_allclose(one["gate"], -0.1 * weights.grad.numpy(), rtol=1e-4)

@@ -11,7 +11,13 @@ from torch import nn
 
 from common.moe import GATE, ModelSpec
 from common.moe.described import alike, describe, predictor_of
-from common.moe.ensemble import GatedMixture, ServerGated, Unexplained, UsageMixture
+from common.moe.ensemble import (
+    GatedMixture,
+    GroupMixture,
+    ServerGated,
+    Unexplained,
+    UsageMixture,
+)
 from tests.common.moe.support import text_spec, texts
 
 SPEC = ModelSpec(
@@ -64,6 +70,40 @@ def test_layers_inside_an_encoder_and_a_common_gate_are_carried_over() -> None:
     assert torch.equal(rebuilt(gated, common, gated=True).eval()(x), gated(x))
 
 
+@torch.no_grad()
+def test_groups_answer_with_the_sums_of_their_experts() -> None:
+    spec = replace(SPEC, num_experts=6, mixes="sum")
+    model = spec.build(range(6), seed=1).eval()
+    groups = GroupMixture(model, [1, 0, 3])
+    x = torch.randn(8, 1, 4, 4)
+    features = model.extractor(x)
+    pairs = [(0, 1), (2, 3), (4, 5)]
+    answers = [
+        sum(model.moe.experts[str(e)](features) for e in pair).softmax(1)
+        for pair in pairs
+    ]
+    torch.testing.assert_close(groups(x), 0.25 * answers[0] + 0.75 * answers[2])
+    again = rebuilt(groups, spec, gated=False).eval()
+    assert type(again) is GroupMixture
+    assert torch.equal(again(x), groups(x))
+
+
+@torch.no_grad()
+def test_inside_an_encoder_a_group_is_its_model_alone() -> None:
+    spec = replace(text_spec(), num_experts=4, top_k=2, mixes="sum")
+    layers = range(spec.num_layers)
+    whole = spec.build(range(spec.num_units), seed=1).eval()
+    groups = GroupMixture(whole, [1, 3])
+    expected = 0
+    for group, share in ((0, 0.25), (1, 0.75)):
+        held = [4 * layer + 2 * group + j for layer in layers for j in (0, 1)]
+        alone = spec.build(held, seed=1).eval()
+        expected = expected + share * alone(texts()).logits.softmax(1)
+    torch.testing.assert_close(groups(texts()), expected)
+    again = rebuilt(groups, spec, gated=False).eval()
+    assert torch.equal(again(texts()), groups(texts()))
+
+
 class Own(UsageMixture):
     """A user's, which may do anything."""
 
@@ -78,6 +118,9 @@ def test_words_that_do_not_fit_the_model_are_refused() -> None:
     model = SPEC.build(range(5))
     with pytest.raises(ValueError, match="4 weights of 5 experts"):
         predictor_of("usage", model, [0.25] * 4, [])
+    for weights in ([], [0.5, 0.5]):
+        with pytest.raises(ValueError, match=f"5 experts of {len(weights)} groups"):
+            predictor_of("groups", model, weights, [])
     with pytest.raises(ValueError, match="server-gate has shape"):
         predictor_of("server-gate", model, [0.2] * 5, [0.0])
 

@@ -98,6 +98,7 @@ def pooled(grid: InlineGrid, loop: RoundLoop, nodes: list[int]) -> list[list[int
         ("fedjets", {}),
         ("cent-moe", {"reserved-samples": 40}),
         ("fedrolex", {}),
+        ("kin", {"num-experts": 4, "partition": "concept:2+iid"}),
         ("flwr:FedAvg", {}),
     ],
 )

@@ -41,7 +41,7 @@ def view_of(budgets: Sequence[int], num_experts: int, **fields: Any) -> View:
         "layers": ExpertLayers(num_experts=num_experts),
         "previous": np.zeros((count, num_experts), bool),
         "profiles": (),
-        "fleet": (),
+        "fleet": tuple(profile() for _ in budgets),
         "rng": np.random.default_rng(0),
     }
     return View(**{**given, **fields})

@@ -24,6 +24,7 @@ NAMES = [
     "flex-moe-plus",
     "greedy",
     "hfedmoe",
+    "kin",
     "random",
     "round-robin",
     "system-level",
