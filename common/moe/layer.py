@@ -194,11 +194,9 @@ class MoELayer(nn.Module):
         self.mixes = mixes
         self.top_k = min(top_k, len(held)) or len(held)
         self.whole = top_k  # experts that a sum is of, held or not
-        self.gate: nn.Module = (
-            BankGate(num_experts, top_k)
-            if mixes == "sum"
-            else nn.Linear(in_features, num_experts)
-        )
+        self.gate = nn.Linear(in_features, num_experts)
+        if mixes == "sum":
+            self.gate = BankGate(num_experts, top_k)  # type: ignore[assignment]
         self.experts = nn.ModuleDict(
             {str(e): expert(in_features, hidden, out_features, scale) for e in held}
         )

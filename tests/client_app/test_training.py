@@ -1,6 +1,7 @@
 """Local training: statistics by an independent count, determinism, FedProx."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -313,8 +314,9 @@ def test_of_a_sum_the_gate_learns_beside_and_nothing_follows_it() -> None:
     found = []
     for start in (0.0, 3.0):
         model = spec.build([0, 3], seed=0)
+        gate: Any = model.moe.gate
         with torch.no_grad():
-            model.moe.gate.banks[0] = start  # type: ignore[operator, index, union-attr]
+            gate.banks[0] = start
         train(
             model, x, y, settings=ONE_BATCH, objective=Objective(), rng=stream(0, "t")
         )

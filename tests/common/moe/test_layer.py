@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -199,20 +200,22 @@ def summed(held: tuple[int, ...], banks: int) -> MoELayer:
 @pytest.mark.parametrize("held", [(2, 7), (0, 1), (4,)])
 def test_a_sum_is_of_all_held_experts_whatever_the_gate(held: tuple[int, ...]) -> None:
     moe, x = summed(held, banks=2), torch.randn(BATCH, FEATURES)
+    gate: Any = moe.gate
     with torch.no_grad():
-        moe.gate.banks.copy_(torch.tensor([1.0, -2.0]))  # type: ignore[operator, union-attr]
+        gate.banks.copy_(torch.tensor([1.0, -2.0]))
     output, _ = moe(x)
     # One of two experts stands for both.
     each = [expert(x) for expert in moe.experts.values()]
     torch.testing.assert_close(output, sum(each) * 2 / len(held))
     output.sum().backward()
-    assert moe.gate.banks.grad is None  # type: ignore[union-attr]
+    assert gate.banks.grad is None
 
 
 def test_in_use_a_sum_is_weighed_by_the_gate_of_its_banks() -> None:
     moe, x = summed((2, 7), banks=2).eval(), torch.randn(BATCH, FEATURES)
+    gate: Any = moe.gate
     with torch.no_grad():
-        moe.gate.banks.copy_(torch.tensor([math.log(3), 0.0]))  # type: ignore[operator, union-attr]
+        gate.banks.copy_(torch.tensor([math.log(3), 0.0]))
     output, _ = moe(x)
     # Expert 2 is of bank 0 and has 3 parts of 4, expert 7 of bank 1.
     expected = 2 * (0.75 * moe.experts["2"](x) + 0.25 * moe.experts["7"](x))

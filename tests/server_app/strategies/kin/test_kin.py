@@ -202,14 +202,14 @@ def test_with_rho_1_groups_are_fedavg_too() -> None:
 
 def test_two_experts_are_one_of_twice_the_hidden_units() -> None:
     model = kin().spec.build([0, 1], seed=3).eval()
-    wide = torch.nn.Linear(model.moe.experts["0"].hidden.in_features, 4)  # type: ignore[union-attr, arg-type]
+    pair: list[Any] = [*model.moe.experts.values()]
+    wide = torch.nn.Linear(pair[0].hidden.in_features, 4)
     out = torch.nn.Linear(4, 1)
-    pair = [*model.moe.experts.values()]
     with torch.no_grad():
-        wide.weight.copy_(torch.cat([e.hidden.weight for e in pair]))  # type: ignore[union-attr, arg-type]
-        wide.bias.copy_(torch.cat([e.hidden.bias for e in pair]))  # type: ignore[union-attr, arg-type]
-        out.weight.copy_(torch.cat([e.out.weight for e in pair], 1))  # type: ignore[union-attr, arg-type]
-        out.bias.copy_(pair[0].out.bias + pair[1].out.bias)  # type: ignore[union-attr, operator]
+        wide.weight.copy_(torch.cat([e.hidden.weight for e in pair]))
+        wide.bias.copy_(torch.cat([e.hidden.bias for e in pair]))
+        out.weight.copy_(torch.cat([e.out.weight for e in pair], 1))
+        out.bias.copy_(pair[0].out.bias + pair[1].out.bias)
     x = torch.rand(5, 1, 2, 2)
     expected = out(torch.relu(wide(model.extractor(x))))
     torch.testing.assert_close(model(x).logits, expected)
