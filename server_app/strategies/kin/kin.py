@@ -38,7 +38,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import nn
 
-from common.errors import SettingsError
 from common.moe import ModelSpec, Vector, expert_id
 from common.moe.ensemble import GroupMixture
 from common.parts import EXTRACTOR, expert_part
@@ -52,7 +51,7 @@ from server_app.strategies.base import (
     StrategyOptions,
     View,
 )
-from server_app.strategies.kin.members import Members
+from server_app.strategies.kin.membership import Membership
 
 Ints = NDArray[np.int64]
 
@@ -62,7 +61,7 @@ class Kin(ExpertStrategy):
 
     Attributes
     ----------
-    members : Members
+    members : Membership
         Who is in which group.
     loads : ndarray of int, shape (E,)
         Clients that each slot of a layer has served.
@@ -94,7 +93,9 @@ class Kin(ExpertStrategy):
             0, ge=0, description="experts k of a group; 0: the largest expert-capacity"
         )
         groups: int = Field(
-            0, ge=0, description="most groups there may be; 0: num-experts / k"
+            0,
+            ge=0,
+            description="most groups there may be, up to num-experts / k; 0: so many",
         )
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
@@ -102,16 +103,11 @@ class Kin(ExpertStrategy):
         k = options.experts or settings.rounds.expert_capacity.largest
         k = min(k, spec.num_experts)
         room = spec.num_experts // k
-        if options.groups > room:
-            raise SettingsError(
-                f"strategy-options of kin: groups = {options.groups} is not allowed: "
-                f"{spec.num_experts} experts are enough for {room} groups of {k}"
-            )
         super().__init__(settings, replace(spec, top_k=k, mixes="sum"))
         self.max_budget = self.k = k
         self.projections = options.projections
-        self.members = Members(
-            MergeTest(most=options.groups or room, tau=options.tau),
+        self.members = Membership(
+            MergeTest(most=min(options.groups or room, room), tau=options.tau),
             classes=spec.num_classes,
             projections=options.projections,
             noise=settings.data.statistic_noise,

@@ -251,7 +251,6 @@ def test_what_a_client_is_handed_is_the_model_of_its_group() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("groups=3", "4 experts are enough for 2 groups of 2"),
         ("rho=2", "rho"),
         ("projections=129", "projections"),
         ("tua=3", "tau"),

@@ -6,12 +6,12 @@ import numpy as np
 
 from common.wire import QueryReply
 from server_app.grouping import MergeTest
-from server_app.strategies.kin.members import Members
+from server_app.strategies.kin.membership import Membership
 from tests.server_app.strategies.handmade import profile
 
 
-def members(most: int = 3, noise: float = 0.0) -> Members:
-    return Members(MergeTest(most=most), classes=1, projections=1, noise=noise)
+def members(most: int = 3, noise: float = 0.0) -> Membership:
+    return Membership(MergeTest(most=most), classes=1, projections=1, noise=noise)
 
 
 def at(place: float, name: str = "c", samples: int = 101, **more: Any) -> QueryReply:
@@ -88,7 +88,7 @@ def test_noise_makes_samples_count_for_less() -> None:
 
 
 def test_the_scatter_is_that_of_all_by_their_samples() -> None:
-    found = Members(MergeTest(most=2), classes=1, projections=2, noise=0.0)
+    found = Membership(MergeTest(most=2), classes=1, projections=2, noise=0.0)
     said = [
         profile(
             num_examples=n,

@@ -18,7 +18,7 @@ FIRST = 0
 """The group of clients that have said nothing of their samples."""
 
 
-class Members:
+class Membership:
     """The groups of a run.
 
     Parameters
