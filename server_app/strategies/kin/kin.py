@@ -95,7 +95,7 @@ class Kin(ExpertStrategy):
         groups: int = Field(
             0,
             ge=0,
-            description="most groups there may be, up to num-experts / k; 0: so many",
+            description="most groups, up to num-experts / k; 0: so many",
         )
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
