@@ -7,6 +7,7 @@ in (``common.serving``), and whether numbers can be of the task's scale
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,20 @@ def kept_task(facts: Mapping[str, Any]) -> Task:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the task of the model is missing ({error!r})") from None
+
+
+def inputs_of(task: Task) -> dict[str, Any]:
+    """Return what ``run.json`` says of a model's inputs, for who reads it.
+
+    The task as the model sees it, worked out; the task itself stands beside it.
+    """
+    return {
+        "input_shape": list(task.input_shape),
+        "num_classes": task.num_classes,
+        "kind": task.model_kind,
+        "normaliser": asdict(task.normaliser),
+        "vocabulary": task.vocabulary_size,
+    }
 
 
 def sample_bytes(task: Task) -> int:

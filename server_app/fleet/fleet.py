@@ -16,6 +16,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from common.inputs import inputs_of
 from common.settings import Settings
 from common.wire import QueryReply
 from server_app.fleet.admission import Admission
@@ -102,6 +103,7 @@ class Fleet:
         profiles = [client.profile for client in self.clients]
         return {
             "task": self.agreement.facts(),
+            "inputs": inputs_of(self.agreement.task),
             "partition_hash": sorted({p.partition_hash for p in profiles}),
             "clients": {
                 client.name: {

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from common.data import Normaliser, load_dataset
-from common.inputs import InputError, kept_task, prepare, sample_bytes, unusable
+from common.inputs import (
+    InputError,
+    inputs_of,
+    kept_task,
+    prepare,
+    sample_bytes,
+    unusable,
+)
 from common.task import Fixed, TableTask, TextTask
 from common.task.known import task_of, task_of_shape
 
@@ -79,6 +86,8 @@ def test_models_kept_before_there_were_tasks() -> None:
         "vocabulary": 0,
     }
     assert kept_task({"inputs": inputs}) == COLOUR
+    # Runs still say it, beside their task.
+    assert json.loads(json.dumps(inputs_of(COLOUR))) == inputs
 
 
 @pytest.mark.parametrize("facts", [{}, {"inputs": None}, {"task": None}])
