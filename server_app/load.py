@@ -61,7 +61,14 @@ def adjusted_target(
     deficit : ndarray, shape (E,)
     gain : float
         alpha_adj; 0 is the paper's ablation without deficits.
+
+    Raises
+    ------
+    ValueError
+        If a deficit is no finite number.
     """
+    if not np.isfinite(deficit).all():  # no band would be left, and nobody asked
+        raise ValueError(f"deficit is {deficit.tolist()}: expected finite numbers")
     budgets = np.asarray(capacity)
     fair = budgets.sum() / deficit.size
     return np.clip(fair + gain * deficit, 0, budgets.size)

@@ -24,6 +24,7 @@ def check_report(
     num_layers: int = 1,
     positions: int = 1,
     most_examples: int | None = None,
+    most_held_out: int | None = None,
     num_classes: int = 0,
 ) -> None:
     """Check a reply against the order it answers; nothing that fails is merged.
@@ -36,8 +37,9 @@ def check_report(
         Mixture layers of the model.
     positions : int
         What a sample is routed as, at most: the tokens of a text.
-    most_examples : int, optional
-        Local samples the client said it has when it was asked who it is.
+    most_examples, most_held_out : int, optional
+        Samples to train on and held out that the client said it has when it was asked
+        who it is.
     num_classes : int
         Classes of the task; 0 allows no counts by class.
 
@@ -77,7 +79,7 @@ def check_report(
             f"num-examples is {report.num_examples}, but it said that it has "
             f"{most_examples}: it is asked again"
         )
-    local_counts(report, num_classes)
+    local_counts(report, num_classes, most_held_out)
     if len(report.holds) > ROOM * (len(sizes) + 1):
         raise WireError(f"holds {len(report.holds)} parts, more than it was ever sent")
     most = report.num_examples * positions * max(1, len(order.experts))
@@ -106,13 +108,16 @@ def _check_lists(order: TrainOrder, report: TrainReport, everyone: int) -> None:
             raise WireError(f"{field} must have {entries} entries if asked, else none")
 
 
-def local_counts(report: TrainReport, num_classes: int) -> ClassCounts | None:
+def local_counts(
+    report: TrainReport, num_classes: int, most: int | None = None
+) -> ClassCounts | None:
     """Return what a report says of its held-out samples; None where it says nothing.
 
     Raises
     ------
     WireError
-        If these are no counts of so many classes, or not those of ``client_local``.
+        If these are no counts of so many classes, not those of ``client_local``, or of
+        more than ``most`` samples.
     """
     if not report.local_counts:
         return None
@@ -126,5 +131,10 @@ def local_counts(report: TrainReport, num_classes: int) -> ClassCounts | None:
         raise WireError(
             f"client-local is {report.client_local:g}, but by its local-counts "
             f"{counts.accuracy:g}"
+        )
+    if most is not None and counts.total > most:
+        raise WireError(
+            f"local-counts are of {counts.total} samples, but it said that it holds "
+            f"out {most}: it is asked again"
         )
     return counts

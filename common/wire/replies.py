@@ -293,3 +293,8 @@ class QueryReply(ClassStatistic):
     temperature: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
     throttled: bool | None = None
     gpu: Note | None = None
+
+    @property
+    def held_out(self) -> int:
+        """Samples it keeps for its own measure."""
+        return max(0, self.rows - self.num_examples)

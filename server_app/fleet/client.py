@@ -120,9 +120,9 @@ class Client:
         """Forget where it is."""
         self.node_id = NOWHERE
 
-    def claim(self, num_examples: int, most: int | None) -> None:
-        """Take note of how many samples it claims, and whether it may."""
-        self.outdated = most is not None and num_examples > most
+    def claim(self, *, more: bool) -> None:
+        """Take note of whether it claims more samples than it said it has."""
+        self.outdated = more
 
     def ask_again(self) -> None:
         """Have it say anew who it is."""

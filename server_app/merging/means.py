@@ -149,7 +149,7 @@ class PartMeans:
 
         See :meth:`ExactMean.add`.
         """
-        if not weight:
+        if weight == 0:
             return
         size, positions = (vector.size, None) if at is None else (at.size, at.positions)
         if part not in self._means:

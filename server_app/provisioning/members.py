@@ -7,7 +7,7 @@ fingerprints that are let in now. Where the file lies is ``directory``'s busines
 import datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from common.errors import nearest
 from server_app.provisioning import ProvisioningError, certificates
@@ -19,7 +19,7 @@ class IssuedCertificate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sha256: str = Field(description="fingerprint, hexadecimal")
-    expires: datetime.datetime | None = Field(
+    expires: AwareDatetime | None = Field(
         None, description="None: with the authority that signed it"
     )
 
@@ -41,7 +41,7 @@ class Device(BaseModel):
     memory: int = Field(0, ge=0, description="most bytes it trains in; 0: it decides")
     public_key: str = Field(description="OpenSSH form, one line")
     certificates: tuple[IssuedCertificate, ...] = Field(description="the newest last")
-    added: datetime.datetime
+    added: AwareDatetime
     registered: bool = Field(False, description="whether a SuperLink knows its key")
 
     @model_validator(mode="before")

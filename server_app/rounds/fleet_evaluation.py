@@ -175,12 +175,11 @@ class FleetEvaluation:
         counts = wire.measured_counts(
             report, sent.order.server_round, classes, private=private
         )
-        held_out = profile.rows - profile.num_examples
-        if profile.rows and counts.total > held_out:
-            client.claim(counts.total, held_out)
+        if counts.total > profile.held_out:
+            client.claim(more=True)
             raise WireError(
                 f"counts of {counts.total} samples, but it said that it holds out "
-                f"{held_out}: it is asked again"
+                f"{profile.held_out}: it is asked again"
             )
         if sent.order.base is not None:
             client.note_held(sent.order.base)

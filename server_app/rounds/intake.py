@@ -6,6 +6,7 @@ is a :class:`WireError` that says why; nothing is written here.
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import Message
@@ -63,6 +64,27 @@ def read(message: Message, sent: SentOrder) -> tuple[TrainReport, dict[str, Vect
     return report, deltas
 
 
+def claims_more(report: TrainReport, sent: SentOrder) -> bool:
+    """Whether a report is of more samples than the client said it has.
+
+    Raises
+    ------
+    WireError
+        If what it says of its held-out samples cannot be read.
+    """
+    return _trains_on_more(report, sent) or _holds_out_more(report, sent)
+
+
+def _trains_on_more(report: TrainReport, sent: SentOrder) -> bool:
+    most = sent.most_examples
+    return most is not None and report.num_examples > most
+
+
+def _holds_out_more(report: TrainReport, sent: SentOrder) -> bool:
+    most, counts = sent.most_held_out, wire.local_counts(report, sent.num_classes)
+    return most is not None and counts is not None and counts.total > most
+
+
 def counted(report: TrainReport, sent: SentOrder) -> TrainReport:
     """Return a report that counts for no more samples than the client said it has.
 
@@ -70,11 +92,14 @@ def counted(report: TrainReport, sent: SentOrder) -> TrainReport:
     nothing is wrong with that; but a weight must not be claimed in a reply alone. It is
     asked again, and from then on counts in full.
     """
-    most, samples = sent.most_examples, report.num_examples
-    if most is None or not sent.may_grow or samples <= most:
-        return report
-    routed = [count * most // samples for count in report.expert_samples]
-    return report.model_copy(update={"num_examples": most, "expert_samples": routed})
+    changes: dict[str, Any] = {}
+    if sent.may_grow and _trains_on_more(report, sent):
+        most, samples = sent.most_examples or 0, report.num_examples
+        routed = [count * most // samples for count in report.expert_samples]
+        changes |= {"num_examples": most, "expert_samples": routed}
+    if sent.may_grow and _holds_out_more(report, sent):
+        changes["local_counts"] = []
+    return report.model_copy(update=changes) if changes else report
 
 
 def check(
@@ -103,11 +128,13 @@ def check(
         num_layers=sent.num_layers,
         positions=sent.positions,
         most_examples=sent.most_examples,
+        most_held_out=sent.most_held_out,
         num_classes=sent.num_classes,
     )
     for name, delta in deltas.items():
         # Finite values whose square leaves float32's range are far too large too.
-        change = float(np.linalg.norm(delta)) / math.sqrt(max(1, delta.size))
+        with np.errstate(over="ignore"):
+            change = float(np.linalg.norm(delta)) / math.sqrt(max(1, delta.size))
         if change > max_update:
             raise WireError(
                 f"{name} changed by {change:g} (RMS), max-update is {max_update:g}"

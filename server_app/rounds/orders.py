@@ -13,9 +13,10 @@ from common import wire
 from common.moe import Layout, ModelSpec, Vector
 from common.parts import BASE
 from common.shape import ordered_spec
-from common.wire import Packing, QueryReply, TrainOrder
+from common.wire import Packing, QueryReply, TrainOrder, WireError
 from server_app.contract import Algorithm, Plan, View
 from server_app.fleet.client import Client
+from server_app.run_error import RunError
 from server_app.run_folder.base_file import base_array
 
 LOSSES = 3
@@ -40,8 +41,9 @@ class SentOrder:
         What the client may hold, as in ``View.budgets``.
     num_layers, positions, num_classes : int
         Of its model; see :func:`common.wire.check_report`.
-    most_examples : int or None
-        Samples the client said it has; None where samples move between clients.
+    most_examples, most_held_out : int or None
+        Samples to train on and held out that the client said it has; None where samples
+        move between clients.
     may_grow : bool
         Whether its data are its own, so that it may have more by now.
     sent_at : float
@@ -62,6 +64,7 @@ class SentOrder:
     positions: int = 1
     num_classes: int = 0
     most_examples: int | None = None
+    most_held_out: int | None = None
     may_grow: bool = False
     sent_at: float = field(default_factory=time.monotonic)
     lost: int = 0
@@ -138,19 +141,29 @@ def orders_of(
         The task as a client is told it, "" for one that need not be.
     **common
         Fields of every order that depend on the run and not on the client.
+
+    Raises
+    ------
+    RunError
+        If the plan asks for what no order can say, or for parts of another shape.
     """
     settings, packer = strategy.settings, Packer(strategy.settings.wire.download_dtype)
     orders = []
+    # The stress test of drift hands samples on from client to client.
+    fixed = not settings.stress.drift
     for position, client in enumerate(clients):
+        profile = client.profile
         experts = np.flatnonzero(plan.assignment[position]).tolist()
         if not experts:
             continue
-        fields = {**common, "task": told(client.profile)}
+        fields = {**common, "task": told(profile)}
         order = _order(strategy, view.server_round, client, experts, plan, fields)
-        parts = plan.content.get(client.row) or {
-            name: strategy.model[name] for name in strategy.parts_for(experts)
+        parts: Mapping[str, Any] = plan.content.get(client.row) or {
+            name: strategy.model.get(name) for name in strategy.parts_for(experts)
         }
         spec = ordered_spec(strategy.spec, order)
+        if wrong := _misfit(spec, parts):
+            raise _refused(strategy, view.server_round, wrong)
         layouts = {name: spec.layout(name) for name in parts}
         arrays = packer.pack(parts, layouts)
         versions = {}
@@ -169,11 +182,9 @@ def orders_of(
                 num_layers=spec.num_layers,
                 positions=spec.positions,
                 num_classes=spec.num_classes,
-                # The stress test of drift hands samples on from client to client.
-                most_examples=None
-                if settings.stress.drift
-                else client.profile.num_examples,
-                may_grow=client.profile.num_partitions <= 1,
+                most_examples=profile.num_examples if fixed else None,
+                most_held_out=profile.held_out if fixed else None,
+                may_grow=profile.num_partitions <= 1,
             )
         )
     return orders
@@ -206,7 +217,41 @@ def _order(
         "calibration": skew.loss_calibration,
     }
     special = plan.client_order.get(client.row, {})
-    return TrainOrder(**{**fields, **common, **plan.order, **special})
+    try:
+        return TrainOrder(**{**fields, **common, **plan.order, **special})
+    except WireError as error:
+        raise _refused(strategy, server_round, str(error)) from None
+
+
+def _misfit(spec: ModelSpec, parts: Mapping[str, object]) -> str:
+    """Return why a model of this shape cannot be made of these parts; "" if it can."""
+    known = set(spec.part_names())
+    for name, vector in parts.items():
+        if name not in known:
+            return f"the client's model has no part {name!r}"
+        if wrong := flaw(vector, spec.size(name)):
+            return f"part {name} {wrong}"
+    return ""
+
+
+def flaw(vector: object, size: int) -> str:
+    """Return why something is no vector of a part of ``size`` values; "" if it is.
+
+    Strategies are others' as well.
+    """
+    if not isinstance(vector, np.ndarray):
+        return f"is {type(vector).__name__}, expected float32[{size}]"
+    if vector.dtype != np.float32 or vector.shape != (size,):
+        shape = ", ".join(map(str, vector.shape))
+        return f"is {vector.dtype}[{shape}], expected float32[{size}]"
+    return ""
+
+
+def _refused(strategy: Algorithm, server_round: int, why: str) -> RunError:
+    return RunError(
+        f"round {server_round}: strategy {strategy.name!r} plans what cannot be sent: "
+        f"{why}"
+    )
 
 
 def without_cached(order: Order, client: Client, versions: Mapping[str, str]) -> Order:

@@ -82,6 +82,17 @@ class Planner:
                 f"it plans an assignment of shape {np.shape(held)}: expected an array "
                 f"of shape {shape}, one row a participant, one column an expert"
             )
+        if held.dtype.kind not in "biu":  # NaN would be held
+            raise ProblemError(
+                f"it plans an assignment of {held.dtype}: expected an array of bool"
+            )
+        over = np.flatnonzero((held != 0).sum(axis=1) > view.budgets)
+        if len(over):
+            client, most = view.clients[over[0]], view.budgets[over[0]]
+            raise ProblemError(
+                f"it gives client {client} {np.count_nonzero(held[over[0]])} experts, "
+                f"its budget is {most}"
+            )
         missing = np.argwhere(view.layers.missing(plan.assignment))
         if len(missing):
             position, layer = missing[0].tolist()

@@ -7,7 +7,7 @@ not is noted here with its reason and never merged. What is measured of a round 
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,11 +15,12 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from common import wire
+from common.moe import Vector
 from common.wire import QueryReply, WireError
 from server_app.contract import Algorithm, Plan, Reply
 from server_app.fleet.domains import domain_of
 from server_app.rounds import intake
-from server_app.rounds.orders import SentOrder
+from server_app.rounds.orders import SentOrder, flaw
 from server_app.rounds.record import ClientRound
 from server_app.run_error import RunError
 
@@ -160,7 +161,7 @@ class Round:
         client = sent.client
         try:
             report, deltas = intake.read(message, sent)
-            client.claim(report.num_examples, sent.most_examples)
+            client.claim(more=intake.claims_more(report, sent))
             report = intake.counted(report, sent)
             intake.check(sent, report, deltas, self._settings.merge.max_update)
             reply = Reply(
@@ -228,7 +229,7 @@ class Round:
         Raises
         ------
         RunError
-            If the strategy made NaN of a part of its model.
+            If the strategy made NaN of a part of its model, or no vector as before.
         """
         if self._finished:
             return
@@ -243,7 +244,7 @@ class Round:
         strategy.usage = strategy.usage + self.samples()
         before = dict(strategy.model)
         strategy.finish()
-        _refuse_nan(strategy, self.server_round)
+        _check_model(strategy, before, self.server_round)
         strategy.average.add(strategy.model)
         strategy.learn(self.replies)
         # A strategy may train on the server alone.
@@ -296,13 +297,35 @@ class Round:
         return samples
 
 
-def _refuse_nan(strategy: Algorithm, server_round: int) -> None:
+def _check_model(
+    strategy: Algorithm, before: Mapping[str, Vector], server_round: int
+) -> None:
     """Stop rather than send on what no client can train; replies were checked."""
-    # Infinity a strategy may mean: Fed-MoE's alpha without a main expert.
-    parts = [part for part, v in strategy.model.items() if np.isnan(v).any()]
+    who = f"round {server_round}: strategy {strategy.name!r}"
+    if others := sorted(strategy.model.keys() ^ before.keys()):
+        raise RunError(f"{who} added or dropped parts of its model: {others[:3]}")
+    for part, vector in before.items():
+        if wrong := flaw(strategy.model[part], vector.size):
+            raise RunError(f"{who}: part {part} of its model {wrong}")
+    usage = np.asarray(strategy.usage)
+    if usage.shape != (strategy.spec.num_units,) or not (
+        np.isfinite(usage).all() and (usage >= 0).all()
+    ):
+        raise RunError(
+            f"{who}: its usage is {usage.tolist()!r:.100}, expected "
+            f"{strategy.spec.num_units} numbers from 0 on"
+        )
+    # Infinity a strategy may mean in a part of its own: Fed-MoE's alpha without a main
+    # expert. Clients refuse it.
+    sent = set(strategy.spec.part_names())
+    parts = [
+        part
+        for part, v in strategy.model.items()
+        if np.isnan(v).any() or (part in sent and np.isinf(v).any())
+    ]
     if parts:
         raise RunError(
-            f"round {server_round}: strategy {strategy.name!r} made NaN of "
+            f"{who} made NaN or infinity of "
             f"{', '.join(parts[:3])}{' and others' if parts[3:] else ''}; its training "
             "on the server may diverge at this learning rate"
         )

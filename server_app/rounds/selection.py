@@ -75,7 +75,13 @@ class Selection:
     def sample(
         self, server_round: int, ready: list[Client]
     ) -> tuple[list[Client], int]:
-        """Return the participants and how many replies are enough, 0 for all."""
+        """Return the participants and how many replies are enough, 0 for all.
+
+        Raises
+        ------
+        RunError
+            If the strategy chooses others than those it may.
+        """
         rounds = self._settings.rounds
         if not rounds.clients_per_round or rounds.clients_per_round >= len(ready):
             return ready, 0
@@ -85,7 +91,12 @@ class Selection:
             return ready, wanted
         rng = stream(self._settings.run.seed, "sample", server_round)
         rows = np.array([client.row for client in ready], dtype=np.int64)
-        chosen = set(self._strategy.sample(rows, asked, rng).tolist())
+        chosen = np.asarray(self._strategy.sample(rows, asked, rng))
+        if chosen.dtype.kind not in "iu" or not np.isin(chosen, rows).all():
+            raise RunError(
+                f"round {server_round}: strategy {self._strategy.name!r} samples "
+                f"{chosen.tolist()!r:.60}: expected some of {rows.tolist()!r:.60}"
+            )
         return [client for client in ready if client.row in chosen], wanted
 
     def _most_asked(self) -> int:

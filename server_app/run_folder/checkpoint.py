@@ -179,8 +179,8 @@ def encode(state: dict[str, Any]) -> bytes:
 
     Raises
     ------
-    TypeError
-        If the state holds anything else.
+    CheckpointError
+        If the state holds anything else; the message says where.
     """
     arrays: dict[str, NDArray[Any]] = {}
     text = json.dumps(_without_arrays(state, arrays))
@@ -207,22 +207,31 @@ def decode(payload: bytes) -> dict[str, Any]:
     return state
 
 
-def _without_arrays(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
-    """Replace arrays by references, so that JSON can hold the rest."""
+def _without_arrays(value: Any, arrays: dict[str, NDArray[Any]], at: str = "") -> Any:
+    """Replace arrays by references, so that JSON can hold the rest.
+
+    ``at`` is where the value is, for the error.
+    """
     match value:
-        case np.ndarray():
+        case np.ndarray() if value.dtype.kind in "biuf" and value.itemsize < 9:
             name = str(len(arrays))
             arrays[name] = np.ascontiguousarray(value)
             return {_ARRAY: name, "shape": list(value.shape)}
-        case dict():
-            return {str(k): _without_arrays(v, arrays) for k, v in value.items()}
+        case dict() if all(isinstance(key, str) for key in value):
+            return {
+                k: _without_arrays(v, arrays, f"{at}.{k}") for k, v in value.items()
+            }
         case list() | tuple():
-            return [_without_arrays(item, arrays) for item in value]
-        case np.generic():
+            return [_without_arrays(item, arrays, at) for item in value]
+        case np.bool_() | np.integer() | np.floating():
             return value.item()
         case None | bool() | int() | float() | str():
             return value
-    raise TypeError(f"{type(value).__name__} cannot be kept in a checkpoint")
+    kind = type(value).__name__
+    raise CheckpointError(
+        f"{at.removeprefix('.')} cannot be kept in a checkpoint: {kind}, expected an "
+        "array of numbers, a number, a text, a list, or a dictionary with texts as keys"
+    )
 
 
 def _with_arrays(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:

@@ -41,7 +41,7 @@ from common.moe import Layout, Vector, unflatten
 from common.settings import Settings
 from common.text import reason
 from server_app.run_error import RunError
-from server_app.run_folder.checkpoint import Checkpoints
+from server_app.run_folder.checkpoint import CheckpointError, Checkpoints
 from server_app.run_folder.resuming import facts_of
 from server_app.run_folder.run_files import (
     FACTS,
@@ -224,13 +224,17 @@ class RunFolder:
         Raises
         ------
         RunError
-            If either cannot be written; the checkpoint before is intact.
+            If either cannot be written, or the state is of what no checkpoint can keep;
+            the checkpoint before is intact.
         """
         line = to_json(record)
         with self._written(f"round {server_round}"):
             durable_append(self.path / METRICS, line.encode() + b"\n")
             # With the line, so that a disk that loses one of the two can be mended.
-            self._checkpoints.save(server_round, {**state, "record": line})
+            try:
+                self._checkpoints.save(server_round, {**state, "record": line})
+            except CheckpointError as error:
+                raise RunError(f"round {server_round}: {error}") from None
         self.kept = server_round
 
     def save_model(
@@ -241,8 +245,13 @@ class RunFolder:
         Raises
         ------
         RunError
-            If it cannot be written; the run can be gone on with, to write it.
+            If it is none, or cannot be written; the run can be gone on with, to write
+            it.
         """
+        unusable = [part for part, vector in model.items() if np.isnan(vector).any()]
+        if unusable or not model:
+            what = f"NaN in {', '.join(unusable[:3])}" if unusable else "no parts"
+            raise RunError(f"no model is kept: the strategy publishes {what}")
         tensors = {
             f"{part}.{name}": np.ascontiguousarray(tensor)
             for part, vector in model.items()

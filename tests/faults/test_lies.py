@@ -231,6 +231,20 @@ def test_a_lie_about_itself_keeps_only_the_liar_out(
     assert len(said["clients"]) == CLIENTS - 1
 
 
+def test_held_out_samples_beyond_what_was_said_are_no_measure(tmp_path: Path) -> None:
+    def lie(reply: Message) -> None:
+        """Claim a million right answers: they would be the recall of the fleet."""
+        report = reply.content.config_records[wire.REPORT]
+        counts: Any = report["local-counts"]
+        report["local-counts"] = [10**6, *[0] * (len(counts) - 1)]
+        report["client-local"] = 1.0
+
+    for record in run(tmp_path, lying(lie), **{"eval-every": 1}):
+        said = "local-counts are of 1000000 samples, but it said that it holds out "
+        assert record["rejected"]["client-0"].startswith(said)
+        assert record["client_local_weighted"] < 0.9
+
+
 def test_a_device_whose_data_grew_is_asked_again_and_then_counts(
     tmp_path: Path,
 ) -> None:

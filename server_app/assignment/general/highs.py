@@ -21,7 +21,7 @@ __all__ = ["solve_highs"]
 
 #: What HiGHS calls optimal is optimal to this relative distance.
 _TOLERANCE = 1e-9
-_LEAST_SECONDS = 0.05
+_LEAST_SECONDS, _MOST_SECONDS = 0.05, 1e9
 #: The second is what presolve says where it does not look which; nothing is unbounded.
 _INFEASIBLE = (
     mathopt.TerminationReason.INFEASIBLE,
@@ -99,7 +99,7 @@ class _HighsModel:
         """Maximise; what it finds, or the hint without a bound."""
         self.model.maximize(objective)
         parameters = mathopt.SolveParameters(
-            time_limit=datetime.timedelta(seconds=limits.seconds),
+            time_limit=datetime.timedelta(seconds=min(limits.seconds, _MOST_SECONDS)),
             relative_gap_tolerance=_TOLERANCE,
             absolute_gap_tolerance=_TOLERANCE,
             random_seed=limits.seed,

@@ -125,6 +125,13 @@ def test_a_time_limit_is_a_number_of_seconds(limit: float) -> None:
 
 
 @pytest.mark.parametrize("solver", NAMES)
+@pytest.mark.parametrize("limit", [1e-300, 1e308])
+def test_any_number_of_seconds_is_a_time_limit(solver: str, limit: float) -> None:
+    answer = solve(AssignmentProblem([[0.5]], [1], 0, 1), solver, time_limit=limit)
+    assert answer.matrix.tolist() == [[True]]
+
+
+@pytest.mark.parametrize("solver", NAMES)
 @pytest.mark.parametrize("bonus", [0.5, 1.0, 1e3, 1e5])
 def test_a_bonus_above_all_fitness_is_an_honest_one(solver: str, bonus: float) -> None:
     fitness = np.random.default_rng(1).random((6, 4)) * 1e-12 + 0.5

@@ -270,6 +270,21 @@ def test_a_fleet_of_before_keeps_its_shares(fleet: Command, folder: Path) -> Non
     assert node_config(folder, "pi1")["partition-id"] == 1
 
 
+@pytest.mark.parametrize("where", ["added", "expires"])
+def test_a_time_without_its_zone_is_damage_in_one_line(
+    where: str, fleet: Command, refused: Command, folder: Path
+) -> None:
+    init(fleet)
+    fleet("add", "pi0")
+    file = folder / "fleet.json"
+    content = json.loads(file.read_text())
+    device = content["devices"]["pi0"]
+    holder = device if where == "added" else device["certificates"][0]
+    holder[where] = "2030-01-01T00:00:00"
+    file.write_text(json.dumps(content))
+    assert where in refused("list") and "timezone" in refused("list")
+
+
 @pytest.mark.slow
 def test_two_operators_at_once_lose_no_device(fleet: Command, folder: Path) -> None:
     init(fleet, "--size", "3")

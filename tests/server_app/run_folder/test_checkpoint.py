@@ -49,9 +49,22 @@ def test_restored_arrays_can_be_written_to() -> None:
     decode(encode(state_of(1)))["model"]["expert.0"][0] = 7
 
 
-def test_what_is_no_value_is_refused() -> None:
-    with pytest.raises(TypeError, match="set"):
-        encode({"x": {1, 2}})
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1, 2},
+        b"bytes",
+        {1: 2.0},  # it would come back as {"1": 2.0}
+        1j,
+        np.array(["a", "b"]),
+        np.array([None]),
+        np.array([1j]),
+        np.random.default_rng(0),
+    ],
+)
+def test_what_is_no_value_is_refused_with_its_place(value: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"^strategy\.x cannot be kept in a chec"):
+        encode({"completed": 1, "strategy": {"usage": np.zeros(2), "x": value}})
 
 
 def test_the_newest_few_are_kept(tmp_path: Path) -> None:

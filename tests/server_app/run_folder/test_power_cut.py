@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,7 +127,9 @@ def test_a_full_disk_is_told_with_what_did_not_fit(
     writes: dict[str, Callable[[], object]] = {
         "run.json": lambda: run.write_facts(run=run.name),
         "metrics.jsonl": lambda: run.restore(ROUNDS),
-        "model.safetensors": lambda: run.save_model({}, lambda _: ()),
+        "model.safetensors": lambda: run.save_model(
+            {"head": np.zeros(1, np.float32)}, lambda _: (("weight", (1,)),)
+        ),
     }
     monkeypatch.setattr("os.fsync", full)
     for name, write in writes.items():
