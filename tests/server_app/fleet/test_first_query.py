@@ -138,3 +138,24 @@ def test_a_fixed_scale_needs_no_moments(tmp_path: Path) -> None:
     server = server_of(town, tmp_path, more)
     assert begin(server) == [*NAMES]
     assert scale(server.fleet) == Fixed(mean=(1.0,), std=(2.0,))
+
+
+def test_class_means_are_asked_for_again_once_there_is_a_scale(tmp_path: Path) -> None:
+    town = town_of(*NAMES)
+    server = server_of(town, tmp_path)
+    server.fleet.agreement.projections = 1
+    assert begin(server) == [*NAMES]  # of raw samples they had nothing to say
+    assert not server.fleet.clients[0].profile.statistic_counts
+    town.asked.clear()
+    for node in (1, 2, 3):
+        town.says[node] |= {
+            "statistic_means": [1.0, 2.0, 0.0],
+            "statistic_counts": [9, 9, 0],
+            "statistic_covariance": [4.0],
+        }
+    for server_round in (2, 3):
+        assert server.ready(server_round) == [*NAMES]
+    assert sorted(town.asked) == [1, 2, 3]  # once, and no more
+    for client in server.fleet.clients:
+        assert client.profile.statistic_counts == [9, 9, 0]
+    assert "statistic_means" not in server.fleet.facts()["clients"]["cam-north"]
