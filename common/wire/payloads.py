@@ -40,6 +40,8 @@ Seconds = Annotated[float, Field(ge=0), _at_most(1e9)]
 Finite = Annotated[float, Field(ge=-1e300, le=1e300)]
 Projected = Annotated[float, Field(ge=-1e7, le=1e7)]
 """A mean of projected samples; scaled inputs project to a few."""
+Covariance = Annotated[float, Field(ge=-1e14, le=1e14)]
+"""Of such; a fleet's sum of them, times samples, stays a number."""
 Amount = Annotated[float, Field(ge=0, le=1e300)]
 Rate = Annotated[float, Field(ge=0, le=1e24)]
 _RULES: dict[str, str] = {}

@@ -10,6 +10,7 @@ from common.wire.payloads import (
     Amount,
     ClientName,
     Count,
+    Covariance,
     Digest,
     Experts,
     Finite,
@@ -195,7 +196,9 @@ class ClassStatistic(Payload):
 
     statistic_means: Annotated[list[Projected], Field(max_length=MOST_COUNTS)] = []
     statistic_counts: Annotated[list[Samples], Field(max_length=MOST_COUNTS)] = []
-    statistic_covariance: Annotated[list[Finite], Field(max_length=MOST_COUNTS)] = []
+    statistic_covariance: Annotated[
+        list[Covariance], Field(max_length=MOST_COUNTS)
+    ] = []
 
 
 class Refusal(Payload):

@@ -1,7 +1,12 @@
 """Whether what a device says of its classes fits the question; pure checks."""
 
+import numpy as np
+
 from common.task import Task
 from common.wire import QueryReply
+
+SLACK = 1.001
+"""By how much sums may be off, as a factor."""
 
 
 def impossible_statistic(profile: QueryReply, task: Task, projections: int) -> str:
@@ -32,4 +37,9 @@ def impossible_statistic(profile: QueryReply, task: Task, projections: int) -> s
             f"states class means of {sum(counts)} samples, of "
             f"{profile.num_examples} that it trains on"
         )
+    upper = np.zeros((projections, projections))
+    upper[np.triu_indices(projections)] = covariance
+    spread = upper.diagonal()
+    if (spread < 0).any() or (upper**2 > SLACK * np.outer(spread, spread)).any():
+        return "states covariances that no samples have"
     return ""

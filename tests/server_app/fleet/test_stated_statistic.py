@@ -37,11 +37,19 @@ def test_what_was_asked_for() -> None:
         ({"statistic_counts": [3] * 9}, "9 counts"),
         ({"statistic_covariance": [1.0]}, "1 covariances"),
         ({"statistic_counts": [11] * 10}, "110 samples, of 100"),
+        ({"statistic_covariance": [-1.0, 0.0, 1.0]}, "that no samples have"),
+        ({"statistic_covariance": [1.0, 2.0, 3.0]}, "that no samples have"),
     ],
 )
 def test_what_was_not(changes: dict[str, Any], reason: str) -> None:
     said = profile(**{**RIGHT, **changes})
     assert reason in impossible_statistic(said, task(), PROJECTIONS)
+
+
+def test_features_that_go_together_or_never_vary_are_possible() -> None:
+    for covariance in ([1.0, 2.0, 4.0], [0.0, 0.0, 0.0]):
+        said = profile(**{**RIGHT, "statistic_covariance": covariance})
+        assert impossible_statistic(said, task(), PROJECTIONS) == ""
 
 
 def test_unasked_it_is_refused() -> None:
@@ -55,6 +63,7 @@ def test_unasked_it_is_refused() -> None:
         ("statistic_means", [1e8]),
         ("statistic_counts", [-1]),
         ("statistic_covariance", ["1"]),
+        ("statistic_covariance", [1e300]),
     ],
 )
 def test_what_is_no_number_does_not_arrive(key: str, value: Any) -> None:
