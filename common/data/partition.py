@@ -95,7 +95,6 @@ def _parse_label(text: str) -> PartitionSpec:
             hint = nearest(name, valid, _correction(argument))
             choice = (
                 f"choose from {', '.join(usages)}, {FOLDERS} or {PARTITIONS.notation}, "
-                f""
                 f"with + also {', '.join(f'{kind}:G' for kind in MOST)}{hint}"
             )
             raise ValueError(f"unknown partition {text!r}, {choice}")

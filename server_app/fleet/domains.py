@@ -1,6 +1,6 @@
 """In which domain a client is, as the server works it out for itself."""
 
-from common.data import PLAIN, Domain, domains_of, parse_partition
+from common.data import FOLDERS, PLAIN, Domain, domains_of, parse_partition
 from common.settings import Settings
 from common.shape import dataset_of
 from common.wire import QueryReply
@@ -17,6 +17,8 @@ def domain_of(settings: Settings, profile: QueryReply) -> Domain | None:
     Domain or None
         None where the partition says of no device that it differs.
     """
+    if settings.data.partition == FOLDERS:
+        return None
     spec = parse_partition(settings.data.partition)
     if not spec.factors:
         return None

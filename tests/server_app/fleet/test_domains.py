@@ -38,9 +38,12 @@ def test_both_sides_agree(partition: str, seed: int) -> None:
     assert len(found) > 1
 
 
-def test_where_no_device_differs_there_is_none() -> None:
+@pytest.mark.parametrize(
+    "config", [{}, {"task": "task.toml", "partition": "folders", "data-dir": "sites"}]
+)
+def test_where_no_device_differs_there_is_none(config: dict[str, Any]) -> None:
     says = profile(partition_id=0, num_partitions=CLIENTS)
-    assert domain_of(Settings(), says) is None
+    assert domain_of(Settings.from_run_config(config), says) is None
 
 
 @pytest.mark.parametrize(("share", "of"), [(-1, 0), (8, 8), (0, 2**52), (0, 1), (1, 3)])

@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import tomllib
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from server_app.__main__ import main
 from server_app.commands.simulate import simulate
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+ROOT = Path(__file__).resolve().parents[3]
 DARK = ("--blink-settings=preferredColorScheme=0",)
 SCREENS = {"desk": (1280, ()), "phone": (390, DARK)}
 
@@ -29,6 +32,11 @@ const wide = [...document.querySelectorAll("body *")].filter(e =>
   !e.closest(".wide") && e.getBoundingClientRect().right > innerWidth + 1);
 parent.postMessage(JSON.stringify({
   width: innerWidth, page: document.documentElement.scrollWidth, wide: wide.length,
+  broken: [...document.querySelectorAll("td:first-child")].filter(e => {
+    const words = document.createRange();
+    words.selectNodeContents(e);
+    return /^\\w+$/.test(e.textContent) && words.getClientRects().length > 1;
+  }).length,
   empty: seen.filter(s => s.getBoundingClientRect().height < 50).length,
   smallest: Math.min(...text.map(t => t.getBoundingClientRect().height)),
   figures: [...document.querySelectorAll("figure[id]")].map(f => f.id),
@@ -44,7 +52,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the report of a real run and the comparison of two."""
+    """Return the reports of a real run and of one on own data, and a comparison."""
     folder = tmp_path_factory.mktemp("runs")
     config: dict[str, Any] = {
         "num-rounds": 4,
@@ -57,7 +65,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     runs = sorted((folder / "runs").iterdir())
     comparison = folder / "comparison.html"
     assert main(["report", *map(str, runs), "--out", str(comparison)]) == 0
-    return {"run": runs[0] / "report.html", "comparison": comparison}
+    script = ROOT / "examples" / "own_data" / "make_sites.py"
+    subprocess.run([sys.executable, script, folder / "demo"], check=True)
+    run_toml = tomllib.loads((folder / "demo" / "machines" / "run.toml").read_text())
+    simulate({**run_toml, "num-rounds": 2, "output-dir": str(folder / "own")}, 3)
+    [own] = (folder / "own").iterdir()
+    pages = {"run": runs[0] / "report.html", "own": own / "report.html"}
+    return {**pages, "comparison": comparison}
 
 
 def browsed(page: Path, screen: str, tmp_path: Path) -> dict[str, Any]:
@@ -100,6 +114,8 @@ FIGURES = {
         "accuracy-rounds",
         "accuracy-bytes",
         "accuracy-seconds",
+        "recall",
+        "confusion",
         "clients",
         "load",
         "balance",
@@ -114,7 +130,7 @@ FIGURES = {
     "comparison": {
         *(
             f"{m}-{x}"
-            for m in ("server_global", "client_global", "client_local")
+            for m in ("server_global", "balanced", "client_global", "client_local")
             for x in ("rounds", "bytes")
         ),
         "balance",
@@ -122,6 +138,7 @@ FIGURES = {
         "load-1",
     },
 }
+FIGURES["own"] = FIGURES["run"]
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -133,6 +150,7 @@ def test_a_page_is_whole_and_fits(
     assert found["width"] == SCREENS[screen][0]
     assert found["page"] <= found["width"]
     assert found["wide"] == found["empty"] == 0
+    assert found["broken"] == 0, "a word of a table's first column is on two lines"
     assert found["smallest"] >= 9
     assert set(found["figures"]) == FIGURES[page]
     assert found["requests"] == []
