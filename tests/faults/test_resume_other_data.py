@@ -117,8 +117,8 @@ def test_data_of_a_devices_own_may_grow_and_the_record_says_so(
     found = run(tmp_path, 2, rounds=2)
     assert found["refused"] == {}
     assert found["rounds"][0]["notes"] == [
-        "pi1: its test set is not the server's, so client_global is not reported in a "
-        "round with it"
+        "pi1: its test set is not the server's: make sure that both number the classes "
+        "alike; client_global is not reported in a round with it"
     ]
     for record in found["rounds"]:
         assert record["client_global"] is None
