@@ -148,6 +148,12 @@ class RoundLoop:
         self._measuring.last_round = num_rounds
         result = Result()
         before, record = self.merged, None
+        if self.completed > num_rounds:
+            logger.warning(
+                "num-rounds = %d, but %d rounds are done: the model is of the last",
+                num_rounds,
+                self.completed,
+            )
         try:
             while self.completed < num_rounds and not self._is_stopped():
                 server_round = self.completed + 1

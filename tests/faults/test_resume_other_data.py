@@ -64,6 +64,14 @@ def test_another_number_of_clients_is_an_error_of_settings(
     assert len(run(root, 4, rounds=2)["rounds"]) == 2  # and nothing was lost by it
 
 
+def test_fewer_rounds_than_are_done_are_said(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(root, 4, rounds=2)
+    assert len(run(root, 4, rounds=1)["rounds"]) == 2
+    assert "num-rounds = 1, but 2 rounds are done: the model is of" in caplog.text
+
+
 @pytest.mark.parametrize("rows", [200, 300])
 def test_other_data_under_the_same_name_are_an_error_of_settings(
     root: Path, rows: int
