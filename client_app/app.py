@@ -10,11 +10,9 @@ module globals; the caches below hold only the public data set.
 """
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import Array, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -26,15 +24,11 @@ from client_app.device import profiler
 from client_app.device.allocator import keep_freed_memory
 from client_app.device.speed import training_speed
 from client_app.flower_answer import answer_flower
-from client_app.kept.gates import Gates, rounds_kept
+from client_app.kept.private import MODEL, Private, rounds_kept
 from client_app.kept.snapshot import save_snapshot
 from client_app.kept.store import open_store
-from client_app.local_round import (
-    accuracies,
-    objective_of,
-    statistics_of,
-    train_locally,
-)
+from client_app.local import BY_NAME, Given
+from client_app.local_round import accuracies, objective_of, statistics_of
 from client_app.measuring import measure
 from client_app.own_metrics import own_metrics
 from client_app.refusing import refusing
@@ -42,7 +36,7 @@ from client_app.session import Session
 from client_app.transfer import PartsLackedError, Transfer
 from common import wire
 from common.code_hash import code_hash
-from common.moe import GATE, MoEModel, Vector
+from common.moe import GATE
 from common.registry import CLIENT_METRICS
 from common.seeding import stream
 from common.shape import checkpoint_hash, ordered_spec
@@ -135,33 +129,46 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         )
         return Message(wire.encode_missing(missing), reply_to=message)
     model = spec.build(order.experts, session.settings.run.seed)
-    candidate, objective = 0, objective_of(session, order)
+    candidate = 0
     if order.candidates > 1:
         candidate, vectors = best_candidate(
             model.to(session.device),
             vectors,
             session.train_tensors(),
             count=order.candidates,
-            shift=objective.shift,
+            shift=objective_of(session, order).shift,
         )
     model.load(vectors)
-    gates = None
-    if order.gate == "private":
-        gates = Gates(store, context.run_id, size=spec.size(GATE), kept=kept)
-        gate = gates.load(order.server_round, order.merged_round)
-        if gate is not None:
-            model.load({GATE: gate})
+    method = BY_NAME[order.method]
+    sizes = {MODEL: method.size(spec, order)}
+    sizes[GATE] = spec.size(GATE) if order.gate == "private" else 0
+    sizes = {name: size for name, size in sizes.items() if size}
+    private = Private(store, context.run_id, sizes=sizes, kept=kept)
+    before = private.load(order.server_round, order.merged_round)
+    if GATE in before:
+        model.load({GATE: before[GATE]})
     model.to(session.device)
+    given = Given(
+        session=session,
+        order=order,
+        model=model,
+        received=vectors,
+        kept=before.get(MODEL),
+    )
 
     result, seconds = None, 0.0
     deltas: dict[str, Array] = {}
     if order.train and may_train:
-        result = train_locally(model, session, order.server_round, objective)
-        seconds = time.perf_counter() - started
-        if gates is not None:
-            gates.save(order.server_round, model.vectors([GATE])[GATE])
+        trained = method.train(given)
+        result, seconds = trained.result, time.perf_counter() - started
+        kept_now = {} if trained.kept is None else {MODEL: trained.kept}
+        if order.gate == "private":
+            kept_now |= model.vectors([GATE])
+        private.save(order.server_round, kept_now)
+        if not trained.own:
+            given.keep_share()
         deltas = transfer.send(
-            _changes(model, vectors, order),
+            trained.changes,
             stream(
                 session.settings.run.seed, "upload", order.server_round, session.client
             ),
@@ -176,6 +183,8 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
                 task=session.task,
                 pretrained=session.settings.model.pretrained,
             )
+    else:
+        method.recall(given)
     measured = accuracies(model, session, order.label_prior) if order.evaluate else {}
     metrics, warnings = own_metrics(model, session) if result else ({}, [])
     report = wire.TrainReport(
@@ -195,21 +204,6 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         **(_memory_now(session) if session.owns_machine else {}),
     )
     return Message(wire.encode_report(report, deltas), reply_to=message)
-
-
-def _changes(
-    model: MoEModel, received: Mapping[str, Vector], order: wire.TrainOrder
-) -> dict[str, Vector]:
-    """Return what training changed; the model keeps the share of it that it may."""
-    changes = model.vectors(order.returned_parts())
-    for name, vector in changes.items():
-        vector -= received[name]
-    if order.keep_share < 1:  # else its bits stay as they are
-        share = np.float32(order.keep_share)
-        model.load({name: received[name] + share * changes[name] for name in changes})
-        if order.mixes == "sum":  # its gate began at 0
-            model.load({GATE: share * model.vectors([GATE])[GATE]})
-    return changes
 
 
 def _statistic(session: Session, asked: wire.Query | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from flwr.app import Message
 
-from client_app.local_round import accuracies, train_locally
+from client_app.local_round import accuracies, train_locally, training_stream
 from client_app.session import Session
 from client_app.training import Objective
 from common import wire
@@ -24,7 +24,8 @@ def answer_flower(message: Message, session: Session, *, may_train: bool) -> Mes
     metrics: dict[str, int | float] = {wire.NUM_EXAMPLES: session.num_examples}
     if may_train:
         objective = Objective(proximal=proximal)
-        result = train_locally(model, session, server_round, objective)
+        rng = training_stream(session, server_round)
+        result = train_locally(model, session, objective, rng)
         metrics[wire.TRAIN_LOSS] = result.train_loss
     measured = accuracies(model, session)
     measured.pop("local_counts", None)  # Flower's strategies take means of numbers

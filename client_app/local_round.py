@@ -11,7 +11,7 @@ import torch
 
 from client_app.session import Session
 from client_app.statistics import LocalResult
-from client_app.training import Objective, evaluate, train
+from client_app.training import Beside, Objective, evaluate, train
 from common.moe import MoEModel
 from common.seeding import stream
 from common.wire import TrainOrder
@@ -32,10 +32,28 @@ def objective_of(session: Session, order: TrainOrder) -> Objective:
     )
 
 
+def training_stream(session: Session, server_round: int) -> np.random.Generator:
+    """Return the random stream of a client's training in one round."""
+    return stream(session.settings.run.seed, "train", server_round, session.client)
+
+
 def train_locally(
-    model: MoEModel, session: Session, server_round: int, objective: Objective
+    model: MoEModel,
+    session: Session,
+    objective: Objective,
+    rng: np.random.Generator,
+    *,
+    epochs: int | None = None,
+    beside: Beside | None = None,
 ) -> LocalResult:
     """Train; whatever is kept or sent afterwards is finite.
+
+    Parameters
+    ----------
+    epochs : int, optional
+        ``local-epochs`` if left out.
+    beside : callable, optional
+        See :func:`client_app.training.train`.
 
     Raises
     ------
@@ -43,22 +61,24 @@ def train_locally(
         If training diverged.
     """
     x, y = session.train_tensors()
-    settings = session.settings
+    settings = session.settings.training
+    if epochs is not None:
+        settings = settings.model_copy(update={"local_epochs": epochs})
     result = train(
-        model,
-        x,
-        y,
-        settings=settings.training,
-        objective=objective,
-        rng=stream(settings.run.seed, "train", server_round, session.client),
+        model, x, y, settings=settings, objective=objective, rng=rng, beside=beside
     )
-    learnt = (*model.parameters(), *model.buffers(), torch.tensor(result.train_loss))
+    check_finite(model, result.train_loss, session)
+    return result
+
+
+def check_finite(model: MoEModel, train_loss: float, session: Session) -> None:
+    """Raise FloatingPointError if training diverged."""
+    learnt = (*model.parameters(), *model.buffers(), torch.tensor(train_loss))
     if not all(bool(values.isfinite().all()) for values in learnt):
         raise FloatingPointError(
-            f"training diverged, its loss is {result.train_loss:g}: try an lr below "
-            f"{settings.training.lr:g}"
+            f"training diverged, its loss is {train_loss:g}: try an lr below "
+            f"{session.settings.training.lr:g}"
         )
-    return result
 
 
 def statistics_of(result: LocalResult | None, order: TrainOrder) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Per-expert samples, accuracy and loss come out of the training passes themselves
 second pass over the data measures them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from common.moe.batches import batches_of
 from common.moe.counting import count_answers
 from common.optimizers import find_optimizer
 from common.settings.sections import TrainingSettings
+
+Beside = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,9 @@ class Objective:
         Share of the samples (or tokens) that go to held experts by chance, so that none
         is without evidence because its gate never chose it (epsilon-greedy).
     proximal : float
-        mu of mu/2 ||w - w_t||^2 against the weights received (FedProx, Eq. 2).
+        mu of mu/2 ||w - w_t||^2 (FedProx, Eq. 2).
+    anchor : list of Tensor, or None
+        w_t, for every parameter that is trained; None for those training starts from.
     shift : Tensor, shape (C,), or None
         Added to the logits in the cross-entropy (logit adjustment, Menon et al., ICLR
         2021): with the log of the label frequencies there, the logits themselves learn
@@ -53,6 +58,7 @@ class Objective:
     gate_supervision: float = 0.0
     gate_exploration: float = 0.0
     proximal: float = 0.0
+    anchor: list[torch.Tensor] | None = None
     shift: torch.Tensor | None = None
     present: torch.Tensor | None = None
 
@@ -116,6 +122,7 @@ def train(
     settings: TrainingSettings,
     objective: Objective,
     rng: np.random.Generator,
+    beside: Beside | None = None,
 ) -> LocalResult:
     """Train ``model`` in place for ``local_epochs`` epochs.
 
@@ -126,6 +133,8 @@ def train(
     y : Tensor of int, shape (n,)
     rng : Generator
         Orders the samples; the same stream gives the same weights bit for bit.
+    beside : callable, optional
+        Is given every batch before the model's own step: what else is trained on it.
 
     Returns
     -------
@@ -134,7 +143,9 @@ def train(
     """
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
-    anchor = [p.detach().clone() for p in parameters] if objective.proximal else []
+    anchor = objective.anchor or []
+    if objective.proximal and not anchor:
+        anchor = [p.detach().clone() for p in parameters]
     optimizer = find_optimizer(parameters, settings)
     choosing = [f for f in model.layers if f.top_k < len(f.held_ids)]
     if objective.gate_exploration and choosing:
@@ -147,6 +158,8 @@ def train(
         last = epoch == settings.local_epochs - 1
         order = torch.from_numpy(rng.permutation(len(y))).to(x.device)
         for batch in batches_of(order, settings.batch_size, model):
+            if beside is not None:
+                beside(x[batch], y[batch])
             routed = model(x[batch])
             loss = objective.loss(routed, y[batch], model, anchor)
             optimizer.zero_grad()

@@ -8,11 +8,12 @@ A cost is an array over the number of experts held in each layer: entry ``k - 1`
 Memory counts what ``client_app.app`` keeps while it answers one order, beyond what its
 process had before (interpreter, torch, data set)::
 
-    train(k) = COPIES P(k) + T + B a_train + X(n, B)            P(k) = psi + k theta
+    train(k) = (COPIES + m) P(k) + T + B a_train + X(n, B)      P(k) = psi + k theta
     eval(k)  = (COPIES - 2) P(k) + V a_eval + X(v, V)
     memory   = max(train, eval) + RUNTIME + FROZEN_COPIES F
 
-with P the bytes of the parts shipped (theta: one expert of every layer), T the largest
+with P the bytes of the parts held (theta: one expert of every layer), m the copies that
+a method of training holds beside (``common.local_method``), T the largest
 single tensor (weight decay makes a temporary of it), a the bytes of activations a
 sample needs, B the batch and V the evaluation batch, n and v the samples trained and
 evaluated on, X the bytes of their inputs (all of them up to ``AT_ONCE``, one batch of
@@ -63,7 +64,12 @@ Costs = NDArray[np.float64]
 
 
 def training_memory(
-    spec: ModelSpec, *, batch: int, train_samples: int, test_samples: int
+    spec: ModelSpec,
+    *,
+    batch: int,
+    train_samples: int,
+    test_samples: int,
+    more_copies: int = 0,
 ) -> Costs:
     """Return the bytes that training takes beyond the idle process, shape (E,).
 
@@ -74,11 +80,14 @@ def training_memory(
         Samples in a training batch, B.
     train_samples, test_samples : int
         n and v; 0 test samples where nothing is evaluated.
+    more_copies : int
+        m.
     """
     k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
     expert, backbone = _activations(spec)
     others = spec.num_layers - 1
-    parts = spec.nbytes(EXTRACTOR) + k * spec.set_nbytes
+    extractor = sum(spec.nbytes(part) for part in (EXTRACTOR, *spec.apart))
+    parts = extractor + k * spec.set_nbytes
     routed = np.minimum(spec.top_k or k, k)
     # A budget that is mixed unevenly leaves one of every layer, and the rest to one.
     fullest = np.minimum(k + others * (k - 1), spec.num_experts)
@@ -89,12 +98,12 @@ def training_memory(
     inputs = float(spec.example().nbytes)
     largest = max(
         FLOAT * float(np.prod(shape))
-        for part in (EXTRACTOR, *map(expert_part, spec.one_of_each))
+        for part in (EXTRACTOR, *spec.apart, *map(expert_part, spec.one_of_each))
         for _, shape in spec.layout(part)
     )
     saved = backbone.saved + routed * expert.saved
     train = (
-        COPIES * (parts + spec.nbytes(GATE))
+        (COPIES + more_copies) * (parts + spec.nbytes(GATE))
         + np.maximum(largest, batch * (saved + widest))
         + _prepared(inputs, train_samples, batch)
     )
@@ -133,11 +142,16 @@ def training_work(spec: ModelSpec) -> Costs:
     return BACKWARD * (always + routed * spec.set_flops)
 
 
-def upload(spec: ModelSpec, dtype: Dtype = "float32") -> Costs:
-    """Return the bytes that a reply with deltas so encoded carries, shape (E,)."""
-    k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
+def upload(
+    spec: ModelSpec, dtype: Dtype = "float32", private: Iterable[str] = ()
+) -> Costs:
+    """Return the bytes that a reply with deltas so encoded carries, shape (E,).
+
+    Without the parts that stay with the client.
+    """
+    k, kept = np.arange(1, spec.num_experts + 1, dtype=np.float64), {*private}
     extractor, *experts = (
-        encoded_size(spec.layout(part), dtype)
+        0 if part in kept else encoded_size(spec.layout(part), dtype)
         for part in (EXTRACTOR, *map(expert_part, spec.one_of_each))
     )
     return extractor + k * sum(experts)

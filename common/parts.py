@@ -4,9 +4,11 @@ A *part* is ``extractor``, ``expert.<id>``, ``gate`` and, where a strategy feeds
 gate from a frozen network of its own, ``common``; the frozen checkpoint inside a
 pretrained model travels once as ``base``. Where a client is sent several models to
 choose from, those parts are of model 0, and ``model<j>.extractor`` and the like are of
-model j. A part is one flat float32 vector in a fixed
-order: the server adds vectors, and one expert is one array on the wire. Nothing here
-knows torch; how a module becomes its vector is :mod:`common.moe.vectors`.
+model j. Where clients keep them for themselves, the batch norms or the head of an
+extractor are parts of their own, ``norm`` and ``head``. A part is one flat float32
+vector in a fixed order: the server adds vectors, and one expert is one array on the
+wire. Nothing here knows torch; how a module becomes its vector is
+:mod:`common.moe.vectors`.
 """
 
 from typing import Literal
@@ -19,6 +21,7 @@ Layout = tuple[tuple[str, tuple[int, ...]], ...]
 """Name and shape of the tensors in a vector, in order."""
 
 EXTRACTOR, GATE, COMMON, BASE = "extractor", "gate", "common", "base"
+NORM, HEAD = "norm", "head"
 
 Mixes = Literal["logits", "probabilities", "sum"]
 """What a gate's weights are applied to; of ``sum``, logits that add up."""

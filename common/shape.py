@@ -21,6 +21,7 @@ from common.data.partition_kinds import NO_OWNERS
 from common.errors import SettingsError
 from common.hub import fingerprint, read_checkpoint, tokeniser_of
 from common.moe import EncoderSpec, ModelSpec
+from common.parts import HEAD, NORM
 from common.seeding import stream
 from common.settings import Settings
 from common.settings.model_settings import PRETRAINED
@@ -226,4 +227,5 @@ def ordered_spec(spec: ModelSpec, order: TrainOrder) -> ModelSpec:
         width=order.width,
         common_gate=order.common_gate,
         mixes=order.mixes,
+        apart=tuple(part for part in (NORM, HEAD) if part in order.private_parts),
     )

@@ -55,5 +55,6 @@ def main(grid: Grid, context: Context) -> None:
                 lambda: loop.fleet.clients,
             ),
         )
-        folder.save_model(strategy.published(), strategy.layout)
+        if not strategy.no_predictor:
+            folder.save_model(strategy.published(), strategy.layout)
     logger.info("results: %s", folder.path)

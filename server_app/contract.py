@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord
 from numpy.typing import NDArray
 from torch import nn
 
+from common.local_method import LocalMethod
 from common.moe import ModelSpec, Vector
 from common.settings import Settings
 from common.settings.sections import Section
@@ -129,12 +130,16 @@ class Algorithm(Protocol):
     """What the round loop needs of a strategy; see :class:`ExpertStrategy`."""
 
     name: ClassVar[str]
+    private: ClassVar[str]
+    no_predictor: ClassVar[str]
     settings: Settings
     spec: ModelSpec
     max_budget: int
     projections: int
     model: dict[str, Vector]
     usage: NDArray[np.float64]
+    private_parts: list[str]
+    method: LocalMethod
     sums: PartMeans
     average: ServerAverage
 
@@ -165,13 +170,13 @@ class Algorithm(Protocol):
     def learn(self, replies: Sequence[Reply]) -> None:
         """Remember what the round taught."""
 
-    def global_model(self) -> nn.Module:
-        """Return the server's own predictor."""
+    def global_model(self) -> nn.Module | None:
+        """Return the server's own predictor; None where it has none."""
 
     def serves(self, client: int) -> int:
         """Return which of the server's models a client, by row, would be handed."""
 
-    def served_model(self, which: int) -> nn.Module:
+    def served_model(self, which: int) -> nn.Module | None:
         """Return one of these models."""
 
     def published(self) -> dict[str, Vector]:

@@ -39,14 +39,17 @@ def check_run_config(
         what is allowed.
     """
     settings = Settings.from_run_config(run_config)
-    find_strategy(settings.run.strategy).parse_options(settings)
+    strategy = find_strategy(settings.run.strategy)
+    strategy.parse_options(settings)
     find_scorer(settings.assignment.fitness)
     merging_rule(settings.merge)
     code_hash(settings)
     find_callbacks(settings)
     task = server_task(settings)
     own_test_set(settings, task)
-    try_parts(model_spec(settings, task), settings.training)
+    spec = model_spec(settings, task)
+    strategy.shape(spec)
+    try_parts(spec, settings.training)
     if num_supernodes is not None:
         _check_fleet(settings, num_supernodes)
 

@@ -69,7 +69,8 @@ class RunSource:
             strategy = kind(settings, spec)
             strategy.model = dict(state["model"])
             strategy.load_state(state["strategy"])
-            predictor = strategy.global_model()
+            if (predictor := strategy.global_model()) is None:
+                raise SourceError(f"{self._folder}: {strategy.no_predictor}")
         except (ValueError, KeyError) as error:
             raise SourceError(f"{path} cannot be used: {error}") from None
         return Servable(

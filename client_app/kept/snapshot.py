@@ -4,7 +4,7 @@
 one piece: extractor, experts and gate of one moment, with all that is needed to predict
 with them (shape, task, run, round). It never leaves the device.
 
-Not here: gates a round starts from (``client_app.kept.gates``).
+Not here: what a round starts from (``client_app.kept.private``).
 """
 
 import json

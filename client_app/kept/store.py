@@ -2,7 +2,8 @@
 
 Below ``<state-dir>/<run>/<client>/``, every file written atomically::
 
-    gate-<round>.npy, attempts     the private gate (``gates``)
+    gate-<round>.npy, attempts     the private gate (``private``)
+    model-<round>.npy              private parts, or a model of its own (``private``)
     residual-<round>.safetensors   what quantised uploads left out (``residuals``)
     parts/<part>-<version>.npy     what the server sent, as it was sent (``cache``)
     base/<version>.npy             the frozen checkpoint, as sent (``base_weights``)

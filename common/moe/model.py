@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from common.moe import mixing
+from common.moe.apart import Rest, cut_out
 from common.moe.backbones import NORMS, SERIES_NORMS
 from common.moe.layer import MoELayer, Routed, Routing
 from common.moe.vectors import pack, unpack_into
@@ -104,6 +105,9 @@ class MoEModel(nn.Module):
             EXTRACTOR: self.extractor,
             GATE: gates[0] if len(gates) == 1 else nn.ModuleList(gates),
         }
+        if self.spec.apart:
+            cut = {name: cut_out(self.extractor, name) for name in self.spec.apart}
+            parts |= {**cut, EXTRACTOR: Rest(self.extractor, [*cut.values()])}
         if self.common is not None:
             parts[COMMON] = self.common
         experts = [f for layer in self.layers for f in layer.experts.values()]

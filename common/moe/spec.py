@@ -18,6 +18,7 @@ from common.parts import (
     COMMON,
     EXTRACTOR,
     GATE,
+    HEAD,
     Layout,
     Mixes,
     Vector,
@@ -54,6 +55,8 @@ class ModelSpec:
     encoder : EncoderSpec or None
         Shape of an encoder with mixture layers inside; None for a backbone whose
         experts classify its features.
+    apart : tuple of str
+        What is cut out of the extractor as a part of its own (:mod:`common.moe.apart`).
     """
 
     backbone: str
@@ -68,6 +71,7 @@ class ModelSpec:
     common_gate: bool = False
     mixes: Mixes = "logits"
     encoder: EncoderSpec | None = None
+    apart: tuple[str, ...] = ()
 
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any]) -> Self:
@@ -78,7 +82,11 @@ class ModelSpec:
         TypeError, KeyError
             If a field is missing or unknown.
         """
-        fields = {**facts, "input_shape": tuple(facts["input_shape"])}
+        fields = {
+            **facts,
+            "input_shape": tuple(facts["input_shape"]),
+            "apart": tuple(facts.get("apart", ())),
+        }
         if (encoder := fields.get("encoder")) is not None:
             depths = tuple(encoder["moe_layers"])
             fields["encoder"] = EncoderSpec(**{**encoder, "moe_layers": depths})
@@ -137,6 +145,15 @@ class ModelSpec:
             return part
         return expert_part(expert // self.num_experts * self.num_experts)
 
+    @property
+    def head_part(self) -> str:
+        """What a dense model ends with: its expert, or the head of its encoder."""
+        return expert_part(0) if self.encoder is None else HEAD
+
+    def with_apart(self, part: str) -> "ModelSpec":
+        """Return the same with a part cut out of its extractor."""
+        return replace(self, apart=(part,))
+
     def dense(self) -> "ModelSpec":
         """Return the dense model of the same shape: one expert in every layer."""
         return replace(self, num_experts=1, top_k=1)
@@ -161,7 +178,8 @@ class ModelSpec:
 
     def part_names(self) -> list[str]:
         """Return all parts of the whole mixture, gate last."""
-        names = [EXTRACTOR, *map(expert_part, range(self.num_units))]
+        experts = map(expert_part, range(self.num_units))
+        names = [EXTRACTOR, *self.apart, *experts]
         return [*names, COMMON, GATE] if self.common_gate else [*names, GATE]
 
     def initial(self, seed: int, names: Iterable[str]) -> dict[str, Vector]:
@@ -220,7 +238,8 @@ def _flops(spec: ModelSpec) -> dict[str, int]:
     counts = dict.fromkeys(parts, 0)
     hooks = []
     for name, module in parts.items():
-        if expert_id(name) is None:
+        # What is cut out of the extractor still counts in it.
+        if expert_id(name) is None and name not in spec.apart:
             hooks += _count_into(counts, name, module)
     model(spec.example())
     # The layer runs experts as one product and never calls them as modules.

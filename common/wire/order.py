@@ -4,9 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from common.local_method import MethodName
 from common.parts import EXTRACTOR, GATE, Mixes, expert_part
 from common.wire.codec import Dtype
-from common.wire.payloads import Count, Payload, RunName, Share, Version
+from common.wire.payloads import Count, PartName, Payload, RunName, Share, Version
 
 
 class TrainOrder(Payload):
@@ -70,6 +71,11 @@ class TrainOrder(Payload):
     label_prior : float
         Weight of the log of the client's own label frequencies in what it predicts for
         its own samples; 0 adds nothing.
+    private_parts : list of str
+        Parts of the model that stay with the client: neither sent nor returned, begun
+        from the seeded initial model and kept between rounds.
+    method, personal_epochs, pull, mixing, adaptive
+        How it trains; see :class:`common.local_method.LocalMethod`.
     task : str
         The task (:mod:`common.task`) as JSON, its scale worked out, for a client with
         data of its own; "" for one that has the server's data set, which says it.
@@ -103,6 +109,12 @@ class TrainOrder(Payload):
     keep_share: Share = 1.0
     calibration: Annotated[float, Field(ge=0)] = 0.0
     label_prior: Annotated[float, Field(ge=0)] = 0.0
+    private_parts: list[PartName] = []
+    method: MethodName = "plain"
+    personal_epochs: Count = 0
+    pull: Annotated[float, Field(ge=0)] = 0.0
+    mixing: Share = 0.0
+    adaptive: bool = True
     task: str = ""
 
     @model_validator(mode="after")
@@ -111,9 +123,12 @@ class TrainOrder(Payload):
             raise ValueError("cached-versions must have one entry per cached part")
         return self
 
+    def shared_parts(self) -> list[str]:
+        """Names of the parts that are sent and trained, and are no client's own."""
+        shared = [GATE] if self.gate == "shared" else []
+        trained = [EXTRACTOR, *map(expert_part, self.experts), *shared]
+        return [part for part in trained if part not in self.private_parts]
+
     def returned_parts(self) -> list[str]:
         """Names of the parts a correct reply to this order carries."""
-        if not self.train:
-            return []
-        shared = [GATE] if self.gate == "shared" else []
-        return [EXTRACTOR, *map(expert_part, self.experts), *shared]
+        return self.shared_parts() if self.train else []

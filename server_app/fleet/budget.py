@@ -5,6 +5,7 @@ link are measured with a clock, so they count only if ``train-seconds`` and
 ``upload-seconds`` ask for it: without them a run does not depend on any clock.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from math import inf, isfinite
@@ -12,6 +13,7 @@ from math import inf, isfinite
 import numpy as np
 
 from common.cost import Costs, training_memory, training_work, upload
+from common.local_method import PLAIN, LocalMethod
 from common.moe import ModelSpec
 from common.settings import Settings
 from common.shape import dataset_of, test_samples
@@ -44,12 +46,26 @@ class DeviceBudget:
         What is trained.
     largest : int
         No budget exceeds it.
+    method : LocalMethod
+        How it is trained.
+    private_parts : iterable of str
+        What of it is not sent.
     """
 
-    def __init__(self, settings: Settings, spec: ModelSpec, largest: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        spec: ModelSpec,
+        largest: int,
+        *,
+        method: LocalMethod = PLAIN,
+        private_parts: Iterable[str] = (),
+    ) -> None:
         self._settings = settings
         self._spec = spec
         self._largest = largest
+        self._method = method
+        self._private = tuple(private_parts)
 
     def __call__(self, tier: int, profile: QueryReply, link: Link) -> int:
         """Return k_c; 0 for a device that has not the memory for one expert."""
@@ -76,14 +92,15 @@ class DeviceBudget:
         """Return what memory, time and uplink afford."""
         rounds, margin = self._settings.rounds, self._settings.rounds.capacity_margin
         speed, uplink = profile.flops_per_second, profile.uplink or link.speed
-        passes = profile.num_examples * self._settings.training.local_epochs
+        epochs = self._method.passes(self._settings.training.local_epochs)
+        passes = profile.num_examples * epochs
         operations = speed * rounds.train_seconds / max(1, passes)
         return Limits(
             memory=affordable(profile.memory_available, self.memory(profile), margin),
             time=affordable(operations or None, training_work(self._spec), margin),
             uplink=affordable(
                 uplink * rounds.upload_seconds or None,
-                upload(self._spec, self._settings.wire.upload_dtype),
+                upload(self._spec, self._settings.wire.upload_dtype, self._private),
                 margin,
             ),
         )
@@ -97,6 +114,7 @@ class DeviceBudget:
             batch=self._settings.training.batch_size,
             train_samples=profile.num_examples,
             test_samples=self._test_samples,
+            more_copies=self._method.more_copies,
         )
 
     @cached_property

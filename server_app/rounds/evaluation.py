@@ -125,15 +125,19 @@ class ServerEvaluation:
         self._y = torch.from_numpy(y.copy()).to(self._device)
 
     def __call__(self, server_round: int, arrays: ArrayRecord) -> MetricRecord:
-        """Return the accuracy of the server's predictor, and what it is made of."""
+        """Return the accuracy of the server's predictor, and what it is made of.
+
+        Nothing where the server has none.
+        """
         found = self._measure()
         if self._learned is not None:
             self._learned(self._recall)
         return found
 
     def _measure(self) -> MetricRecord:
-        counts = self._count(self._strategy.global_model(), self._x, self._y)
-        return metrics_of(SERVER, counts)
+        if (model := self._strategy.global_model()) is None:
+            return MetricRecord()
+        return metrics_of(SERVER, self._count(model, self._x, self._y))
 
     def _count(self, model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> ClassCounts:
         if self._device.type != "cpu":
@@ -189,19 +193,22 @@ class DomainEvaluation(ServerEvaluation):
 
     def _measure(self) -> MetricRecord:
         strategy, settings = self._strategy, self._strategy.settings
+        if (model := strategy.global_model()) is None:
+            return MetricRecord()
         rows: dict[Domain, list[int]] = {}
         for client in self._clients():
             domain = domain_of(settings, client.profile) or PLAIN
             rows.setdefault(domain, []).append(client.row)
-        model, everybodys, served = strategy.global_model(), [], 0.0
+        everybodys, served = [], 0.0
         for domain, members in (rows or {PLAIN: []}).items():
             x, y = self._tensors_in(domain)
             common = self._count(model, x, y)
             everybodys.append(common.times(max(1, len(members))))
             for which, times in Counter(map(strategy.serves, members)).items():
                 handed = strategy.served_model(which)
-                same = alike(handed, model)
-                counts = common if same else self._count(handed, x, y)
+                counts = common
+                if handed is not None and not alike(handed, model):
+                    counts = self._count(handed, x, y)
                 served += times * (counts.accuracy or 0.0)
         total = summed(everybodys)
         assert total is not None

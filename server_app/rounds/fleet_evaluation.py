@@ -68,7 +68,9 @@ class FleetEvaluation:
             Seconds that answers are waited for.
         """
         strategy, server_round = self._strategy, current.server_round
-        described = describe(strategy.global_model())
+        if (predictor := strategy.global_model()) is None:
+            return None, [], 0  # which the first round has said
+        described = describe(predictor)
         if described is None or not self._fits(described):
             kind = f"the predictor of strategy {strategy.name!r} is one of its own"
             return self._nothing(current, f"{kind}, which devices cannot build")

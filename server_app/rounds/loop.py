@@ -82,7 +82,13 @@ class RoundLoop:
     def __init__(self, strategy: Algorithm) -> None:
         self.strategy = strategy
         self.settings = strategy.settings
-        budget = DeviceBudget(self.settings, strategy.spec, strategy.max_budget)
+        budget = DeviceBudget(
+            self.settings,
+            strategy.spec,
+            strategy.max_budget,
+            method=strategy.method,
+            private_parts=strategy.private_parts,
+        )
         self.fleet = Fleet(self.settings, budget, strategy.projections)
         self.mailbox = Mailbox()
         self._training = Training(strategy, self.fleet, self.mailbox, self._tell_fleet)
@@ -117,10 +123,14 @@ class RoundLoop:
                     "another version of ExpertFleet or of the strategy "
                     f"({reason(error)}): go on with that one"
                 ) from None
-            if self.strategy.gate == "private" and not self.settings.run.state_dir:
+            keeps = self.strategy.gate == "private" or self.strategy.private_parts
+            if (keeps or self.strategy.method.keeps) and not (
+                self.settings.run.state_dir
+            ):
                 logger.warning(
-                    "state-dir is empty: unless devices set their own, gates were in "
-                    "memory and start afresh"
+                    "state-dir is empty: unless devices set their own, what they keep "
+                    "(%s) was in memory and starts afresh",
+                    self.strategy.private,
                 )
         log.open(self.strategy, self.completed, self.fleet.names)
 

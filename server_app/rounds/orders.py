@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -215,6 +215,8 @@ def _order(
         "keep_share": skew.client_keep,
         "label_prior": skew.label_prior,
         "calibration": skew.loss_calibration,
+        "private_parts": strategy.private_parts,
+        **asdict(strategy.method),
     }
     special = plan.client_order.get(client.row, {})
     try:

@@ -1,5 +1,6 @@
 """From the participants of a round to the strategy's plan for it, checked."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,8 @@ class Planner:
             raise RunError(
                 f"round {server_round}: strategy {self._strategy.name!r}: {error}"
             ) from None
+        if (why := self._strategy.no_predictor) and server_round == 1:
+            plan = replace(plan, notes=(*plan.notes, why))
         for client, row in zip(clients, plan.assignment, strict=True):
             if row.any():
                 self.held[client.row] = np.flatnonzero(row).tolist()

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from common.errors import SettingsError, nearest
+from common.local_method import LocalMethod
 from common.moe import GATE, Layout, ModelSpec, MoEModel, Vector, expert_id
 from common.moe.ensemble import UsageMixture
 from common.settings import Settings, explain
@@ -50,6 +51,8 @@ class ExpertStrategy(Strategy):
         Whether the global model is the dense one: extractor and one expert.
     gate : {"private", "shared", "none"}
         Where the gate lives; see :class:`common.wire.TrainOrder`.
+    no_predictor : str
+        Why the server has no predictor of its own; "" if it has one.
     remembers : tuple of str
         Names of attributes (arrays and scalars) that make up the state.
     model : dict of str to ndarray of float32
@@ -60,6 +63,10 @@ class ExpertStrategy(Strategy):
         L * E with several layers.
     average : ServerAverage
         Of ``model`` over the rounds, kept by the round loop.
+    private_parts : list of str
+        Parts of the model that stay with the clients; the global model is without them.
+    method : LocalMethod
+        How clients train.
     max_budget : int
         Cap on every client's budget k_c of each layer; E unless a budget means
         something else.
@@ -74,13 +81,16 @@ class ExpertStrategy(Strategy):
     source: ClassVar[str] = ""
     dense: ClassVar[bool] = False
     gate: ClassVar[Literal["private", "shared", "none"]] = "private"
+    no_predictor: ClassVar[str] = ""
     remembers: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[StrategyOptions]] = StrategyOptions
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         self.settings = settings
-        self.spec = spec.dense() if self.dense else spec
+        self.spec = self.shape(spec)
         self.options: Any = self.parse_options(settings)
+        self.private_parts = self.keeps()
+        self.method = self.local_method()
         self.model: dict[str, Vector] = self.spec.initial(
             settings.run.seed, self.shared_parts()
         )
@@ -107,6 +117,27 @@ class ExpertStrategy(Strategy):
                 f"{', '.join(valid) or 'none'}"
                 f"{'' if wrong in valid else nearest(wrong, valid)})"
             ) from None
+
+    # --- what an algorithm is made of -----------------------------------------------
+
+    @classmethod
+    def shape(cls, spec: ModelSpec) -> ModelSpec:
+        """Return the shape that is trained, of the one the settings ask for.
+
+        Raises
+        ------
+        SettingsError
+            If the algorithm has no use for such a model.
+        """
+        return spec.dense() if cls.dense else spec
+
+    def keeps(self) -> list[str]:
+        """Name the parts of the model, beside a private gate, that clients keep."""
+        return []
+
+    def local_method(self) -> LocalMethod:
+        """Return how clients train, with its numbers: plainly, by default."""
+        return LocalMethod()
 
     # --- the verbs an algorithm overrides -------------------------------------------
 
@@ -180,8 +211,10 @@ class ExpertStrategy(Strategy):
         """
         return None
 
-    def global_model(self) -> nn.Module:
+    def global_model(self) -> nn.Module | None:
         """Return the server's own predictor: inputs (B, ...) to probabilities (B, C).
+
+        None where ``no_predictor`` says why there is none.
 
         It is the caller's, who may move it to another device: nothing in it is what the
         strategy itself computes with.
@@ -189,6 +222,8 @@ class ExpertStrategy(Strategy):
         By default the mean of all experts' predictions weighted by how much clients
         used them (``server_global``, docs/methods.md, 1); no gate is needed.
         """
+        if self.no_predictor:
+            return None
         return UsageMixture(self.full_model(), self.usage)
 
     def serves(self, client: int) -> int:
@@ -204,7 +239,7 @@ class ExpertStrategy(Strategy):
         """
         return 0
 
-    def served_model(self, which: int) -> nn.Module:
+    def served_model(self, which: int) -> nn.Module | None:
         """Return the model of this number, as :meth:`global_model` does: that one."""
         return self.global_model()
 
@@ -224,9 +259,9 @@ class ExpertStrategy(Strategy):
     # --- what follows from the class attributes -------------------------------------
 
     def shared_parts(self) -> list[str]:
-        """Names of the parts of the global model; a private gate is not among them."""
-        names = self.spec.part_names()
-        return names if self.gate == "shared" else [n for n in names if n != GATE]
+        """Names of the parts of the global model; nothing private is among them."""
+        private = {*self.private_parts, *([] if self.gate == "shared" else [GATE])}
+        return [name for name in self.spec.part_names() if name not in private]
 
     def layout(self, part: str) -> Layout:
         """Return name and shape of the tensors in one part of the global model."""
@@ -301,6 +336,8 @@ class ExpertStrategy(Strategy):
             self.spec.nbytes("extractor"),
         )
         logger.info("Private: %s", self.private)
+        if self.no_predictor:
+            logger.info("%s", self.no_predictor)
 
     def start(
         self,

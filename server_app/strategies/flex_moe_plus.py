@@ -147,7 +147,7 @@ class FlexMoEPlus(FlexMoE):
         train_gate(mixture, self._reserved, epochs=epochs, rng=rng)
         self.server_gate = pack(mixture.gate)
 
-    def global_model(self) -> nn.Module:
+    def global_model(self) -> nn.Module | None:
         """Return the experts weighted by the server's gate, by usage without one."""
         return self._gated() if len(self.server_gate) else super().global_model()
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from common.cost import RUNTIME, training_memory, training_work, upload
+from common.local_method import LocalMethod
 from common.moe import ModelSpec
 from common.settings import Settings
 from server_app.fleet.budget import DeviceBudget
@@ -94,6 +95,30 @@ def test_time_and_uplink_limit_when_asked_for_but_never_below_one() -> None:
     enough = float(200 * training_work(SPEC)[0])
     assert timed(4, profile_of(flops_per_second=enough), Link()) == 4
     assert timed(4, profile_of(flops_per_second=enough / 2), Link()) == 1
+
+
+def test_a_second_model_takes_memory_and_time_and_private_parts_no_link() -> None:
+    settings = Settings.from_run_config(
+        {"local-epochs": 2, "train-seconds": 1.0, "upload-seconds": 10.0}
+        | {"capacity-margin": 0.0}
+    )
+    ditto = LocalMethod(method="ditto", personal_epochs=2, pull=1.0)
+    budget = DeviceBudget(settings, SPEC, 4, method=ditto, private_parts=["extractor"])
+    profile = profile_of(memory_available=10**9, process_bytes=0)
+    # What is sent back, and what v is pulled to: two more copies of what is held.
+    held = EXTRACTOR + GATE + EXPERT * np.arange(1, 5)
+    one, two = (
+        training_memory(SPEC, batch=1, train_samples=1, test_samples=0, more_copies=m)
+        for m in (0, ditto.more_copies)
+    )
+    np.testing.assert_allclose(two - one, 2 * held)
+    more = budget.memory(profile) - budget_of().memory(profile)
+    assert more[-1] == 2 * held[-1]  # of one expert, evaluation takes more
+    # 100 samples, 2 and 2 epochs; the extractor is not sent.
+    enough = float(400 * training_work(SPEC)[0])
+    assert budget.limits(profile_of(flops_per_second=enough), Link()).time == 4
+    assert budget.limits(profile_of(flops_per_second=0.9 * enough), Link()).time == 0
+    assert budget.limits(profile_of(uplink=EXPERT / 5), Link()).uplink == 2
 
 
 def test_an_int8_upload_affords_more_experts() -> None:

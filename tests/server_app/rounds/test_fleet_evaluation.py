@@ -34,6 +34,12 @@ CONFIG: dict[str, Any] = {
 Change = Callable[[RecordDict], None]
 
 
+def predictor_of(loop: RoundLoop) -> torch.nn.Module:
+    found = loop.strategy.global_model()
+    assert found is not None
+    return found.eval()
+
+
 class Looking:
     """Keeps the records that a loop shows."""
 
@@ -75,7 +81,7 @@ def grid_of(app: ClientApp = client_app, **changes: Any) -> InlineGrid:
 
 def pooled(grid: InlineGrid, loop: RoundLoop, nodes: list[int]) -> list[list[int]]:
     """Count the answers to the held-out samples of some clients, put together."""
-    predictor, found = loop.strategy.global_model().eval(), np.zeros((10, 10), int)
+    predictor, found = predictor_of(loop), np.zeros((10, 10), int)
     for node in nodes:
         x, y = Session(grid.contexts[node]).held_out_tensors()
         with torch.no_grad():
@@ -115,7 +121,7 @@ def test_the_sum_is_that_of_one_pooled_test_set(
     assert last.fleet_clients == [f"client-{n}" for n in range(4)]
     assert last.server_global is None
     # Every part went to every client, in float32.
-    vectors = loop.strategy.global_model().state_dict().values()
+    vectors = predictor_of(loop).state_dict().values()
     assert last.fleet_bytes > CLIENTS * 4 * sum(v.numel() for v in vectors)
 
 
@@ -290,3 +296,15 @@ def test_a_frozen_base_is_not_sent_again_to_measure_unless_it_was_lost(
     assert all(r.fleet is not None and not notes([r]) for r in records)
     with_base = [(kind, number) for kind, number, has in sent if has]
     assert with_base == [("train", "1")] * 3 + [("evaluate", "1")]
+
+
+def test_where_the_server_cannot_predict_nobody_is_asked() -> None:
+    grid = InlineGrid(client_app, CLIENTS, {**CONFIG, "strategy": "local"})
+    _, records = run(grid)
+    for record in records:
+        assert (record.fleet, record.fleet_clients, record.fleet_bytes) == (None, [], 0)
+        assert record.mean("client_local") is not None
+    told = [note for record in records for note in record.notes if "no model" in note]
+    assert told == [
+        "with strategy local the server has no model: clients have their own"
+    ]

@@ -22,6 +22,7 @@ CLIENTS, EXPERTS = 5, 4
 NEEDS: dict[str, dict[str, Any]] = {
     "cent-moe": {"reserved-samples": 40},
     "fed-moe": {"reserved-samples": 40},
+    "fedbn": {"backbone": "cnn", "norm": "batch"},
     "flex-moe-plus": {"reserved-samples": 40},
     "system-level": {"train-seconds": 10.0},
 }

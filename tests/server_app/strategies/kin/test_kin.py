@@ -185,9 +185,9 @@ def test_one_group_of_one_expert_is_fedavg_bit_for_bit() -> None:
     for part, vector in dense.model.items():
         np.testing.assert_array_equal(found.model[part], vector, err_msg=part)
     x = torch.rand(9, 1, 8, 8)
-    torch.testing.assert_close(
-        found.global_model().eval()(x), dense.global_model().eval()(x)
-    )
+    expected = dense.global_model()
+    assert expected is not None
+    torch.testing.assert_close(found.global_model().eval()(x), expected.eval()(x))
 
 
 def test_with_rho_1_groups_are_fedavg_too() -> None:

@@ -1,4 +1,4 @@
-"""A private gate survives rounds, restarts and replays, and damaged files."""
+"""What is private survives rounds, restarts and replays, and damaged files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,24 @@ import numpy as np
 import pytest
 from flwr.app import Context, RecordDict
 
-from client_app.kept.gates import Gates, rounds_kept
-from client_app.kept.store import ContextStore, DirectoryStore
+from client_app.kept.private import Private, rounds_kept
+from client_app.kept.store import ContextStore, DirectoryStore, Store
+from common.parts import Vector
 
 KEPT = 4
+
+
+class Gates:
+    """What is kept of one name, seen alone."""
+
+    def __init__(self, store: Store, attempt: int, *, kept: int) -> None:
+        self._private = Private(store, attempt, sizes={"gate": 3}, kept=kept)
+
+    def load(self, before_round: int, merged_round: int = 0) -> Vector | None:
+        return self._private.load(before_round, merged_round).get("gate")
+
+    def save(self, server_round: int, gate: Vector) -> None:
+        self._private.save(server_round, {"gate": gate})
 
 
 def gate(value: float) -> np.ndarray:
@@ -21,7 +35,7 @@ def on_disk(
     place: Path, run: str = "run", client: str = "client-0", attempt: int = 0
 ) -> Gates:
     store = DirectoryStore(place, run, client)
-    return Gates(store, attempt, size=3, kept=KEPT)
+    return Gates(store, attempt, kept=KEPT)
 
 
 @pytest.fixture(params=["context", "directory"])
@@ -31,7 +45,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Gates:
     context = Context(
         run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}
     )
-    return Gates(ContextStore(context, "run"), 0, size=3, kept=KEPT)
+    return Gates(ContextStore(context, "run"), 0, kept=KEPT)
 
 
 def test_nothing_saved_yet(store: Gates) -> None:
@@ -144,7 +158,7 @@ def test_a_damaged_gate_gives_way_to_the_one_before(
     tmp_path: Path, damage: str
 ) -> None:
     store = DirectoryStore(tmp_path, "run", "c")
-    gates = Gates(store, 0, size=3, kept=KEPT)
+    gates = Gates(store, 0, kept=KEPT)
     gates.save(1, gate(1))
     gates.save(2, gate(2))
     DAMAGE[damage](tmp_path / "run" / "c" / "gate-2.npy")
@@ -159,7 +173,7 @@ def test_a_damaged_gate_gives_way_to_the_one_before(
 
 def test_who_has_lost_its_gate_says_so_and_starts_afresh(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path, "run", "c")
-    gates = Gates(store, 0, size=3, kept=KEPT)
+    gates = Gates(store, 0, kept=KEPT)
     assert gates.load(1) is None
     assert gates.load(5) is None
     assert store.warnings == []  # nothing was expected
@@ -171,7 +185,7 @@ def test_who_has_lost_its_gate_says_so_and_starts_afresh(tmp_path: Path) -> None
 
 def test_files_that_are_no_gates_are_passed_over(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path, "run", "c")
-    gates = Gates(store, 0, size=3, kept=KEPT)
+    gates = Gates(store, 0, kept=KEPT)
     gates.save(1, gate(1))
     for name in ("gate-x.npy", "gate-.npy", "gate-2", "gate-2.npy.old", "gate-٢.npy"):
         (store.folder / name).write_bytes(b"")
@@ -202,7 +216,7 @@ def test_there_is_a_gate_for_every_round_the_server_may_go_back_to(
     tmp_path: Path, keep: int
 ) -> None:
     store = DirectoryStore(tmp_path, "run", "c")
-    gates = Gates(store, 1, size=3, kept=rounds_kept(store, keep))
+    gates = Gates(store, 1, kept=rounds_kept(store, keep))
     # Round 21 is under way; the server has 20 and the keep - 1 before it.
     for server_round in range(1, 22):
         gates.save(server_round, gate(server_round))
@@ -216,3 +230,45 @@ def test_a_name_cannot_leave_the_state_directory(tmp_path: Path) -> None:
     on_disk(tmp_path / "state", "run", "../../evil").save(1, gate(1))
     assert list((tmp_path / "state" / "run").iterdir())
     assert not (tmp_path / "evil").exists()
+
+
+def both(place: Path, attempt: int) -> Private:
+    store = DirectoryStore(place, "run", "c")
+    return Private(store, attempt, sizes={"gate": 3, "model": 2}, kept=KEPT)
+
+
+def model(value: float) -> np.ndarray:
+    return np.full(2, value, np.float32)
+
+
+def test_each_name_is_a_vector_of_its_own(tmp_path: Path) -> None:
+    private = both(tmp_path, 1)
+    private.save(1, {"gate": gate(1), "model": model(10)})
+    private.save(2, {"model": model(20)})  # a round may end with one of them
+    found = private.load(3)
+    np.testing.assert_array_equal(found["gate"], gate(1))
+    np.testing.assert_array_equal(found["model"], model(20))
+    assert both(tmp_path, 1).load(1) == {}
+
+
+def test_a_new_attempt_drops_later_rounds_of_all_names_at_once(
+    tmp_path: Path,
+) -> None:
+    for server_round in (1, 2, 3):
+        saved = {"gate": gate(server_round), "model": model(10 * server_round)}
+        both(tmp_path, 77).save(server_round, saved)
+    # The first thing the resumed run does: nothing of round 2 and 3 is left, though
+    # this one keeps no gate.
+    store = DirectoryStore(tmp_path, "run", "c")
+    Private(store, 5, sizes={"model": 2}, kept=KEPT).load(2)
+    found = both(tmp_path, 5).load(9)
+    np.testing.assert_array_equal(found["gate"], gate(1))
+    np.testing.assert_array_equal(found["model"], model(10))
+
+
+def test_who_keeps_nothing_leaves_no_file(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path, "run", "c")
+    private = Private(store, 1, sizes={}, kept=KEPT)
+    assert private.load(4, merged_round=3) == {}
+    private.save(4, {})
+    assert store.warnings == [] and not list(tmp_path.rglob("*"))
