@@ -38,8 +38,8 @@ from common.task import Task
 from server_app.contract import Algorithm
 from server_app.fleet.agreement import Agreement
 from server_app.fleet.client import Client
-from server_app.fleet.domains import domain_of
-from server_app.rounds.measuring import SERVED, SERVER, Evaluate, metrics_of
+from server_app.fleet.client_domains import domain_of
+from server_app.rounds.measure_exchange import SERVED, SERVER, Evaluate, metrics_of
 
 Recall = NDArray[np.float64]
 Learned = Callable[[Callable[[], Recall | None]], None]

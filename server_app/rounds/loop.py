@@ -1,7 +1,7 @@
 """The round loop: train, measure, keep what came of it, round after round.
 
-Clients train in one exchange (``training``), and evaluation of their own rides in the
-reply; who measures the server's predictor is in ``measuring``. This is where a strategy
+Clients train in one exchange (``train_exchange``), and evaluation of their own rides in the
+reply; who measures the server's predictor is in ``measure_exchange``. This is where a strategy
 meets Flower: everything here is the same for every algorithm, and no algorithm is here.
 
 A round that gets fewer than ``min-replies`` is repeated or skipped, never half-merged;
@@ -26,11 +26,11 @@ from common.text import reason
 from server_app.contract import Algorithm
 from server_app.fleet.budget import DeviceBudget
 from server_app.fleet.fleet import Fleet
-from server_app.rounds.measuring import Evaluate, Measured, Measuring, record_of
+from server_app.rounds.measure_exchange import Evaluate, Measured, Measuring, record_of
 from server_app.rounds.orders import largest_reply
 from server_app.rounds.record import RoundRecord
 from server_app.rounds.round import Round
-from server_app.rounds.training import Training
+from server_app.rounds.train_exchange import Training
 from server_app.run_error import RunError
 from server_app.run_folder.folder import RunFolder
 from server_app.transport.mailbox import Mailbox

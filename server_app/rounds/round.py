@@ -2,7 +2,7 @@
 
 Which replies are accepted is decided in ``server_app.rounds.intake``; a reply that is
 not is noted here with its reason and never merged. What is measured of a round is in
-``server_app.rounds.measuring``.
+``server_app.rounds.measure_exchange``.
 """
 
 import logging
@@ -18,7 +18,7 @@ from common import wire
 from common.moe import Vector
 from common.wire import QueryReply, WireError
 from server_app.contract import Algorithm, Plan, Reply
-from server_app.fleet.domains import domain_of
+from server_app.fleet.client_domains import domain_of
 from server_app.rounds import intake
 from server_app.rounds.orders import SentOrder, flaw
 from server_app.rounds.record import ClientRound

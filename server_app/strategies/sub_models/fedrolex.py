@@ -32,7 +32,7 @@ from server_app.strategies.base import (
     StrategyOptions,
     View,
 )
-from server_app.strategies.sub_models.windows import window_positions
+from server_app.strategies.sub_models.channels import window_positions
 
 
 class FedRolex(ExpertStrategy):

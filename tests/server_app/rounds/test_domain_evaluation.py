@@ -17,7 +17,7 @@ from common.settings import Settings
 from common.shape import dataset_of, model_spec
 from server_app.fleet.agreement import Agreement
 from server_app.fleet.client import Client
-from server_app.fleet.domains import domain_of
+from server_app.fleet.client_domains import domain_of
 from server_app.rounds.evaluation import server_evaluation
 from server_app.strategies.baselines import Random
 from tests.server_app.strategies.handmade import profile

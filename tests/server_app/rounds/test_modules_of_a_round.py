@@ -62,12 +62,12 @@ def test_a_round_passes_few_modules_of_the_server(
         f"rounds/{name}"
         for name in (
             "loop",
-            "training",
+            "train_exchange",
             "planning",
             "orders",
             "round",
             "intake",
-            "measuring",
+            "measure_exchange",
             "record",
         )
     }

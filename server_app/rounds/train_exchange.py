@@ -1,7 +1,7 @@
 """The exchange in which clients train: who takes part, what they are sent, who answers.
 
 One exchange a round, and each reply is merged as it lands. What comes of the round
-after that is in ``loop``, and who measures its model in ``measuring``.
+after that is in ``loop``, and who measures its model in ``measure_exchange``.
 """
 
 from collections.abc import Callable

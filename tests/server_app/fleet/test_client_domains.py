@@ -9,7 +9,7 @@ from client_app.session import Session
 from common.data import PLAIN
 from common.inline_grid import InlineGrid
 from common.settings import Settings
-from server_app.fleet.domains import domain_of
+from server_app.fleet.client_domains import domain_of
 from tests.server_app.strategies.handmade import profile
 
 CLIENTS = 8

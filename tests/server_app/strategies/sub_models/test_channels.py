@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.moe import ModelSpec, unflatten
-from server_app.strategies.sub_models.windows import window, window_positions
+from server_app.strategies.sub_models.channels import window, window_positions
 
 
 def test_the_window_rolls_by_one_channel_a_round_and_wraps() -> None:
