@@ -25,7 +25,7 @@ from common.moe import ModelSpec
 from common.settings import Settings
 from common.task import task_from_json
 from server_app.callbacks.runlog import RunLog
-from server_app.rounds import intake, training
+from server_app.rounds import intake, train_exchange
 from server_app.rounds.loop import RoundLoop
 from server_app.run_folder.folder import RunFolder
 from server_app.strategies import flex_moe
@@ -36,7 +36,7 @@ DTYPES = ("float32", "float16", "int8")
 STEPS: tuple[tuple[str, Any, str], ...] = (
     ("solve", flex_moe, "solve_every_layer"),
     ("plan", FlexMoE, "plan"),
-    ("orders", training, "orders_of"),
+    ("orders", train_exchange, "orders_of"),
     ("decode", intake, "read"),
     ("check", intake, "check"),
     ("merge", FlexMoE, "merge"),

@@ -1,8 +1,9 @@
 """The round loop: train, measure, keep what came of it, round after round.
 
-Clients train in one exchange (``train_exchange``), and evaluation of their own rides in the
-reply; who measures the server's predictor is in ``measure_exchange``. This is where a strategy
-meets Flower: everything here is the same for every algorithm, and no algorithm is here.
+Clients train in one exchange (``train_exchange``), and evaluation of their own rides in
+the reply; who measures the server's predictor is in ``measure_exchange``. This is where
+a strategy meets Flower: everything here is the same for every algorithm, and no
+algorithm is here.
 
 A round that gets fewer than ``min-replies`` is repeated or skipped, never half-merged;
 a run in which not one was merged has failed.
