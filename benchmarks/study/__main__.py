@@ -22,9 +22,9 @@ from rich.progress import (
 )
 
 from benchmarks.study.cells import Cell, read_lines
-from benchmarks.study.presets import PRESETS
+from benchmarks.study.presets import BASELINE, PRESETS
 from benchmarks.study.runner import default_jobs, run_all
-from benchmarks.study.tables import markdown, write_csv
+from benchmarks.study.tables import markdown, paired, write_csv
 
 
 def chosen(cells: list[Cell], only: str) -> list[Cell]:
@@ -103,7 +103,7 @@ def main() -> int:
         print(f"stopped; the same command goes on with what {out} lacks")
         return 130
     write_csv(folder / "table.csv", cells, lines)
-    text = markdown(cells, lines)
+    text = f"{markdown(cells, lines)}\n{paired(cells, lines, BASELINE)}"
     (folder / "tables.md").write_text(text, "utf-8")
     from benchmarks.study.figures import draw
 

@@ -10,6 +10,8 @@ Scalar = str | int | float | bool
 
 ACCURACIES = ("server_global", "client_global", "client_local")
 MEASURES = (*ACCURACIES, "worst_tenth", "cv_cumulative", "MB", "seconds")
+DIFFERING = ("worst_group", "served")
+"""Measured where devices differ in what they see or what they call it."""
 LAYER_CV = "cv_layer_"
 """Before the number of a mixture layer; measured where a model has several."""
 
@@ -73,6 +75,7 @@ def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         **{name: _mean(r.get(name) for r in last) for name in ACCURACIES},
         "worst_tenth": _mean(_worst_tenth(r["clients"]) for r in last),
+        **{k: _mean(r[k] for r in last) for k in DIFFERING if k in rounds[-1]},
         "cv_cumulative": rounds[-1]["cv_cumulative"],
         **{key: rounds[-1][key] for key in rounds[-1] if key.startswith(LAYER_CV)},
         "MB": total,
@@ -83,9 +86,11 @@ def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def measures(lines: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return what was measured of runs: ``MEASURES`` and the CV of each layer."""
-    layers = dict.fromkeys(k for line in lines for k in line if k.startswith(LAYER_CV))
-    return (*MEASURES, *layers)
+    """Return what was measured of runs: ``MEASURES``, and what only some runs have."""
+    more = dict.fromkeys(
+        k for line in lines for k in line if k in DIFFERING or k.startswith(LAYER_CV)
+    )
+    return (*MEASURES, *more)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

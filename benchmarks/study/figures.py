@@ -15,6 +15,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 COLOURS = ("#4d4d4d", "#d55e00", "#0072b2", "#009e73", "#b0568f", "#b8860b")
+DASHES = ("solid", "dashed", "dotted")
+HATCHES = ("", "///", "...")
 DPI = 110
 
 
@@ -48,7 +50,9 @@ def _bars(cells: Sequence[Cell], lines: Lines) -> Figure:
                 found = [
                     lines[c.key][measure]
                     for c in cells
-                    if (c.dataset, c.partition) == place and c.label == label
+                    if (c.dataset, c.partition) == place
+                    and c.label == label
+                    and lines[c.key][measure] is not None
                 ]
                 middle, half = interval(found) if found else (0.0, None)
                 heights.append(middle)
@@ -63,6 +67,8 @@ def _bars(cells: Sequence[Cell], lines: Lines) -> Figure:
                 yerr=errors,
                 label=label,
                 color=COLOURS[index % len(COLOURS)],
+                hatch=HATCHES[index // len(COLOURS)],
+                edgecolor="white",
                 error_kw={"elinewidth": 0.8},
             )
         axis.set_ylabel(measure)
@@ -95,7 +101,8 @@ def _curves(cells: Sequence[Cell], lines: Lines) -> Figure:
                 for c in cells:
                     if (c.dataset, c.partition, c.label) == (dataset, part, label):
                         for number, megabytes, server, *_ in lines[c.key]["curve"]:
-                            points[number].append((megabytes, server))
+                            if server is not None:
+                                points[number].append((megabytes, server))
                 means = [
                     [mean(values) for values in zip(*points[n], strict=True)]
                     for n in sorted(points)
@@ -104,6 +111,7 @@ def _curves(cells: Sequence[Cell], lines: Lines) -> Figure:
                     [x for x, _ in means],
                     [y for _, y in means],
                     color=COLOURS[index % len(COLOURS)],
+                    linestyle=DASHES[index // len(COLOURS)],
                     label=label,
                 )
             axis.set_title(f"{dataset}, {part}", fontsize=9)

@@ -1,7 +1,9 @@
 """What is studied: the grids of the presets, table by table.
 
-``quick`` is the papers' main table at a size for two cores (108 runs of about half a
-minute): 4 000 training samples, a small model, 44 rounds. ``ablations`` takes the
+``quick`` is the papers' main table, with the dense models that are used in practice, at
+a size for two cores (runs of about half a minute): 4 000 training samples, a small
+model, 44 rounds. ``shift`` has devices that differ in what they see or what they call
+it, at the same size, and ``reviews`` texts of four domains. ``ablations`` takes the
 strategies apart and stresses them at the same size, one seed. ``paper`` is the full
 setting (C = 20, E = 8, ResNet, 100 rounds): days on a processor, so that ``--only``
 picks from it and a GPU is used where there is one.
@@ -32,6 +34,26 @@ QUICK: dict[str, Scalar] = {
     "batch-size": 32,
     "lr": 0.05,
 }
+SHIFTS = ("rotation:4+dirichlet:1.0", "concept:4+dirichlet:1.0")
+MORE_SHIFTS = (
+    "photometric:4+dirichlet:1.0",
+    "rotation:4+dirichlet:0.3",
+    "rotation:11/6/2/1+dirichlet:1.0",
+    "concept:18/2+dirichlet:1.0",
+    "rotation:2+photometric:2+dirichlet:1.0",
+)
+REVIEWS: dict[str, Scalar] = {
+    "backbone": "text-transformer",
+    "encoder-width": 32,
+    "encoder-layers": 2,
+    "text-length": 48,
+    "train-samples": 6000,
+    "test-samples": 1000,
+    "num-rounds": 20,
+    "eval-every": 5,
+    "batch-size": 16,
+    "lr": 0.02,
+}
 PAPER: dict[str, Scalar] = {
     "backbone": "resnet18",
     "num-rounds": 100,
@@ -52,6 +74,19 @@ TRICKS: dict[str, Scalar] = {
 """What helps any strategy under label skew; all off by default."""
 PLUS: dict[str, Scalar] = {"strategy": "flex-moe-plus", **TRICKS}
 
+BASELINE = "fedavg + tricks"
+"""What a practitioner would use, of as many bytes; paired differences are to it."""
+# One expert of 64 hidden units: the parameters of the two of 32 that a client holds.
+WIDE: dict[str, Scalar] = {"expert-hidden": 64}
+DENSE: Variants = {
+    "fedavg": {"strategy": "fedavg", **WIDE},
+    BASELINE: {"strategy": "fedavg", **WIDE, **TRICKS},
+    "local": {"strategy": "local", **WIDE},
+    "fedrep": {"strategy": "fedrep", **WIDE},
+    "ditto": {"strategy": "ditto", **WIDE},
+    "ifca + tricks": {"strategy": "ifca", **WIDE, **TRICKS},
+}
+KIN: Variants = {"kin": {"strategy": "kin", **TRICKS}}
 STRATEGIES: Variants = {
     "random": {"strategy": "random"},
     "greedy": {"strategy": "greedy"},
@@ -196,7 +231,40 @@ def cells(
 def quick() -> list[Cell]:
     """Return the main table at a size for two cores."""
     few = ("iid", "dirichlet:0.3", "classes:2")
-    return cells("main", DATASETS, few, STRATEGIES, QUICK)
+    return cells("main", DATASETS, few, {**STRATEGIES, **DENSE, **KIN}, QUICK)
+
+
+def shift() -> list[Cell]:
+    """Return partitions whose devices differ in what they see or what they call it.
+
+    Beside them two where only label mixes differ. Tuned on seeds from 100 on; these are
+    0 to 2.
+    """
+    variants: Variants = {
+        **KIN,
+        **DENSE,
+        "flex-moe": STRATEGIES["flex-moe"],
+        "flex-moe-plus": STRATEGIES["flex-moe-plus"],
+        "fedavg-ft": {"strategy": "fedavg-ft", **WIDE},
+        "apfl": {"strategy": "apfl", **WIDE},
+    }
+    return [
+        *cells("shift", DATASETS, SHIFTS, variants, QUICK),
+        *cells("shift", ("emnist",), MORE_SHIFTS, variants, QUICK),
+        *cells("skew", DATASETS, ("dirichlet:0.3", "classes:2"), variants, QUICK),
+    ]
+
+
+def reviews() -> list[Cell]:
+    """Return text of four domains, each client with texts of one."""
+    variants: Variants = {
+        **KIN,
+        BASELINE: DENSE[BASELINE],
+        "flex-moe": STRATEGIES["flex-moe"],
+        "ifca + tricks": DENSE["ifca + tricks"],
+        "local": DENSE["local"],
+    }
+    return cells("text", ("reviews",), ("natural",), variants, REVIEWS, clients=8)
 
 
 def ablations() -> list[Cell]:
@@ -241,4 +309,10 @@ def paper() -> list[Cell]:
     ]
 
 
-PRESETS = {"quick": quick, "ablations": ablations, "paper": paper}
+PRESETS = {
+    "quick": quick,
+    "shift": shift,
+    "reviews": reviews,
+    "ablations": ablations,
+    "paper": paper,
+}

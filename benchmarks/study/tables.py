@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks.study.cells import Cell, measures
+from benchmarks.study.cells import ACCURACIES, DIFFERING, Cell, measures
 
 IDENTITY = ("table", "dataset", "partition", "strategy", "seed", "clients", "rounds")
 
@@ -76,3 +76,54 @@ def markdown(cells: Sequence[Cell], lines: Lines) -> str:
             parts.append(f"| {label} | {len(found)} | " + " | ".join(texts) + " |")
         parts.append("")
     return "\n".join(parts)
+
+
+def paired(cells: Sequence[Cell], lines: Lines, baseline: str) -> str:
+    """Return, per table, each variant minus the baseline: mean and 95 % interval.
+
+    Differences are of runs of one seed, which have the same samples on the same
+    clients; what both share drops out of the interval.
+    """
+    parts = []
+    for table, dataset, partition in dict.fromkeys(
+        (c.table, c.dataset, c.partition) for c in cells
+    ):
+        mine: dict[str, dict[int, Mapping[str, Any]]] = {}
+        for c in cells:
+            here = (c.table, c.dataset, c.partition) == (table, dataset, partition)
+            if here and c.key in lines:
+                mine.setdefault(c.label, {})[c.seed] = lines[c.key]
+        base = mine.pop(baseline, None)
+        if base is None or not mine:
+            continue
+        columns = [
+            name
+            for name in (*ACCURACIES, "worst_tenth", *DIFFERING)
+            if any(name in line for line in base.values())
+        ]
+        parts.append(f"**{table}: {dataset}, {partition}, minus {baseline}**\n")
+        parts.append("| strategy | seeds | " + " | ".join(columns) + " |")
+        parts.append("|---" * (len(columns) + 2) + "|")
+        for label, found in mine.items():
+            seeds = sorted(found.keys() & base.keys())
+            texts = [
+                signed_text(
+                    difference(found[seed].get(name), base[seed].get(name))
+                    for seed in seeds
+                )
+                for name in columns
+            ]
+            parts.append(f"| {label} | {len(seeds)} | " + " | ".join(texts) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def difference(value: float | None, base: float | None) -> float | None:
+    """Return by how much a value is above another; None if one was not measured."""
+    return None if value is None or base is None else value - base
+
+
+def signed_text(values: Iterable[float | None]) -> str:
+    """Return :func:`cell_text` of differences, with a sign."""
+    text = cell_text(values)
+    return text if text.startswith("-") else f"+{text}"
