@@ -14,7 +14,7 @@ from client_app.kept.residuals import Residuals
 from client_app.kept.store import Store
 from common import wire
 from common.moe import Layout, ModelSpec, Vector
-from common.parts import BASE, part_of_model
+from common.parts import BASE
 from common.wire import Packing, TrainOrder
 
 
@@ -60,11 +60,7 @@ class Transfer:
         self._order = order
         self._store = store
         self._cache = PartCache(store) if cached else None
-        self._parts = {
-            part_of_model(part, number)
-            for number in range(order.candidates)
-            for part in spec.part_names()
-        }
+        self._parts = order.parts_of_all_models(spec.part_names())
         self._spec = spec
 
     def _layouts(self, names: Mapping[str, object]) -> dict[str, Layout]:

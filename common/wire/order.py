@@ -1,11 +1,12 @@
 """The order: what a client is asked to do in one round."""
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from common.local_method import MethodName
-from common.parts import EXTRACTOR, GATE, Mixes, expert_part
+from common.parts import EXTRACTOR, GATE, Mixes, expert_part, part_of_model
 from common.wire.codec import Dtype
 from common.wire.payloads import Count, PartName, Payload, RunName, Share, Version
 
@@ -128,6 +129,11 @@ class TrainOrder(Payload):
         shared = [GATE] if self.gate == "shared" else []
         trained = [EXTRACTOR, *map(expert_part, self.experts), *shared]
         return [part for part in trained if part not in self.private_parts]
+
+    def parts_of_all_models(self, parts: Iterable[str]) -> set[str]:
+        """Return the names that the parts of one model have in all that are sent."""
+        numbers = range(self.candidates)
+        return {part_of_model(part, number) for part in parts for number in numbers}
 
     def returned_parts(self) -> list[str]:
         """Names of the parts a correct reply to this order carries."""

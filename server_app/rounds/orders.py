@@ -162,7 +162,7 @@ def orders_of(
             name: strategy.model.get(name) for name in strategy.parts_for(experts)
         }
         spec = ordered_spec(strategy.spec, order)
-        if wrong := _misfit(spec, parts):
+        if wrong := _misfit(order, spec, parts):
             raise _refused(strategy, view.server_round, wrong)
         layouts = {name: spec.layout(name) for name in parts}
         arrays = packer.pack(parts, layouts)
@@ -225,9 +225,9 @@ def _order(
         raise _refused(strategy, server_round, str(error)) from None
 
 
-def _misfit(spec: ModelSpec, parts: Mapping[str, object]) -> str:
-    """Return why a model of this shape cannot be made of these parts; "" if it can."""
-    known = set(spec.part_names())
+def _misfit(order: TrainOrder, spec: ModelSpec, parts: Mapping[str, object]) -> str:
+    """Return why no model of this shape can be made of these parts; "" if one can."""
+    known = order.parts_of_all_models(spec.part_names())
     for name, vector in parts.items():
         if name not in known:
             return f"the client's model has no part {name!r}"

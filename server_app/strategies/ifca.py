@@ -124,7 +124,7 @@ class IFCA(FedAvg):
     def served_model(self, which: int) -> UsageMixture:
         """Return the predictor of one cluster."""
         published = self.published()
-        model = self.spec.build([0])
+        model = self.spec.build(range(self.spec.num_units))
         model.load(
             {
                 part: published.get(part_of_model(part, which), published[part])
