@@ -32,10 +32,10 @@ channels = 1
 CONFIG: dict[str, Any] = {
     "backbone": "mlp",
     "num-experts": 4,
-    "local-epochs": 3,
-    "lr": 0.1,
+    "local-epochs": 8,
+    "lr": 0.05,
     "eval-every": 100,
-    "num-rounds": 6,
+    "num-rounds": 4,
     "min-replies": 3,
 }
 
@@ -122,7 +122,7 @@ def test_the_same_folders_in_one_process_give_the_same_model(
             place = pooled / path.parent.name
             place.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, place / f"{name}-{path.name}")
-    dense = {"num-experts": 1, "expert-capacity": 1, "lr": 0.05, "num-rounds": 12}
+    dense = {"num-experts": 1, "expert-capacity": 1, "num-rounds": 5}
     alone = {**config, **dense, "min-replies": 1}
     best = last_recall(in_one_process(alone, pooled.parent, tmp_path / "alone"))
     np.testing.assert_allclose(last_recall(run.folder), best, atol=0.05)
