@@ -219,6 +219,7 @@ def _statistic(session: Session, asked: wire.Query | None) -> dict[str, Any]:
         session.task.num_classes,
         seed=asked.statistic_seed,
         projections=asked.projections,
+        units=session.data.units,
         noise=data.statistic_noise,
         private=data.private_counts,
     ).model_dump(exclude={"protocol"})

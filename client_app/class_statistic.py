@@ -5,6 +5,9 @@ from the seed that the server asks with: nothing of them is sent. x is the sampl
 model takes it, flat; of a text, the bag of its tokens. What is said is the mean of z
 and the number of samples of every class, and the covariance of z within classes.
 
+Near-copies (frames of one track, exact copies) count as one sample, their mean: as many
+samples they would be evidence that nobody has, and clients of one kind fall apart.
+
 Shape suffixes: n samples, D inputs, K classes, q projections.
 """
 
@@ -40,6 +43,7 @@ def class_statistic(
     *,
     seed: int,
     projections: int,
+    units: NDArray[np.int64] | None = None,
     noise: float = 0.0,
     private: bool = False,
 ) -> ClassStatistic:
@@ -54,6 +58,8 @@ def class_statistic(
         K.
     seed, projections : int
         Of the query; q.
+    units : ndarray of int, shape (n,), optional
+        Which samples are near-copies of each other, by equal numbers.
     noise : float
         Standard deviation of Gaussian noise on the means, in those of a sample within
         its class (``statistic-noise``).
@@ -69,6 +75,8 @@ def class_statistic(
         ]
     )
     z = np.clip(z, -_LARGEST, _LARGEST)
+    if units is not None:
+        z, labels = _by_unit(z, labels, units)
     counts = np.bincount(labels, minlength=num_classes)
     means: Array = np.zeros((num_classes, projections))
     np.add.at(means, labels, z)
@@ -88,6 +96,18 @@ def class_statistic(
         statistic_counts=counts.tolist(),
         statistic_covariance=covariance[np.triu_indices(projections)].tolist(),
     )
+
+
+def _by_unit(
+    z: Array, labels: NDArray[np.int64], units: NDArray[np.int64]
+) -> tuple[Array, NDArray[np.int64]]:
+    """Return the mean of every unit, shape (U, q), and its class; of each class one."""
+    pairs, unit, sizes = np.unique(
+        np.stack([units, labels]), axis=1, return_inverse=True, return_counts=True
+    )
+    sums: Array = np.zeros((len(sizes), z.shape[1]))
+    np.add.at(sums, unit.ravel(), z)
+    return sums / sizes[:, None], pairs[1]
 
 
 def _projected(x: torch.Tensor, seed: int, projections: int) -> Array:

@@ -11,7 +11,7 @@ device that was. Where nothing is known of groups, exact copies of a sample are 
 side of the held-out cuts of all clients.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -41,6 +41,9 @@ class ClientData:
         Of the whole data set.
     domain : Domain
         What :meth:`normalise` does beside; ``y`` is already as the client calls it.
+    units : ndarray of int, shape (n,), or None
+        Which training samples are near-copies, by equal numbers: a group of the data
+        set's, or exact copies. None where nothing is known of any.
     """
 
     x: Samples
@@ -52,6 +55,7 @@ class ClientData:
     normaliser: Normaliser
     kind: Kind = "float32"
     domain: Domain = PLAIN
+    units: Indices | None = None
 
     @property
     def x_train(self) -> Samples:
@@ -141,7 +145,11 @@ def load_client_data(
             for own, received in sides
         )
     domain = domains_of(dataset, spec, num_partitions, seed)[partition_id]
-    return _in_domain(dataset, domain, dataset.x_train, dataset.y_train, train, held)
+    units = copies_in(dataset) if dataset.group_train is None else dataset.group_train
+    return replace(
+        _in_domain(dataset, domain, dataset.x_train, dataset.y_train, train, held),
+        units=None if units is None else units[train],
+    )
 
 
 def domains_of(

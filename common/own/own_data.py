@@ -186,6 +186,7 @@ def _of(path: Path, task: Task, kept: Kept) -> OwnData:
         task=task,
         x=kept.x,
         y=index.y,
+        units=index.identity[index.order[~held]].view(np.int64),
         train=index.order[~held],
         held_out=index.order[held],
         own_test=test if len(test) else None,

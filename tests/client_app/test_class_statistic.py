@@ -44,6 +44,28 @@ def test_means_counts_and_covariance_of_projected_samples() -> None:
     np.testing.assert_allclose(covariance, within.T @ within / 4, rtol=1e-4, atol=1e-9)
 
 
+def test_near_copies_count_as_one_sample_their_mean() -> None:
+    x, y = images(7), [0, 0, 0, 1, 1, 1, 0]
+    # The first three of class 0 are one unit; number 4 is a unit in both classes.
+    units = np.array([9, 9, 9, 4, 5, 5, 4])
+    means, counts, covariance = said(x, y, units=units)
+    z = np.stack([alone(sample) for sample in x])
+    first, second = [z[:3].mean(0), z[6]], [z[3], z[4:6].mean(0)]
+    assert counts == [2, 2, 0]
+    np.testing.assert_allclose(means[0], np.mean(first, axis=0), rtol=1e-5)
+    np.testing.assert_allclose(means[1], np.mean(second, axis=0), rtol=1e-5)
+    within = np.concatenate([first - means[0], second - means[1]])
+    np.testing.assert_allclose(covariance, within.T @ within / 2, rtol=1e-4, atol=1e-9)
+
+
+def test_samples_without_copies_say_the_same_by_units() -> None:
+    x, y = images(6), [0, 0, 1, 1, 2, 2]
+    plain, by_unit = said(x, y), said(x, y, units=np.array([3, 1, 4, 15, 9, 2]))
+    assert plain[1] == by_unit[1]
+    for mine, theirs in ((plain[0], by_unit[0]), (plain[2], by_unit[2])):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
 def test_the_projection_is_that_of_the_seed() -> None:
     x = images(1)[0]
     np.testing.assert_array_equal(alone(x), alone(x))
