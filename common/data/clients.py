@@ -145,7 +145,10 @@ def load_client_data(
             for own, received in sides
         )
     domain = domains_of(dataset, spec, num_partitions, seed)[partition_id]
-    units = copies_in(dataset) if dataset.group_train is None else dataset.group_train
+    units = dataset.group_train
+    if units is None and (found := copies_in(dataset)) is not None:
+        # A sample without a copy is alone: by a number that nobody else has.
+        units = np.where(found < 0, ~np.arange(len(found)), found)
     return replace(
         _in_domain(dataset, domain, dataset.x_train, dataset.y_train, train, held),
         units=None if units is None else units[train],

@@ -118,6 +118,25 @@ def test_groups_count_before_copies() -> None:
         assert not {*groups[data.train]} & {*groups[data.held_out]}
 
 
+def test_units_of_a_client_are_its_copies_its_groups_or_unknown() -> None:
+    def of(dataset: Dataset) -> tuple[NDArray[np.int64] | None, NDArray[Any]]:
+        data = load_client_data(dataset, parse_partition("iid"), 1, 4, 0)
+        return data.units, data.train
+
+    copied = with_copies(3, lone=100)
+    units, train = of(copied)
+    assert units is not None
+    # Equal numbers for equal samples, and for no others.
+    alike = units[:, None] == units
+    np.testing.assert_array_equal(
+        alike, copied.x_train[train] == copied.x_train[train].T
+    )
+    groups = np.arange(280) // 2
+    units, train = of(replace(copied, group_train=groups))
+    np.testing.assert_array_equal(units, groups[train])
+    assert of(numbered())[0] is None
+
+
 def test_a_data_set_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = with_copies(2)
     first = copies_in(dataset)
