@@ -19,7 +19,7 @@ from common.moe import Exploration, MoEModel, Routed, Routing
 from common.moe.batches import batches_of
 from common.moe.counting import count_answers
 from common.optimizers import find_optimizer
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 
 Beside = Callable[[torch.Tensor, torch.Tensor], None]
 

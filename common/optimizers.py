@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from common.registry import OPTIMIZERS
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 
 Parameters = list[torch.nn.Parameter]
 

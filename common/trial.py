@@ -17,7 +17,7 @@ from common.moe import ModelSpec
 from common.moe.model import backbone_of
 from common.optimizers import find_optimizer
 from common.registry import BACKBONES, EXPERTS, OPTIMIZERS, Registry
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 from common.text import reason
 
 SAMPLES = 2

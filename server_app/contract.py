@@ -18,7 +18,7 @@ from torch import nn
 from common.local_method import LocalMethod
 from common.moe import ModelSpec, Vector
 from common.settings import Settings
-from common.settings.sections import Section
+from common.settings.section import Section
 from common.wire import QueryReply, TrainOrder, TrainReport
 from server_app.assignment import Assignment, ExpertLayers
 from server_app.merging.means import PartMeans, ServerAverage

@@ -10,7 +10,7 @@ from client_app.device.allocator import keep_freed_memory
 from client_app.device.profiler import profile
 from client_app.device.speed import measure
 from common.moe import ModelSpec
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

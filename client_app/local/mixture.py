@@ -21,7 +21,7 @@ from client_app.local_round import check_finite
 from client_app.training import Objective
 from common.moe import ModelSpec, MoEModel, Vector
 from common.optimizers import find_optimizer
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 from common.wire import TrainOrder
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from common.errors import SettingsError
 from common.registry import BACKBONES, EXPERTS
-from common.settings.sections import Section, named
+from common.settings.section import Section, named
 
 PRETRAINED = "pretrained"
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from common.errors import SettingsError
-from common.settings.sections import Section
+from common.settings.section import Section
 
 
 class RunSettings(Section):

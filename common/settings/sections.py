@@ -1,76 +1,18 @@
 """The groups of settings: every key, its type, its range and what it means.
 
-How the flat ``run-config`` becomes this tree, and how an error is told, is in
-``common.settings``.
+Those of the run, of the model and of training have modules of their own. How the flat
+``run-config`` becomes this tree, and how an error is told, is in ``common.settings``.
 """
 
-import unicodedata
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from common.errors import SettingsError
-from common.registry import OPTIMIZERS, READERS, Registry
+from common.registry import READERS
 from common.settings.capacity_tiers import CapacityTiers
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return where a JSON file first breaks its form, and how."""
-    problem = error.errors()[0]
-    where = ".".join(map(str, problem["loc"])) or "its JSON"
-    return f"{where}: {problem['msg']}"
-
-
-class Section(BaseModel):
-    """A frozen group of settings; keys are the kebab-case form of the field names."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        validate_default=True,
-        alias_generator=lambda name: name.replace("_", "-"),
-        validate_by_name=True,
-    )
-
-    @field_validator("*")
-    @classmethod
-    def _is_text(cls, value: Any) -> Any:
-        """Refuse what can be in no file's name and would forge lines of a log."""
-        if isinstance(value, str) and any(
-            unicodedata.category(character) in {"Cc", "Cs"} for character in value
-        ):
-            raise ValueError("a text has no control characters or half characters")
-        return value
-
-
-def named(parts: Registry, *, or_none: bool = False) -> AfterValidator:
-    """Return the check that a setting names one of the parts; nothing is imported.
-
-    Parameters
-    ----------
-    parts : Registry
-    or_none : bool
-        Whether "" is allowed as well, and names none.
-    """
-
-    def check(name: str) -> str:
-        if name or not or_none:
-            parts.target(name)
-        return name
-
-    return AfterValidator(check)
+from common.settings.section import Section, named
 
 
 def data_label(task: str, dataset: str) -> str:
@@ -183,29 +125,6 @@ class DataSettings(Section):
                 "set has its own test samples"
             )
         return self
-
-
-class TrainingSettings(Section):
-    """What a client does with what it is given.
-
-    Rate and batch size suit the small sets that ship; FLEX-MoE's setting is 0.01 and 64
-    (docs/methods.md, 1).
-    """
-
-    local_epochs: int = Field(2, ge=1, description="local epochs R a round")
-    optimizer: Annotated[str, named(OPTIMIZERS)] = Field(
-        "sgd", description="sgd, or module:attr of a function that makes another"
-    )
-    lr: float = Field(0.05, gt=0, description="learning rate, above 0")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of SGD, 0 to <1")
-    weight_decay: float = Field(1e-4, ge=0, description="weight decay, at least 0")
-    batch_size: int = Field(16, ge=1, description="samples in a batch, at least 1")
-    threads: int = Field(
-        1, ge=1, le=256, description="torch threads of one client, 1 to 256"
-    )
-    device: Literal["cpu", "cuda", "auto"] = Field(
-        "cpu", description="where to compute; auto means a GPU if there is one"
-    )
 
 
 class RoundSettings(Section):

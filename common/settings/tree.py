@@ -24,9 +24,9 @@ from common.settings.sections import (
     RoundSettings,
     SkewSettings,
     StressSettings,
-    TrainingSettings,
     WireSettings,
 )
+from common.settings.training_settings import TrainingSettings
 
 
 class Settings(BaseModel):

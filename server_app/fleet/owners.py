@@ -25,7 +25,7 @@ from common.errors import SettingsError
 from common.files import version
 from common.newest import Newest
 from common.settings.run_settings import RunSettings
-from common.settings.sections import first_problem
+from common.settings.section import first_problem
 from common.wire import QueryReply
 
 logger = logging.getLogger("flwr.expertfleet")

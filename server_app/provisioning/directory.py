@@ -29,7 +29,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 from pydantic import ValidationError
 
-from common.settings.sections import first_problem
+from common.settings.section import first_problem
 from server_app.provisioning import ProvisioningError, bundle, certificates
 from server_app.provisioning.app_keys import app_key, ensure_secrets, new_secret
 from server_app.provisioning.authority import AuthorityFiles

@@ -17,7 +17,7 @@ from common.errors import SettingsError
 from common.moe import MoEModel
 from common.moe.batches import batches_of
 from common.settings import Settings
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 from common.shape import dataset_of, reserved_samples
 
 Tensors = tuple[torch.Tensor, torch.Tensor]

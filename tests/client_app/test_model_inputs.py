@@ -14,7 +14,7 @@ from common.moe import ModelSpec
 from common.own import mapped as pages
 from common.own.mapped import mapped, release
 from common.seeding import stream
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 
 SPEC = ModelSpec(
     backbone="cnn",

@@ -11,7 +11,7 @@ from client_app.statistics import LocalResult
 from client_app.training import Objective, evaluate, train
 from common.moe import ModelSpec, MoEModel
 from common.seeding import stream
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 from tests.common.moe.support import text_spec, texts
 
 SPEC = ModelSpec(

@@ -13,7 +13,7 @@ from common.errors import SettingsError
 from common.moe import ModelSpec
 from common.optimizers import SGD, find_optimizer
 from common.seeding import stream
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -47,7 +47,7 @@ def test_training_on_a_device_does_not_import_the_compiler() -> None:
     program = """
 import sys, torch
 from client_app.training import Objective, train
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 from common.moe import ModelSpec
 from common.seeding import stream
 spec = ModelSpec(backbone="resnet8", input_shape=(3, 8, 8), num_classes=2,

@@ -8,7 +8,7 @@ from torch import nn
 
 from common.errors import SettingsError
 from common.moe import ModelSpec
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 from common.trial import check_samples, try_parts
 
 MINE = "tests.common.test_trial"

@@ -12,7 +12,7 @@ from client_app.training import Objective, train
 from common.moe import unpack_into
 from common.seeding import stream
 from common.settings import Settings
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 from server_app.strategies.base import Plan, Reply
 from server_app.strategies.fedmix import AvgMoE, FedMix, passing_experts
 from tests.server_app.strategies import handmade

@@ -10,7 +10,7 @@ from client_app.training import Objective, train
 from common.moe import GATE, unflatten
 from common.seeding import stream
 from common.settings import Settings
-from common.settings.sections import TrainingSettings
+from common.settings.training_settings import TrainingSettings
 from server_app.strategies.base import Plan, Reply
 from server_app.strategies.hfedmoe import HFedMoE, expert_importance, gate_row
 from tests.server_app.strategies import handmade
