@@ -33,9 +33,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-LEAST_WEIGHT = 1.0
-"""A class counts as held by both from this w_y on: of one sample nobody has a mean."""
-
 _RIDGE = 1e-6
 
 
@@ -119,11 +116,13 @@ def whitener(scatter: ArrayLike, freedom: ArrayLike) -> Array:
     Returns
     -------
     ndarray, shape (q, q)
-        W, so that z W has covariance 1; zeros where nothing is known of the scatter,
-        and then no difference is one.
+        W, so that z W has covariance 1; zeros where too little is known of the scatter,
+        and then no difference is one. The inverse of a covariance of n samples is too
+        large by n / (n - q - 1) (Hartlap et al., 2007): W W^T is that much smaller.
     """
-    total, samples = np.asarray(scatter, np.float64).sum(0), float(np.sum(freedom))
+    total = np.asarray(scatter, np.float64).sum(0)
     size = len(total)
+    samples = float(np.sum(freedom)) - size - 1
     if samples <= 0 or (trace := float(np.trace(total))) <= 0:
         return np.zeros((size, size))
     # The ridge keeps a feature that never varies from deciding everything.
@@ -145,9 +144,8 @@ def pair_scores(many: ClassMeans, z: float) -> tuple[Array, Array]:
         weight = n[:, None] * n / (n[:, None] + n)
         square = (mu * mu).sum(1)
         distance = np.maximum(square[:, None] + square - 2 * mu @ mu.T, 0)
-        both = weight >= LEAST_WEIGHT
-        total[np.ix_(held, held)] += np.where(both, weight * distance, 0)
-        shared[np.ix_(held, held)] += both
+        total[np.ix_(held, held)] += weight * distance
+        shared[np.ix_(held, held)] += 1
     freedom = shared * many.means.shape[2]
     return _less_its_error(total, freedom, z), freedom
 
@@ -155,11 +153,11 @@ def pair_scores(many: ClassMeans, z: float) -> tuple[Array, Array]:
 def scores_to(one: ClassMeans, many: ClassMeans, z: float) -> tuple[Array, Array]:
     """Return scores and degrees of freedom of one against many, both of shape (C,)."""
     (mu,), (n,) = one.means, one.counts
-    weight = n * many.counts / np.maximum(n + many.counts, LEAST_WEIGHT)
+    both = (n > 0) & (many.counts > 0)
+    weight = n * many.counts / np.where(both, n + many.counts, 1)
     difference = many.means - mu
     distance = np.einsum("ckq,ckq->ck", difference, difference)
-    both = weight >= LEAST_WEIGHT
-    total = (weight * both * distance).sum(1)
+    total = (weight * distance).sum(1)
     freedom = both.sum(1) * float(len(mu.T))
     return _less_its_error(total, freedom, z), freedom
 

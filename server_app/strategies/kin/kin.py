@@ -84,10 +84,10 @@ class Kin(ExpertStrategy):
             0.5, ge=0, le=1, description="share of the mean of all in a group's update"
         )
         tau: float = Field(
-            2.0, ge=1, le=1000, description="score up to which two groups are one"
+            1.65, ge=1, le=1000, description="score up to which two groups are one"
         )
         projections: int = Field(
-            16, ge=1, le=MOST_PROJECTIONS, description="random projections q of samples"
+            48, ge=1, le=MOST_PROJECTIONS, description="random projections q of samples"
         )
         experts: int = Field(
             0, ge=0, description="experts k of a group; 0: the largest expert-capacity"

@@ -30,8 +30,15 @@ def test_a_class_that_one_of_them_has_not_does_not_count() -> None:
     assert scores_to(said[slice(0, 1)], said, z=2)[0][1] == pytest.approx(1 - 2)
 
 
-def test_of_one_sample_each_there_is_no_evidence() -> None:
-    said = ClassMeans.of(TWO.means, [[1, 0], [1, 3]])  # w_0 = 1/2
+def test_one_sample_each_is_a_little_evidence() -> None:
+    said = ClassMeans.of(TWO.means, [[1, 0], [1, 3]])
+    # w_0 = 1/2: r = 1/2 / 2, of two degrees of freedom.
+    assert pair_scores(said, z=2)[0][0, 1] == pytest.approx(0.25 - 2)
+    assert scores_to(said[slice(0, 1)], said, z=2)[0][1] == pytest.approx(0.25 - 2)
+
+
+def test_without_a_common_class_there_is_no_evidence() -> None:
+    said = ClassMeans.of(TWO.means, [[1, 0], [0, 3]])
     assert np.isinf(pair_scores(said, z=2)[0][0, 1])
     assert np.isinf(scores_to(said[slice(0, 1)], said, z=2)[0][1])
 
@@ -51,12 +58,27 @@ def test_both_ways_to_score_agree() -> None:
 
 def test_features_are_whitened_by_the_scatter_of_all() -> None:
     scatter = [[[6.0, 0.0], [0.0, 2.0]], [[2.0, 0.0], [0.0, 0.0]]]
-    white = whitener(scatter, [1, 1])
-    # Sigma = diag(8, 2) / 2 = diag(4, 1), and W W^T is its inverse.
+    white = whitener(scatter, [4, 1])
+    # Sigma = diag(8, 2) / (5 - 2 - 1) = diag(4, 1), and W W^T is its inverse.
     np.testing.assert_allclose(white @ white.T, np.diag([0.25, 1]), atol=1e-5)
 
 
-@pytest.mark.parametrize(("scatter", "freedom"), [([[4.0]], [0]), ([[0.0]], [9])])
+def test_few_samples_look_no_further_apart_than_many() -> None:
+    """30 samples in all, of 10 features: the plain inverse would say 1.6."""
+    rng, ratios = np.random.default_rng(0), []
+    for _ in range(300):
+        z = rng.standard_normal((2, 15, 10))
+        within = z - z.mean(1, keepdims=True)
+        scatter = np.einsum("cnq,cnp->cqp", within, within)
+        said = ClassMeans.of(z.mean(1)[:, None], [[15], [15]])
+        white = said.whitened(whitener(scatter, [14, 14]))
+        ratios.append(pair_scores(white, z=0)[0][0, 1])
+    assert np.mean(ratios) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("scatter", "freedom"), [([[4.0]], [0]), ([[4.0]], [2]), ([[0.0]], [9])]
+)
 def test_where_the_scatter_is_unknown_no_difference_is_one(
     scatter: list[list[float]], freedom: list[int]
 ) -> None:

@@ -81,10 +81,11 @@ def test_who_has_not_spoken_is_of_the_first_group_until_it_does() -> None:
 
 
 def test_noise_makes_samples_count_for_less() -> None:
-    # n = 101 and s = 1: worth 101 / 102 of a sample, which is no evidence.
-    found = members(noise=1.0)
-    found.take_in([at(0), at(5)])
-    assert found.groups.tolist() == [0, 0]
+    # n = 101 and s = 1: worth 101 / 102 of a sample. Then 1 apart is no evidence.
+    for noise, groups in ((0.0, [0, 1]), (1.0, [0, 0])):
+        found = members(noise=noise)
+        found.take_in([at(0), at(1)])
+        assert found.groups.tolist() == groups
 
 
 def test_the_scatter_is_that_of_all_by_their_samples() -> None:
@@ -96,12 +97,12 @@ def test_the_scatter_is_that_of_all_by_their_samples() -> None:
             statistic_counts=[n],
             statistic_covariance=covariance,
         )
-        for n, covariance in ((4, [4.0, 0.0, 1.0]), (2, [8.0, 0.0, 5.0]))
+        for n, covariance in ((10, [4.0, 0.0, 1.0]), (4, [8.0, 0.0, 5.0]))
     ]
     found.take_in(said)
     white = found.state()["whitener"]
-    # (3 * 4 + 1 * 8) / 4 = 5 and (3 * 1 + 1 * 5) / 4 = 2.
-    np.testing.assert_allclose(white @ white.T, np.diag([1 / 5, 1 / 2]), rtol=1e-5)
+    # (9 * 4 + 3 * 8) / (12 - 3) = 20 / 3 and (9 * 1 + 3 * 5) / (12 - 3) = 8 / 3.
+    np.testing.assert_allclose(white @ white.T, np.diag([3 / 20, 3 / 8]), rtol=1e-5)
 
 
 def test_its_state_is_a_value() -> None:
