@@ -14,6 +14,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "client_app.commands.check_data",
         "what lies on this device, and whether it can take part",
     ),
+    "doctor": (
+        "client_app.commands.doctor",
+        "what keeps this device from taking part, and what to do",
+    ),
     "supernode": (
         "client_app.device.supernode",
         "connect to the SuperLink and train",

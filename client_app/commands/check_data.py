@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -61,7 +61,9 @@ def main(args: argparse.Namespace) -> int:
         asked for cannot be looked at.
     """
     try:
-        settings, task = _read(args)
+        if not args.data.expanduser().exists():
+            raise DataError(f"there is nothing at {args.data}")
+        settings, task = read_task_and_settings(args.task, args.set)
         torch.set_num_threads(settings.training.threads)
         keep_freed_memory()
         report = report_on(args.data, task, settings, args.state_dir)
@@ -75,17 +77,29 @@ def main(args: argparse.Namespace) -> int:
     return 1 if report.reason else 0
 
 
-def _read(args: argparse.Namespace) -> tuple[Settings, Task]:
-    if not args.data.expanduser().exists():
-        raise DataError(f"there is nothing at {args.data}")
-    task = read_task(args.task)
+def read_task_and_settings(file: Path, given: Sequence[str]) -> tuple[Settings, Task]:
+    """Read a task, and the settings of a run for it.
+
+    Parameters
+    ----------
+    file : Path
+        The fleet's ``task.toml``.
+    given : sequence of str
+        ``KEY=VALUE`` of the run's settings.
+
+    Raises
+    ------
+    SettingsError
+        If either cannot be used.
+    """
+    task = read_task(file)
     try:
-        given: dict[str, Any] = tomllib.loads("\n".join(args.set))
+        config: dict[str, Any] = tomllib.loads("\n".join(given))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"--set: {error}") from None
     # The default backbone reads no text.
     usual = {"backbone": "text-transformer"} if isinstance(task, TextTask) else {}
-    settings = Settings.from_run_config({**usual, **given, "task": str(args.task)})
+    settings = Settings.from_run_config({**usual, **config, "task": str(file)})
     return settings, server_task(settings)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 
-from client_app.device import sensors
 from client_app.device.cgroup import Cgroup
 
 
@@ -64,6 +63,9 @@ def profile(state_dir: str = "", memory_cap: int = 0) -> Profile:
     memory_cap : int
         Memory its owner allows; 0 means no cap.
     """
+    # Asks torch for GPUs, which whoever looks at the memory alone has no need of.
+    from client_app.device import sensors
+
     return Profile(
         **memory(memory_cap),
         cores=cores(),

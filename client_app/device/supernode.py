@@ -3,8 +3,11 @@
 The one place that knows which of Flower's flags a device needs; containers, the systemd
 unit and the tests all start from here. What follows ``--`` goes to Flower as it is.
 
-A SuperNode that the server refuses stops "gracefully", with exit code 0 and no reason.
-So this process stays, passes signals on, and tells what was wrong.
+Before it starts, and again when it has ended by itself, the way to the server is looked
+at (``link``): a SuperNode that the server refuses stops "gracefully", with exit code 0
+and no reason, and one with a wrong clock is refused. What passes by itself is waited
+for: after a power cut the network and the time come later than the device. Then this
+process stays, passes signals on, and tells what was wrong.
 """
 
 import argparse
@@ -15,46 +18,37 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import tomllib
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from client_app.device.clock import clock_offset, clock_problem
+from client_app.device.bundle import (
+    Bundle,
+    BundleError,
+    Scalar,
+    add_owner_arguments,
+    owner_config,
+    read_bundle,
+)
+from client_app.device.finding import Finding, first_problem
+from client_app.device.link import look_at_link
+from client_app.device.local_checks import look_around
 
-Scalar = str | int | float | bool
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
+"""Seconds between two looks at a server that cannot be reached: doubled each time."""
+
+REMINDER = 600.0
+"""Seconds after which it is said again what is waited for."""
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # Linux's <sys/prctl.h>; nothing elsewhere
 
 
-class BundleError(ValueError):
-    """A bundle cannot be started from; the message is one line."""
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``python -m client_app supernode``."""
-    parser.add_argument(
-        "--state-dir",
-        type=Path,
-        default=Path("state"),
-        help="where gates survive a restart (default: ./state)",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="further node configuration, as in 'memory-bytes=800000000'; repeatable",
-    )
-    parser.add_argument(
-        "--data-path",
-        type=Path,
-        metavar="PATH",
-        help="file or folder with this device's data (default: what the bundle says)",
-    )
+    add_owner_arguments(parser)
     parser.add_argument(
         "bundle", type=Path, help="directory the device's bundle was unpacked into"
     )
@@ -62,45 +56,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run ``flower-supernode``.
+    """Run ``flower-supernode`` once nothing is in its way.
 
     Returns
     -------
     int
-        Flower's exit code; 1 if the server refuses this device or its clock, 2 if the
-        bundle cannot be started from.
+        Flower's exit code; 1 if only somebody who comes here or to the server can make
+        it start, 2 if the bundle cannot be started from.
     """
     try:
-        overrides: dict[str, Scalar] = {"state-dir": str(args.state_dir.absolute())}
-        overrides |= _parsed("\n".join(args.set), "--set")
-        if args.data_path is not None:
-            overrides["data-path"] = str(args.data_path.expanduser().absolute())
-        command = supernode_command(args.bundle, overrides)
+        bundle, overrides = read_bundle(args.bundle), owner_config(args)
+        command = supernode_command(bundle, overrides)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    superlink, authority = command[2], Path(command[4])
-    if problem := clock_problem(clock_offset(superlink, authority)):
-        return _failed(problem)
     # In the same environment, whether or not it is activated: Flower finds its other
     # programs through PATH.
     scripts = sysconfig.get_path("scripts")
     path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
     program = str(Path(scripts) / command[0])
-    try:
-        argv = [program, *protection(args.bundle), *command[1:]]
-        argv += [*own_port(args.flags), *args.flags]
-        code, asked = _run(argv, {**os.environ, "PATH": path})
-    except OSError as error:
-        print(f"error: cannot start {program}: {error.strerror}", file=sys.stderr)
-        return 2
-    if asked or code:
-        return code
-    return _failed(
-        clock_problem(clock_offset(superlink, authority))
-        or f"the SuperLink at {superlink} refused this device: is it still registered "
-        "(python -m server_app fleet list), and its clock right?"
-    )
+    argv = [program, *protection(args.bundle), *command[1:]]
+    while True:
+        if problem := wait_until_well(bundle, overrides, args.flags):
+            return _failed(problem.text)
+        try:
+            flags = [*own_port(args.flags), *args.flags]
+            code, asked = _run([*argv, *flags], {**os.environ, "PATH": path})
+        except OSError as error:
+            print(f"error: cannot start {program}: {error.strerror}", file=sys.stderr)
+            return 2
+        if asked or code:
+            return code
+        if first_problem(look_at_link(bundle)) is None:
+            return _failed(
+                f"the SuperLink at {bundle.superlink} refused this device, whose key "
+                "it knows: it takes a start before this one for alive, for up to a "
+                "minute"
+            )
+
+
+def wait_until_well(
+    bundle: Bundle, overrides: dict[str, Scalar], flags: Sequence[str]
+) -> Finding | None:
+    """Wait for what passes by itself; return what does not, None if all is well."""
+    said, reminded, pauses = "", 0.0, _pauses()
+    while True:
+        found = [] if _trains_elsewhere(flags) else look_around(bundle.node | overrides)
+        problem = first_problem(found) or first_problem(look_at_link(bundle))
+        if problem is None or not problem.passes:
+            return problem
+        if problem.check != said or time.monotonic() > reminded + REMINDER:
+            said, reminded = problem.check, time.monotonic()
+            print(f"waiting: {problem.text}", file=sys.stderr, flush=True)
+        time.sleep(next(pauses))
+
+
+def _pauses() -> Iterator[float]:
+    pause = FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _run(command: list[str], env: dict[str, str]) -> tuple[int, bool]:
@@ -144,40 +159,26 @@ def _failed(problem: str) -> int:
     return 1
 
 
-def supernode_command(bundle: Path, overrides: dict[str, Scalar]) -> list[str]:
+def supernode_command(bundle: Bundle, overrides: dict[str, Scalar]) -> list[str]:
     """Return the command line for a device.
 
     Parameters
     ----------
-    bundle : Path
-        Holds ``device.toml``, ``ca.crt`` and ``supernode.key``.
+    bundle : Bundle
     overrides : dict
         Node configuration that wins over the bundle's.
 
     Raises
     ------
     BundleError
-        If a file is missing or ``device.toml`` is not what a bundle has.
+        If Flower's command line cannot carry a value.
     """
-    paths = [bundle / name for name in ("device.toml", "ca.crt", "supernode.key")]
-    for path in paths:
-        if not os.access(path, os.R_OK):
-            problem = "not readable by this user" if path.exists() else "missing"
-            raise BundleError(f"{path} is {problem}")
-    file, authority, key = paths
-    try:
-        config = _parsed(file.read_text("utf-8"), file)
-    except (OSError, UnicodeDecodeError) as error:  # docker makes directories of these
-        raise BundleError(f"{file} cannot be read: {error}") from None
-    superlink, node = config.get("superlink"), config.get("node-config")
-    if not isinstance(superlink, str) or not isinstance(node, dict):
-        raise BundleError(f"{file} needs superlink and a [node-config] table")
-    node |= overrides
+    node = bundle.node | overrides
     return [
         "flower-supernode",
-        *("--superlink", superlink),
-        *("--root-certificates", str(authority)),
-        *("--auth-supernode-private-key", str(key)),
+        *("--superlink", bundle.superlink),
+        *("--root-certificates", str(bundle.authority)),
+        *("--auth-supernode-private-key", str(bundle.key)),
         *("--node-config", " ".join(f"{k}={_toml(k, v)}" for k, v in node.items())),
     ]
 
@@ -206,17 +207,19 @@ def own_port(flags: Sequence[str]) -> list[str]:
     Flower starts that process itself unless ``flags`` say otherwise. Its own default
     is one fixed port: the second device on a machine would not start.
     """
-    if {"--port", "--isolation"} & {flag.partition("=")[0] for flag in flags}:
+    if {"--port", "--isolation"} & _names(flags):
         return []
     with socket.create_server(("127.0.0.1", 0)) as door:
         return ["--port", str(door.getsockname()[1])]
 
 
-def _parsed(text: str, where: object) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BundleError(f"{where}: {error}") from None
+def _trains_elsewhere(flags: Sequence[str]) -> bool:
+    # Then this process sees neither the data nor the memory that training has.
+    return "--isolation" in _names(flags)
+
+
+def _names(flags: Sequence[str]) -> set[str]:
+    return {flag.partition("=")[0] for flag in flags}
 
 
 def _toml(key: str, value: object) -> str:

@@ -1,196 +1,164 @@
 """A device that the server will not have: one line says why, and no exit code 0."""
 
 import argparse
-import http.server
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
-from cryptography.x509.oid import NameOID
-from flwr.common import constant
 
-from client_app.device import clock, supernode
-from client_app.device.clock import clock_offset, clock_problem
+from client_app.device import supernode
+from client_app.device.bundle import Bundle
 from client_app.device.supernode import main
-from server_app.__main__ import main as server
-from tests.ports import free_port
+from tests.client_app.device.fake_superlink import FakeSuperLink, answering
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-class Dated(http.server.BaseHTTPRequestHandler):
-    """Answers 404 at whatever time it is told."""
-
-    ahead = 0.0
-
-    def do_HEAD(self) -> None:
-        self.send_response_only(404)
-        self.send_header("Date", formatdate(time.time() + self.ahead, usegmt=True))
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("keys") / "fleet"
-    init = ["fleet", "--dir", str(folder), "init", "--host", "localhost"]
-    assert server(init) == 0
-    return folder
-
-
-@contextmanager
-def answering(certificate: Path, key: Path) -> Iterator[int]:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
-    with http.server.HTTPServer(("127.0.0.1", 0), Dated) as httpd:
-        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield httpd.server_port
-        httpd.shutdown()
-
-
-@pytest.fixture
-def superlink(keys: Path) -> Iterator[str]:
-    with answering(keys / "server.pem", keys / "server.key") as port:
-        yield f"127.0.0.1:{port}"
-
-
-@pytest.fixture
-def bundle(keys: Path, superlink: str, tmp_path: Path) -> Path:
-    (tmp_path / "device.toml").write_text(
-        f'superlink = "{superlink}"\n\n[node-config]\nname = "pi0"\n'
-    )
-    (tmp_path / "ca.crt").write_bytes((keys / "ca.crt").read_bytes())
-    (tmp_path / "supernode.key").write_text("any")
-    return tmp_path
-
-
-def started(bundle: Path) -> int:
+def started(folder: Path, *flags: str) -> int:
     parser = argparse.ArgumentParser()
     supernode.add_arguments(parser)
-    args = parser.parse_args([f"--state-dir={bundle / 'state'}", str(bundle)])
-    args.flags = []
+    args = parser.parse_args([f"--state-dir={folder / 'state'}", str(folder)])
+    args.flags = list(flags)
     return main(args)
 
 
-@pytest.mark.parametrize(
-    ("ahead", "said"),
-    [
-        (0.0, ""),
-        (200.0, ""),
-        (400.0, "7 minutes behind the server's"),
-        (-60.0, "60 s ahead of the server's"),
-        (20 * 365 * 86400.0, "7300 days behind the server's"),
-    ],
-)
-def test_the_clock_is_compared_with_the_servers(
-    ahead: float,
-    said: str,
-    superlink: str,
-    keys: Path,
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that were made, in no time."""
+    made: list[float] = []
+    monkeypatch.setattr(time, "sleep", made.append)
+    return made
+
+
+@pytest.fixture
+def with_data(bundle: Bundle) -> Bundle:
+    data = Path(str(bundle.node["data-path"]))
+    data.mkdir()
+    (data / "samples.csv").touch()
+    return bundle
+
+
+@pytest.mark.usefixtures("superlink")
+def test_a_wrong_clock_is_waited_for_and_said_once(
+    with_data: Bundle,
+    pauses: list[float],
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Dated, "ahead", ahead)
-    offset = clock_offset(superlink, keys / "ca.crt")
-    assert offset is not None
-    assert said in clock_problem(offset)
-    assert bool(said) == bool(clock_problem(offset))
+    monkeypatch.setattr(FakeSuperLink, "ahead", 3600.0)
 
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 7:
+            monkeypatch.setattr(FakeSuperLink, "ahead", 0.0)
 
-def test_a_clock_that_finds_every_certificate_expired_is_told_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    key = ec.generate_private_key(ec.SECP384R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    expired = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1)
-        .not_valid_before(datetime(2000, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2001, 1, 1, tzinfo=UTC))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
-        .sign(key, SHA256())
-    )
-    (tmp_path / "ca.crt").write_bytes(expired.public_bytes(Encoding.PEM))
-    (tmp_path / "key").write_bytes(
-        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    )
-    monkeypatch.setattr(Dated, "ahead", -86400.0 * 9000)
-    with answering(tmp_path / "ca.crt", tmp_path / "key") as port:
-        said = clock_problem(clock_offset(f"localhost:{port}", tmp_path / "ca.crt"))
-    assert "9000 days ahead of the server's" in said
-
-
-def test_nobody_to_ask_is_no_problem(keys: Path) -> None:
-    for address in (f"127.0.0.1:{free_port()}", "no host", ""):
-        assert clock_offset(address, keys / "ca.crt") is None
-    assert clock_offset("127.0.0.1:1", keys / "none.crt") is None
-    assert clock_problem(None) == ""
-
-
-def test_the_limits_are_flowers() -> None:
-    assert constant.SYSTEM_TIME_TOLERANCE == clock.AHEAD
-    assert constant.TIMESTAMP_TOLERANCE + constant.SYSTEM_TIME_TOLERANCE == clock.BEHIND
-
-
-def test_a_wrong_clock_ends_the_device_before_it_is_refused(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(Dated, "ahead", 3600.0)
-    monkeypatch.setattr(supernode, "_run", lambda *_: pytest.fail("it was started"))
-    assert started(bundle) == 1
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(supernode, "_run", lambda *_: (0, True))
+    assert started(with_data.folder) == 0
+    assert pauses == [2, 4, 8, 16, 32, 60, 60]
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: this device's clock is 60 minutes behind")
+    assert line.startswith("waiting: this device's clock is 60 minutes behind")
 
 
+def test_a_server_that_comes_later_than_the_device_is_waited_for(
+    with_data: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    keys = with_data.folder.parent / "fleet"
+    port = int(with_data.superlink.rpartition(":")[2])
+    monkeypatch.setattr(supernode, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(supernode, "REMINDER", 0.0)
+    monkeypatch.setattr(supernode, "_run", lambda *_: (7, False))
+    said = []
+    sleep = time.sleep
+
+    def at_the_second(seconds: float) -> None:
+        said.append(seconds)
+        if len(said) == 2:
+            server.__enter__()
+        sleep(seconds)
+
+    server = answering(keys / "server.pem", keys / "server.key", port)
+    monkeypatch.setattr(time, "sleep", at_the_second)
+    assert started(with_data.folder) == 7
+    server.__exit__(None, None, None)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == second
+    assert first.startswith(f"waiting: {with_data.superlink} does not answer")
+
+
+@pytest.mark.usefixtures("superlink")
+def test_what_does_not_pass_ends_the_device_in_one_sentence(
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(supernode, "_run", lambda *_: pytest.fail("it was started"))
+    assert started(bundle.folder) == 1
+    data = bundle.node["data-path"]
+    said = f"error: {data}: there is nothing: --data-path PATH\n"
+    assert capsys.readouterr().err == said
+    # Whoever trains elsewhere does not see the data.
+    monkeypatch.setattr(FakeSuperLink, "known", set())
+    assert started(bundle.folder, "--isolation=process") == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "does not know this device's key: `fleet register`" in line
+
+
+@pytest.mark.usefixtures("superlink")
 @pytest.mark.parametrize(
-    ("ended", "ahead", "code", "said"),
+    ("ended", "code", "said"),
     [
-        ((0, False), 0.0, 1, "refused this device"),
-        ((0, False), 400.0, 1, "this device's clock is 7 minutes behind"),
-        ((0, True), 400.0, 0, ""),
-        ((3, False), 0.0, 3, ""),
+        ((0, False), 1, "refused this device, whose key it knows"),
+        ((0, True), 0, ""),
+        ((3, False), 3, ""),
     ],
 )
 def test_a_supernode_that_stops_by_itself_was_refused(
     ended: tuple[int, bool],
-    ahead: float,
     code: int,
     said: str,
-    bundle: Path,
+    with_data: Bundle,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run(*_: object) -> tuple[int, bool]:
-        monkeypatch.setattr(Dated, "ahead", ahead)
-        return ended
-
-    monkeypatch.setattr(supernode, "_run", run)
-    assert started(bundle) == code
+    monkeypatch.setattr(supernode, "_run", lambda *_: ended)
+    assert started(with_data.folder) == code
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("superlink", "pauses")
+def test_a_clock_that_goes_wrong_later_is_waited_for_as_well(
+    with_data: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    starts = []
+
+    def run(*_: object) -> tuple[int, bool]:
+        starts.append(1)
+        monkeypatch.setattr(FakeSuperLink, "ahead", 400.0)
+        return 0, len(starts) == 2
+
+    def put_right(_: float) -> None:
+        monkeypatch.setattr(FakeSuperLink, "ahead", 0.0)
+
+    monkeypatch.setattr(supernode, "_run", run)
+    monkeypatch.setattr(time, "sleep", put_right)
+    assert started(with_data.folder) == 0
+    assert len(starts) == 2
+    assert "waiting: this device's clock is 7 min" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("superlink")
 def test_two_devices_on_one_machine_get_a_port_each(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+    with_data: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(command: list[str], _: object) -> tuple[int, bool]:
         port = int(command[command.index("--port") + 1])
@@ -199,7 +167,7 @@ def test_two_devices_on_one_machine_get_a_port_each(
 
     doors: list[socket.socket] = []
     monkeypatch.setattr(supernode, "_run", run)
-    assert started(bundle) == started(bundle) == 0
+    assert started(with_data.folder) == started(with_data.folder) == 0
     assert len({door.getsockname()[1] for door in doors}) == 2
     for door in doors:
         door.close()

@@ -18,7 +18,8 @@ import pytest
 from flwr.common.config import parse_config_args
 
 from client_app.__main__ import main as device
-from client_app.device.supernode import BundleError, supernode_command
+from client_app.device.bundle import BundleError, read_bundle
+from client_app.device.supernode import supernode_command
 from server_app.__main__ import main
 from server_app.provisioning.directory import FleetDirectory
 from server_app.provisioning.server_files import UNITS
@@ -122,7 +123,8 @@ def test_a_device_starts_from_its_bundle(
     bundle = tmp_path / "bundle"
     with tarfile.open(folder / "bundles/pi0.tar") as tar:
         tar.extractall(bundle, filter="data")
-    assert supernode_command(bundle, {"state-dir": "/var/lib/x", "expert-cap": 2}) == [
+    given = {"state-dir": "/var/lib/x", "expert-cap": 2}
+    assert supernode_command(read_bundle(bundle), given) == [
         "flower-supernode",
         "--superlink",
         "lab.example:8000",
@@ -133,7 +135,7 @@ def test_a_device_starts_from_its_bundle(
         "--node-config",
         'name="pi0" data-path="/srv/my cam" state-dir="/var/lib/x" expert-cap=2',
     ]
-    monkeypatch.setattr("client_app.device.supernode.clock_offset", lambda *_: None)
+    monkeypatch.setattr("client_app.device.supernode.look_at_link", lambda _: [])
 
     def run(argv: list[str], env: dict[str, str]) -> tuple[int, bool]:
         started.append(argv)
@@ -153,13 +155,13 @@ def test_a_device_starts_from_its_bundle(
         "--port",
     ]
     # What Flower makes of it.
-    [*_, config] = supernode_command(bundle, {})
+    [*_, config] = supernode_command(read_bundle(bundle), {})
     assert parse_config_args([config]) == {"name": "pi0", "data-path": "/srv/my cam"}
     with pytest.raises(BundleError, match="state-dir"):
-        supernode_command(bundle, {"state-dir": 'a"b'})
+        supernode_command(read_bundle(bundle), {"state-dir": 'a"b'})
     (bundle / "supernode.key").unlink()
     with pytest.raises(BundleError, match=r"supernode\.key is missing"):
-        supernode_command(bundle, {})
+        read_bundle(bundle)
 
 
 def test_init_again_changes_only_what_is_asked_for(
