@@ -8,6 +8,7 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -36,6 +37,8 @@ class Profile:
         Degrees Celsius.
     throttled : bool or None
         Whether the processor is being slowed down.
+    flwr : str
+        The version of Flower that runs here.
     """
 
     cores: float
@@ -47,6 +50,7 @@ class Profile:
     temperature: float | None
     throttled: bool | None
     gpu: str | None
+    flwr: str
 
     def lines(self) -> list[str]:
         """Return one readable line for each fact."""
@@ -74,6 +78,7 @@ def profile(state_dir: str = "", memory_cap: int = 0) -> Profile:
         temperature=sensors.temperature(),
         throttled=sensors.throttled(),
         gpu=sensors.gpu() or None,
+        flwr=version("flwr"),
     )
 
 

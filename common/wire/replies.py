@@ -260,6 +260,8 @@ class QueryReply(ClassStatistic):
     disk_free, board, temperature, throttled, gpu
         Bytes, model, degrees Celsius, whether the processor is slowed down, and GPUs;
         None if unknown.
+    flwr : str
+        The version of Flower on the device; "" of virtual clients, which have none.
     """
 
     client: ClientName
@@ -296,6 +298,7 @@ class QueryReply(ClassStatistic):
     temperature: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
     throttled: bool | None = None
     gpu: Note | None = None
+    flwr: Note = ""
 
     @property
     def held_out(self) -> int:

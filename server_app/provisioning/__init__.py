@@ -1,12 +1,13 @@
 """Provisioning: who may connect to the SuperLink, and with which keys.
 
-``certificates`` makes keys and certificates, ``authority`` keeps the one that signs,
-``directory`` the fleet's other files, written by ``private_files``, and ``members`` its
-list; ``bundle`` packs what one device needs and ``server_files`` what the server is
-started from; ``control_api`` talks to Flower's Control API, ``exposure`` tries its
-doors, ``apps`` signs what devices run, ``validity`` says what ends soon and ``status``
-what the devices of a run did; ``command`` is ``python -m server_app fleet``. Nothing
-in here trains or plans.
+``certificates`` makes keys and certificates, ``issuing`` those of a server and a
+device, ``authority`` keeps the one that signs, ``directory`` the fleet's other files,
+written by ``private_files``, and ``members`` its list; ``bundle`` packs what one device
+needs and ``server_files`` what the server is started from; ``control_api`` talks to
+Flower's Control API, ``exposure`` tries its doors, ``apps`` signs what devices run,
+``validity`` says what ends soon, ``status`` what the devices of a run did and ``check``
+whether all of it is well; ``command`` is ``python -m server_app fleet``. Nothing in
+here trains or plans.
 """
 
 

@@ -8,7 +8,8 @@ from common.settings.sizes import parse_bytes
 from common.text import table
 from server_app.provisioning import ProvisioningError, apps
 from server_app.provisioning.app_keys import app_key
-from server_app.provisioning.certificates import openssh_to_pem
+from server_app.provisioning.certificates import WARNING_DAYS, openssh_to_pem
+from server_app.provisioning.check import as_json, check, text
 from server_app.provisioning.control_api import ControlAPI, UnreachableError
 from server_app.provisioning.directory import FleetDirectory
 from server_app.provisioning.exposure import open_addresses, open_to_all
@@ -16,15 +17,15 @@ from server_app.provisioning.init import certify_server
 from server_app.provisioning.members import Device, Members
 from server_app.provisioning.server_files import split_address
 from server_app.provisioning.status import run_folder, status
-from server_app.provisioning.validity import validity
+from server_app.provisioning.validity import SERVER, endings, validity
 
 
 def renew(fleet: FleetDirectory, args: argparse.Namespace) -> None:
     """Replace what ends soon."""
     if args.finish and not args.ca:
         raise ProvisioningError("--finish goes with --ca")
-    if not (args.names or args.server or args.ca):
-        raise ProvisioningError("renew what? --server, --ca or names of devices")
+    if not (args.names or args.server or args.ca or args.due):
+        raise ProvisioningError("renew what? --due, --server, --ca or names of devices")
     members = fleet.members()
     for name in args.names:
         members.device(name)
@@ -39,11 +40,14 @@ def renew(fleet: FleetDirectory, args: argparse.Namespace) -> None:
             f"every device its bundle in {fleet.path / 'bundles'} and delete it there, "
             "then `fleet renew --ca --finish`"
         )
-    if args.server:
-        certify_server(fleet, members.hosts)
-    for name in args.names:
-        fleet.renew(name)
+    due = [each for each in endings(fleet) if args.due and each.cure]
+    if args.server or any(each.what == SERVER for each in due):
+        certify_server(fleet, members.hosts, new_key=args.new_keys)
+    for name in dict.fromkeys([*args.names, *(e.device for e in due if e.device)]):
+        fleet.renew(name, new_keys=args.new_keys)
         print(f"{name}: {fleet.bundle_file(name)}, to be unpacked over the old one")
+    if args.due and not due:
+        print(f"nothing ends within {WARNING_DAYS} days")
 
 
 def submit_app(fleet: FleetDirectory, args: argparse.Namespace) -> int:
@@ -146,6 +150,15 @@ def show_status(fleet: FleetDirectory, run: Path | None) -> str:
         return status(folder, {})
     known, note = _superlink(fleet, fleet.members())
     return f"{status(folder, known or {})}\n{validity(fleet)}{note}"
+
+
+def show_check(fleet: FleetDirectory, args: argparse.Namespace) -> int:
+    """Print whether all is well; return 1 if it is not."""
+    if not args.silent >= 0:
+        raise ProvisioningError(f"--silent {args.silent} is not allowed: at least 0")
+    found = check(fleet, args.run, args.silent)
+    print(as_json(found) if args.json else text(found))
+    return 1 if any(each.problems for each in found) else 0
 
 
 def _superlink(

@@ -29,7 +29,7 @@ AUTHORITY_DAYS = 3650
 SERVER_DAYS = 825
 """The longest that verifiers of Apple's systems accept."""
 DEVICE_DAYS = 365
-"""A stolen ``client.key`` is worth a year at most."""
+"""A stolen ``client.key`` is worth a year at most, unless its device is renewed."""
 WARNING_DAYS = 60
 """With fewer days left, whoever looks at the fleet is told to renew."""
 
@@ -37,6 +37,7 @@ SIGNER = "expertfleet"
 """The name of the operator's key among a device's trusted entities."""
 
 Key = ec.EllipticCurvePrivateKey
+PublicKey = ec.EllipticCurvePublicKey
 
 
 def now() -> datetime.datetime:
@@ -63,7 +64,7 @@ class Authority:
         """Make a new one, or certify the key of one whose certificate was lost."""
         key = key or device_key()
         end = now() + datetime.timedelta(days=AUTHORITY_DAYS)
-        builder = _builder(_name(name), key, end, ca=True)
+        builder = _builder(_name(name), key.public_key(), end, ca=True)
         signed = builder.issuer_name(_name(name)).sign(key, hashes.SHA384())
         return cls(key=key, certificate=signed)
 
@@ -78,13 +79,15 @@ class Authority:
             raise ValueError("the key is not the certificate's")
         return cls(key=key, certificate=parsed)
 
-    def server_certificate(self, key: Key, hosts: Sequence[str]) -> x509.Certificate:
+    def server_certificate(
+        self, key: PublicKey, hosts: Sequence[str]
+    ) -> x509.Certificate:
         """Certify a server under all its host names and IP addresses."""
         names = [_host(host) for host in hosts]
         usage = ExtendedKeyUsageOID.SERVER_AUTH
         return self._leaf(hosts[0], key, usage, SERVER_DAYS, names)
 
-    def client_certificate(self, key: Key, device: str) -> x509.Certificate:
+    def client_certificate(self, key: PublicKey, device: str) -> x509.Certificate:
         """Certify a device, for services that ask a client who it is (mutual TLS)."""
         usage = ExtendedKeyUsageOID.CLIENT_AUTH
         return self._leaf(device, key, usage, DEVICE_DAYS, [x509.DNSName(device)])
@@ -92,7 +95,7 @@ class Authority:
     def _leaf(
         self,
         name: str,
-        key: Key,
+        key: PublicKey,
         purpose: x509.ObjectIdentifier,
         days: int,
         names: Sequence[x509.GeneralName],
@@ -144,9 +147,29 @@ def private_openssh(key: Key) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
 
 
-def public_openssh(key: Key | ed25519.Ed25519PrivateKey) -> bytes:
-    """Return the public key as Flower reads it, one line."""
-    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+def public_openssh(key: Key | PublicKey | ed25519.Ed25519PrivateKey) -> bytes:
+    """Return the public key, or that of a private one, as Flower reads it: one line."""
+    public = key if isinstance(key, PublicKey) else key.public_key()
+    return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+
+
+def load_private(pem: bytes) -> Key:
+    """Read a private key of ours; ValueError if it is none, or encrypted."""
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except TypeError as error:  # `cryptography`'s word for encrypted
+        raise ValueError(str(error)) from None
+    if not isinstance(key, Key):
+        raise ValueError("it is on no elliptic curve")  # noqa: TRY004
+    return key
+
+
+def load_public(openssh: str) -> PublicKey:
+    """Read a public key of ours, one line; ValueError if it is none."""
+    key = load_ssh_public_key(openssh.encode())
+    if not isinstance(key, PublicKey):
+        raise ValueError("it is on no elliptic curve")  # noqa: TRY004
+    return key
 
 
 def openssh_to_pem(public: str) -> bytes:
@@ -196,7 +219,7 @@ def _host(text: str) -> x509.GeneralName:
 
 def _builder(
     subject: x509.Name,
-    key: Key,
+    public: PublicKey,
     end: datetime.datetime,
     *,
     ca: bool,
@@ -204,7 +227,6 @@ def _builder(
     """Return a certificate that lacks its issuer and what only a leaf has."""
     # A board without a battery-backed clock may lag behind when it first connects.
     start = now() - datetime.timedelta(days=1)
-    public = key.public_key()
     constraints = x509.BasicConstraints(ca=ca, path_length=0 if ca else None)
     return (
         x509.CertificateBuilder()

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from server_app.provisioning import ProvisioningError, actions
+from server_app.provisioning.certificates import WARNING_DAYS
+from server_app.provisioning.check import SILENT_MINUTES
 from server_app.provisioning.directory import FleetDirectory
 from server_app.provisioning.init import PORT, init_fleet
 from server_app.provisioning.validity import warn
@@ -119,13 +121,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="directory of the run (default: the newest in ./results)",
     )
+    well = verbs.add_parser(
+        "check", help="whether all is well: certificates, devices, versions"
+    )
+    well.add_argument(
+        "run",
+        type=Path,
+        nargs="?",
+        metavar="RUN",
+        help="whose devices' versions to look at (default: the newest in ./results)",
+    )
+    well.add_argument(
+        "--silent",
+        type=float,
+        default=SILENT_MINUTES,
+        metavar="MINUTES",
+        help="how long a device may not be heard of (default: %(default)g)",
+    )
+    well.add_argument("--json", action="store_true", help="one JSON object")
     renew = verbs.add_parser(
         "renew",
         parents=[signing],
-        help="new certificates before the old ones end, or another authority",
+        help="new certificates for the same keys before the old ones end, or another "
+        "authority",
     )
     renew.set_defaults(change=actions.renew)
     renew.add_argument("names", nargs="*", metavar="NAME", help="devices")
+    renew.add_argument(
+        "--due",
+        action="store_true",
+        help=f"whatever of server and devices ends within {WARNING_DAYS} days",
+    )
+    renew.add_argument(
+        "--new-keys",
+        action="store_true",
+        help="other keys as well, where one may have been stolen",
+    )
     renew.add_argument("--server", action="store_true", help="the server's certificate")
     renew.add_argument(
         "--ca",
@@ -143,12 +174,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run ``python -m server_app fleet``; 2 for what cannot be done."""
+    """Run ``python -m server_app fleet``; 2 for what cannot be done.
+
+    ``check`` returns 1 if something is not well.
+    """
     try:
         secret = _passphrase(getattr(args, "ca_passphrase", None))
         fleet = FleetDirectory(args.dir, getattr(args, "ca_key", None), secret)
         if args.action == "submit":
             return actions.submit_app(fleet, args)
+        if args.action == "check":
+            return actions.show_check(fleet, args)
         if args.action == "list":
             print(actions.listing(fleet))
         elif args.action == "status":

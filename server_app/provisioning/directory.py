@@ -26,15 +26,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cryptography.hazmat.primitives import hashes
 from pydantic import ValidationError
 
 from common.settings.section import first_problem
 from server_app.provisioning import ProvisioningError, bundle, certificates
-from server_app.provisioning.app_keys import app_key, ensure_secrets, new_secret
+from server_app.provisioning.app_keys import app_key, ensure_secrets
 from server_app.provisioning.authority import AuthorityFiles
 from server_app.provisioning.certificates import Authority
-from server_app.provisioning.members import Device, IssuedCertificate, Members
+from server_app.provisioning.issuing import issue_client, issue_server
+from server_app.provisioning.members import Device, Members
 from server_app.provisioning.private_files import (
     refuse_owner,
     refuse_strangers,
@@ -141,14 +141,15 @@ class FleetDirectory:
         return found
 
     def certify_server(
-        self, hosts: tuple[str, ...], authority: Authority | None = None
+        self,
+        hosts: tuple[str, ...],
+        authority: Authority | None = None,
+        *,
+        new_key: bool = False,
     ) -> None:
-        """Give the server a new key, certified under these names."""
-        key = certificates.server_key()
+        """Certify the server's key under these names, or another key."""
         authority = authority or self.authority.for_server()
-        pem = certificates.certificate_pem(authority.server_certificate(key, hosts))
-        write(self.path / "server.key", certificates.private_pem(key))
-        write(self.path / "server.pem", pem, 0o644)
+        issue_server(self.path, authority, hosts, new_key=new_key)
 
     def begin_change(self) -> None:
         """Make another authority and bundles that trust both, the old and the new."""
@@ -240,12 +241,14 @@ class FleetDirectory:
         }
         self._issue(name, device, own)
 
-    def renew(self, name: str) -> None:
+    def renew(self, name: str, *, new_keys: bool = False) -> None:
         """Give a device a new client certificate and whom to trust, in a new bundle.
 
-        The bundle has neither the key its SuperNode has, which nobody else knows, nor
-        ``device.toml``, which its owner may have changed: it is unpacked over the old
-        one. A bundle that still waits to be brought there keeps both.
+        It is unpacked over the old one and has no secret: the keys stay as they are on
+        the device, and so does ``device.toml``, which its owner may have changed. A
+        bundle that waits to be brought there keeps all it has. With ``new_keys`` it has
+        another ``client.key`` and ``superexec.secret``; the key of its SuperNode
+        changes only when the device is removed and added again.
 
         Raises
         ------
@@ -261,26 +264,25 @@ class FleetDirectory:
             raise ProvisioningError(
                 f"{file} cannot be read ({error}): remove {name} and add it again"
             ) from None
-        self._issue(name, device, own)
+        self._issue(name, device, own, new_keys=new_keys)
 
-    def _issue(self, name: str, device: Device, own: Mapping[str, bytes]) -> None:
+    def _issue(
+        self,
+        name: str,
+        device: Device,
+        own: Mapping[str, bytes],
+        *,
+        new_keys: bool = False,
+    ) -> None:
         """Certify a device and write its bundle: its own files and the fleet's."""
-        tls = certificates.server_key()
-        certificate = self.authority.for_devices().client_certificate(tls, name)
+        authority = self.authority.for_devices()
+        device, issued = issue_client(name, device, authority, new_keys=new_keys)
         ensure_secrets(self.path)
-        device = device.renewed(
-            IssuedCertificate(
-                sha256=certificate.fingerprint(hashes.SHA256()).hex(),
-                expires=certificate.not_valid_after_utc,
-            )
-        )
         files = {
             **own,
+            **issued,
             "ca.crt": self.authority_file.read_bytes(),
             "trusted.yaml": certificates.trusted_entities(app_key(self.path)),
-            "superexec.secret": new_secret(),
-            "client.key": certificates.private_pem(tls),
-            "client.crt": certificates.certificate_pem(certificate),
         }
         # The list first: a bundle whose certificate is not listed would be refused.
         self.save(self.members().with_device(name, device))

@@ -115,9 +115,11 @@ def _update_fleet(
         print(f"fleet in {fleet.path}: nothing to do")
 
 
-def certify_server(fleet: FleetDirectory, hosts: tuple[str, ...]) -> None:
+def certify_server(
+    fleet: FleetDirectory, hosts: tuple[str, ...], *, new_key: bool = False
+) -> None:
     """Give the server a new certificate for these names, and say so."""
-    fleet.certify_server(hosts)
+    fleet.certify_server(hosts, new_key=new_key)
     print(f"new server certificate for {', '.join(hosts)}: restart the server")
 
 

@@ -41,6 +41,9 @@ class Device(BaseModel):
     memory: int = Field(0, ge=0, description="most bytes it trains in; 0: it decides")
     public_key: str = Field(description="OpenSSH form, one line")
     certificates: tuple[IssuedCertificate, ...] = Field(description="the newest last")
+    client_key: str = Field(
+        "", description="public half of its client.key; empty: nobody noted it"
+    )
     added: AwareDatetime
     registered: bool = Field(False, description="whether a SuperLink knows its key")
 
@@ -58,7 +61,7 @@ class Device(BaseModel):
         """When its newest certificate ends; None: with the authority."""
         return self.certificates[-1].expires if self.certificates else None
 
-    def renewed(self, certificate: IssuedCertificate) -> Self:
+    def renewed(self, certificate: IssuedCertificate, client_key: str) -> Self:
         """Return it with one more certificate; those before stay good until they end.
 
         Which of them the device shows is known only once its bundle got there.
@@ -69,7 +72,8 @@ class Device(BaseModel):
             for each in self.certificates
             if each.good()
         ]
-        return self.model_copy(update={"certificates": (*kept, certificate)})
+        certified = {"certificates": (*kept, certificate), "client_key": client_key}
+        return self.model_copy(update=certified)
 
 
 class Members(BaseModel):

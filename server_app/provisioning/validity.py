@@ -2,11 +2,71 @@
 
 import datetime
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from server_app.provisioning import certificates
 from server_app.provisioning.certificates import WARNING_DAYS
 from server_app.provisioning.directory import FleetDirectory
+
+AUTHORITY, SERVER = "the authority", "the server's certificate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """When one certificate of the fleet ends.
+
+    Attributes
+    ----------
+    what : str
+        ``AUTHORITY``, ``SERVER``, or whose client certificate it is.
+    device : str
+        The device's name; "" of the other two.
+    days : int
+        That are left; 0 or less if it has ended, is missing, or its key is another.
+    cure : str
+        What renews it; "" where nothing has to be done yet.
+    """
+
+    what: str
+    device: str = ""
+    days: int
+    cure: str = ""
+
+    @property
+    def problem(self) -> str:
+        """One line for what ends soon, else ``""``."""
+        if not self.cure:
+            return ""
+        end = f"ends in {self.days} days"
+        if self.days <= 0:
+            end = "has ended, ends within a day or is missing"
+        return f"{self.what} {end}: {self.cure}"
+
+
+def endings(fleet: FleetDirectory) -> Iterator[Ending]:
+    """Yield when each certificate ends: the authority's first, then the server's.
+
+    Raises
+    ------
+    ProvisioningError
+        If there is no fleet here.
+    """
+    authority, server = _days_left(_expiry(fleet, "ca.crt")), _server_days_left(fleet)
+    cure = "`fleet renew --ca`" if authority <= WARNING_DAYS else ""
+    yield Ending(what=AUTHORITY, days=authority, cure=cure)
+    # As long-lived as its authority it cannot be made any longer.
+    due = server <= WARNING_DAYS and (server < authority or server <= 0)
+    cure = "`fleet renew --server`, then restart the server" if due else ""
+    yield Ending(what=SERVER, days=server, cure=cure)
+    for name, device in fleet.members().devices.items():
+        end = device.expires
+        days = _days_left(end) if end else authority
+        due = days <= WARNING_DAYS and days < max(authority, 1)
+        cure = f"`fleet renew {name}`" if due else ""
+        what = f"the client certificate of {name}"
+        yield Ending(what=what, device=name, days=days, cure=cure)
 
 
 def warn(fleet: FleetDirectory) -> None:
@@ -34,23 +94,7 @@ def warnings(fleet: FleetDirectory) -> list[str]:
     ProvisioningError
         If there is no fleet here.
     """
-    found = []
-    authority, server = _days_left(_expiry(fleet, "ca.crt")), _server_days_left(fleet)
-    if authority <= WARNING_DAYS:
-        found.append(f"the authority {_end(authority)}: `fleet renew --ca`")
-    # As long-lived as its authority it cannot be made any longer.
-    if server <= WARNING_DAYS and (server < authority or server <= 0):
-        found.append(
-            f"the server's certificate {_end(server)}: `fleet renew --server`, "
-            "then restart the server"
-        )
-    for name, device in fleet.members().devices.items():
-        end = device.expires
-        days = _days_left(end) if end else authority
-        if days <= WARNING_DAYS and days < max(authority, 1):
-            found.append(
-                f"the client certificate of {name} {_end(days)}: `fleet renew {name}`"
-            )
+    found = [each.problem for each in endings(fleet) if each.problem]
     if fleet.authority.changing:
         found.append(
             "a change of the authority is under way: `fleet renew --ca --finish` "
@@ -78,9 +122,3 @@ def _expiry(fleet: FleetDirectory, name: str) -> datetime.datetime | None:
 
 def _days_left(end: datetime.datetime | None) -> int:
     return (end - certificates.now()).days if end else 0
-
-
-def _end(days: int) -> str:
-    if days > 0:
-        return f"ends in {days} days"
-    return "has ended, ends within a day or is missing"

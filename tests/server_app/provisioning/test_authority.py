@@ -67,7 +67,7 @@ def test_both_authorities_are_good_during_a_change(
         assert operator.meets(bundle) in operator.fleet.members().accepted()
 
 
-@pytest.mark.parametrize("lost", ["ca.crt", "server.key", "ca.key.next", "ca.crt.next"])
+@pytest.mark.parametrize("lost", ["ca.crt", "server.pem", "ca.key.next", "ca.crt.next"])
 def test_a_power_cut_in_a_change_is_made_good_by_doing_it_again(
     operator: Operator, tmp_path: Path, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,9 +30,9 @@ class Party:
     def __init__(self, folder: Path, authority: Authority, *, server: bool) -> None:
         key = server_key()
         certificate = (
-            authority.server_certificate(key, HOSTS)
+            authority.server_certificate(key.public_key(), HOSTS)
             if server
-            else authority.client_certificate(key, "pi0")
+            else authority.client_certificate(key.public_key(), "pi0")
         )
         self.key, self.cert, self.ca = (folder / n for n in ("key", "cert", "ca"))
         folder.mkdir()
@@ -118,7 +118,7 @@ def test_an_authority_signs_no_other_authority(authority: Authority) -> None:
         x509.BasicConstraints
     ).value
     assert (constraints.ca, constraints.path_length) == (True, 0)
-    leaf = authority.server_certificate(server_key(), HOSTS)
+    leaf = authority.server_certificate(server_key().public_key(), HOSTS)
     found = leaf.extensions.get_extension_for_class(x509.BasicConstraints).value
     assert not found.ca
     left = expiry(certificate_pem(leaf)) - datetime.datetime.now(datetime.UTC)

@@ -2,6 +2,8 @@
 
 import json
 import ssl
+import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from server_app.__main__ import main
-from server_app.provisioning.certificates import DEVICE_DAYS
+from server_app.provisioning.certificates import DEVICE_DAYS, SERVER_DAYS
 from tests.server_app.provisioning.fleet_operator import Operator
 
 
@@ -122,3 +124,79 @@ def test_renew_says_what_it_needs(operator: Operator) -> None:
     assert "renew what?" in operator.types("renew", code=2)
     assert "goes with --ca" in operator.types("renew", "--finish", code=2)
     assert "no device 'pi9'" in operator.types("renew", "pi9", code=2)
+
+
+def test_keys_stay_when_certificates_are_renewed(
+    operator: Operator, clock: Callable[[float], None], tmp_path: Path
+) -> None:
+    operator.init()
+    operator.types("add", "pi0")
+    bundle = operator.unpack("pi0", tmp_path / "pi0")
+    secrets = ("client.key", "superexec.secret", "supernode.key")
+    before = {name: (bundle / name).read_bytes() for name in secrets}
+    key = (operator.folder / "server.key").read_bytes()
+    operator.types("renew", "--server", "pi0")
+    # What travels to the device is no secret.
+    with tarfile.open(operator.fleet.bundle_file("pi0")) as tar:
+        assert set(tar.getnames()) == {"ca.crt", "client.crt", "trusted.yaml"}
+    operator.unpack("pi0", bundle)
+    operator.meets(bundle)
+    operator.types("renew", "--ca")
+    operator.unpack("pi0", bundle)
+    operator.types("renew", "--ca", "--finish")
+    assert operator.meets(bundle) in operator.fleet.members().accepted()
+    assert before == {name: (bundle / name).read_bytes() for name in secrets}
+    assert key == (operator.folder / "server.key").read_bytes()
+    operator.types("renew", "--server", "pi0", "--new-keys")
+    operator.unpack("pi0", bundle)
+    assert operator.meets(bundle) in operator.fleet.members().accepted()
+    after = {name: (bundle / name).read_bytes() for name in secrets}
+    assert [n for n in secrets if before[n] != after[n]] == list(secrets[:2])
+    assert key != (operator.folder / "server.key").read_bytes()
+
+
+def test_what_is_due_is_renewed_at_once(
+    operator: Operator, clock: Callable[[float], None]
+) -> None:
+    clock(-825)
+    operator.init()
+    clock(-300)
+    operator.types("add", "pi0", "pi1")
+    clock(-100)
+    operator.types("add", "pi2")
+    assert "nothing ends within 60 days" in operator.types("renew", "--due")
+    clock(0)
+    said = operator.types("renew", "--due")
+    assert "new server certificate" in said
+    assert ["pi0" in said, "pi1" in said, "pi2" in said] == [False] * 3
+    clock(20)
+    said = operator.types("renew", "--due")
+    assert ["pi0" in said, "pi1" in said, "pi2" in said] == [True, True, False]
+    assert operator.warned == ""
+
+
+def test_devices_stay_connected_to_a_server_across_an_expiry(
+    operator: Operator, clock: Callable[[float], None], tmp_path: Path
+) -> None:
+    """Certificates of five seconds, by the clock of the TLS library."""
+    operator.init()
+    operator.types("add", "pi0")
+    bundle = operator.unpack("pi0", tmp_path / "pi0")
+    clock(-SERVER_DAYS + 5 / 86400)
+    operator.types("renew", "--server")
+    clock(-DEVICE_DAYS + 5 / 86400)
+    operator.types("renew", "pi0")
+    operator.unpack("pi0", bundle)
+    clock(0)
+    operator.meets(bundle)
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        for _ in range(600):
+            operator.meets(bundle)
+            time.sleep(0.1)
+    operator.types("check", code=1)
+    lines = operator.said.splitlines()
+    wrong = [line.split()[1] for line in lines if line.startswith("!!")]
+    assert wrong == ["server", "SuperLink", "pi0"]  # nothing listens there
+    operator.types("renew", "--due")
+    operator.unpack("pi0", bundle)
+    assert operator.meets(bundle) in operator.fleet.members().accepted()
