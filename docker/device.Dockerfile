@@ -36,7 +36,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 RUN install --directory --mode=1777 /state
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /opt/expertfleet
-COPY docker/health.sh /usr/local/bin/health.sh
+COPY docker/health.sh docker/doctor-first.sh /usr/local/bin/
 COPY common common
 COPY client_app client_app
 USER 1000:1000

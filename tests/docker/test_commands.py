@@ -36,6 +36,8 @@ def commands() -> Iterator[tuple[str, Command]]:
                 yield f"{path.name}:{name}", service["command"]
     for path in UNITS:
         yield path.name, shlex.split(unit(path)["ExecStart"])
+        if before := unit(path).get("ExecStartPre"):
+            yield f"{path.name}:before", shlex.split(before.removeprefix("-"))
     members = Members(
         superlink="fleet.example:8000",
         control="127.0.0.1:8001",
@@ -48,6 +50,9 @@ def commands() -> Iterator[tuple[str, Command]]:
             [line] = re.findall(r"^ExecStart=(.*)$", joined, re.MULTILINE)
             if "nginx" not in line:
                 yield name, shlex.split(line)
+    script = (DOCKER / "doctor-first.sh").read_text()
+    [line] = re.findall(r"^(python .*) \|\| true$", script, re.MULTILINE)
+    yield "doctor-first.sh", shlex.split(line)
     for path in (DOCKER / "demo.sh", DOCKER / "README.md"):
         text = path.read_text().replace("\\\n", " ")
         for line in re.findall(r"\boperator (python .*)$", text, re.MULTILINE):
@@ -66,6 +71,8 @@ def split(command: Command) -> Iterator[tuple[tuple[str, ...], Command]]:
         end = words.index("--") if "--" in words else len(words)
         yield (sys.executable, *words[1:4]), words[4:end]
         yield (str(SCRIPTS / "flower-supernode"),), words[end + 1 :]
+    elif words[2] == "client_app":
+        yield (sys.executable, *words[1:4]), words[4:]
     else:  # python -m server_app fleet ACTION
         yield (sys.executable, *words[1:5]), words[5:]
 

@@ -117,9 +117,9 @@ def test_no_memory(tmp_path: Path, data: Path, look: Look) -> None:
     (group / "memory.max").write_text(str(120 * 2**20))
     (group / "memory.current").write_text(str(90 * 2**20))
     (group / "memory.stat").write_text("inactive_file 0\n")
-    found = free_memory(cgroup=Cgroup(tmp_path))
-    assert not found.ok
-    assert "of 120 MiB (the control group's limit)" in found.text
+    inside = free_memory(cgroup=Cgroup(tmp_path))
+    assert not inside.ok
+    assert "of 120 MiB (the control group's limit)" in inside.text
 
 
 def test_torch_takes_a_step_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import pytest
 from flwr.common.config import parse_config_args
 
 from client_app.__main__ import main as device
-from client_app.device.bundle import BundleError, read_bundle
+from client_app.device.bundle import BundleError, Scalar, read_bundle
 from client_app.device.supernode import supernode_command
 from server_app.__main__ import main
 from server_app.provisioning.directory import FleetDirectory
@@ -123,7 +123,7 @@ def test_a_device_starts_from_its_bundle(
     bundle = tmp_path / "bundle"
     with tarfile.open(folder / "bundles/pi0.tar") as tar:
         tar.extractall(bundle, filter="data")
-    given = {"state-dir": "/var/lib/x", "expert-cap": 2}
+    given: dict[str, Scalar] = {"state-dir": "/var/lib/x", "expert-cap": 2}
     assert supernode_command(read_bundle(bundle), given) == [
         "flower-supernode",
         "--superlink",
