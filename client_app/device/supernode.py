@@ -42,6 +42,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 REMINDER = 600.0
 """Seconds after which it is said again what is waited for."""
 
+NOT_ACTIVATED = 305 % 256
+"""What is left of Flower's exit code for a device that is online already."""
+
+ALIVE = (
+    "waiting: the SuperLink at {} takes an earlier start of this device for alive, for "
+    "up to a minute; longer only if another machine has the same bundle"
+)
+NEXT_TRY = 15.0
+
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # Linux's <sys/prctl.h>; nothing elsewhere
 
@@ -85,14 +94,17 @@ def main(args: argparse.Namespace) -> int:
         except OSError as error:
             print(f"error: cannot start {program}: {error.strerror}", file=sys.stderr)
             return 2
-        if asked or code:
+        if asked or code not in (0, NOT_ACTIVATED):
             return code
-        if first_problem(look_at_link(bundle)) is None:
+        if first_problem(look_at_link(bundle)) is not None:
+            continue
+        if not code:
             return _failed(
                 f"the SuperLink at {bundle.superlink} refused this device, whose key "
-                "it knows: it takes a start before this one for alive, for up to a "
-                "minute"
+                "it knows and whose clock is right"
             )
+        print(ALIVE.format(bundle.superlink), file=sys.stderr, flush=True)
+        time.sleep(NEXT_TRY)
 
 
 def wait_until_well(

@@ -117,7 +117,7 @@ def test_strangers_and_plain_http_are_refused(fleet: Fleet, tmp_path: Path) -> N
     stranger = fleet.program("stranger", command)
     stranger.start()
     fleet.until("the stranger to be sent away", lambda: not stranger.running)
-    assert "Failed to activate SuperNode" in stranger.log(), stranger.tail()
+    assert "does not know this device's key" in stranger.log(), stranger.tail()
     assert fleet.listing().count('"online"') == 3
 
     with pytest.raises(httpx.TransportError):

@@ -157,6 +157,22 @@ def test_a_clock_that_goes_wrong_later_is_waited_for_as_well(
 
 
 @pytest.mark.usefixtures("superlink")
+def test_a_device_that_lost_power_waits_until_the_server_has_noticed(
+    with_data: Bundle,
+    pauses: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ends = iter([(49, False), (49, False), (0, True)])
+    monkeypatch.setattr(supernode, "_run", lambda *_: next(ends))
+    assert started(with_data.folder) == 0
+    assert pauses == [15, 15]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert "takes an earlier start of this device for alive" in said[0]
+
+
+@pytest.mark.usefixtures("superlink")
 def test_two_devices_on_one_machine_get_a_port_each(
     with_data: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
