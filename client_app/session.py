@@ -37,12 +37,12 @@ from common.shape import (
     dataset_of,
     device_of,
     model_spec,
+    task_of_set,
     test_rows,
     test_samples,
     tokeniser_for,
 )
 from common.task import Task
-from common.task.known import task_of
 from common.wire import TrainOrder
 
 Tensors = tuple[torch.Tensor | ModelInputs, torch.Tensor]
@@ -173,7 +173,7 @@ class Session:
         """The agreement on classes, shape and scale."""
         if self._told is not None:
             return self._told
-        return task_of(self.dataset, self.settings.data.held_out)
+        return task_of_set(self.settings, self.dataset)
 
     @cached_property
     def own_path(self) -> Path | None:

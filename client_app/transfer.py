@@ -81,10 +81,10 @@ class Transfer:
         """
         order = self._order
         sent = wire.arrays_of(content)
-        encoder = self._spec.encoder
+        inside = self._spec.built_around
         lacks_base = False
-        if order.base is not None and encoder is not None and encoder.config:
-            lacks_base = not take_base(self._store, encoder, sent.pop(BASE, None))
+        if order.base is not None and inside is not None:
+            lacks_base = not take_base(self._store, inside, sent.pop(BASE, None))
         if strangers := sorted(sent.keys() - self._parts):
             raise wire.WireError(f"parts that are not of the model: {strangers}")
         recalled = self._cache.recall(order) if self._cache is not None else {}

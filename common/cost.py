@@ -28,9 +28,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from common.moe.bases import installed
 from common.moe.experts import run_experts
 from common.moe.layer import Routed
-from common.moe.pretrained import installed
 from common.moe.spec import ModelSpec
 from common.parts import EXTRACTOR, GATE, expert_part
 from common.wire.codec import Dtype, encoded_size
@@ -218,7 +218,7 @@ def _activations(spec: ModelSpec) -> tuple[_Activations, _Activations]:
     expert.saved *= spec.num_layers
     # Layers inside an encoder keep copies of their own; experts are counted apart.
     # The difference of two samples and one leaves out what does not depend on samples.
-    base = installed(spec.encoder.base).parameters() if spec.has_base else []
+    base = installed(spec.encoder.base).parameters() if spec.built_around else []
     weights = [*model.parameters(), *base]
     whole, two = (_Activations(model, spec.example(n), weights) for n in (1, 2))
     whole.saved = two.saved - whole.saved - expert.saved

@@ -8,7 +8,7 @@ has to be is written where that kind is used.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, reduce
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -44,6 +44,9 @@ class Registry:
         Whether an object can be such a part.
     notation : str
         How else a part may be named, for messages.
+    families : mapping of str to str
+        What stands before a colon, to the ``module:attr`` of a function that returns
+        the part of the name behind it: a library of parts.
     """
 
     kind: str
@@ -52,6 +55,7 @@ class Registry:
     expected: str
     accepts: Callable[[Any], bool] = callable
     notation: str = "module:attr"
+    families: Mapping[str, str] = field(default_factory=dict)
 
     def installed(self) -> Mapping[str, EntryPoint]:
         """Return the parts that installed packages bring, by name."""
@@ -66,6 +70,7 @@ class Registry:
         return (
             name in self.built_in
             or _TARGET.fullmatch(name) is not None
+            or name.partition(":")[0] in self.families
             or name in self.installed()
         )
 
@@ -81,6 +86,9 @@ class Registry:
             return self.built_in[name]
         if (point := self.installed().get(name)) is not None:
             return f"{point.module}:{point.attr}"
+        family, colon, _ = name.partition(":")
+        if colon and family in self.families:
+            return self.families[family]
         if _TARGET.fullmatch(name):
             return name
         known = self.names()
@@ -98,7 +106,12 @@ class Registry:
         """
         module, _, attribute = self.target(name).partition(":")
         try:
-            found = reduce(getattr, attribute.split("."), import_module(module))
+            found: Any = import_module(module)
+            found = reduce(getattr, attribute.split("."), found)
+            if self.target(name) in self.families.values():
+                found = found(name.partition(":")[2])
+        except SettingsError:
+            raise
         except Exception as error:  # whatever a module does as it is imported
             raise self.error(name, f"cannot be loaded: {reason(error)}") from error
         if not self.accepts(found):
@@ -132,7 +145,14 @@ BACKBONES = Registry(
     },
     expected="a class of modules, called with (input_shape, width, norm), where "
     "takes_series = True says that samples are series; with takes_tokens = True, with "
-    "(encoder_spec, length, num_classes)",
+    "(encoder_spec, length, num_classes); or a common.networks.network.Network",
+    accepts=lambda found: callable(found) or hasattr(found, "is_network"),
+    notation="timm:NAME, torchvision:NAME, module:attr",
+    families={
+        "timm": "common.networks.timm_family:network",
+        "torchvision": "common.networks.torchvision_family:network",
+        "efficientnet_lite_pytorch": "common.networks.lite_family:network",
+    },
 )
 EXPERTS = Registry(
     kind="experts",

@@ -1,6 +1,8 @@
 """From settings to task, data and the shape of the model, the same on both sides."""
 
+import hashlib
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,11 +23,14 @@ from common.data.partition_kinds import NO_OWNERS
 from common.errors import SettingsError
 from common.hub import fingerprint, read_checkpoint, tokeniser_of
 from common.moe import EncoderSpec, ModelSpec
+from common.moe.image_network import NetworkSpec, measured
+from common.networks.look import Look
 from common.parts import HEAD, NORM
+from common.registry import BACKBONES
 from common.seeding import stream
 from common.settings import Settings
 from common.settings.model_settings import PRETRAINED
-from common.task import Task, TextTask, read_task
+from common.task import ImageTask, Task, TextTask, read_task
 from common.task.known import task_of
 from common.wire import TrainOrder
 
@@ -42,10 +47,10 @@ def server_task(settings: Settings) -> Task:
     """
     data = settings.data
     if not data.task:
-        return task_of(dataset_of(settings), data.held_out)
+        return task_of_set(settings, dataset_of(settings))
     task = read_task(data.task)
     if not isinstance(task, TextTask):
-        return task
+        return seen_by_network(settings, task)
     tokeniser = tokeniser_for(settings)
     has = {"length": tokeniser.length, "vocabulary": tokeniser.vocabulary}
     for key in has.keys() & task.model_fields_set:
@@ -81,7 +86,42 @@ def dataset_of(settings: Settings) -> Dataset:
     check_factors(dataset, spec.factors)
     if spec.kind == "natural" and dataset.owner_train is None:
         raise SettingsError(f"dataset = {data.dataset!r} is not allowed: {NO_OWNERS}")
+    if settings.model.is_network and len(dataset.input_shape) == 3:
+        return _in_scale(dataset, look_of(settings))
     return dataset
+
+
+# The same object every time: what is known of a data set is kept by its identity.
+@lru_cache(maxsize=4)
+def _in_scale(dataset: Dataset, look: Look) -> Dataset:
+    scale = look.scale(dataset.input_shape[0])
+    normaliser = replace(dataset.normaliser, mean=scale.mean, std=scale.std)
+    return replace(dataset, normaliser=normaliser)
+
+
+def look_of(settings: Settings) -> Look:
+    """Return how a network of images sees them: as its weights and settings say.
+
+    Raises
+    ------
+    SettingsError
+        If it cannot be found, or its weights.
+    """
+    model = settings.model
+    look: Look = BACKBONES.find(model.backbone).look_at(model.pretrained)
+    return look.with_setting(model.preprocessing)
+
+
+def seen_by_network(settings: Settings, task: Task) -> Task:
+    """Return a task that says how a network of images sees them, if it is for one."""
+    if not isinstance(task, ImageTask) or not settings.model.is_network:
+        return task
+    return look_of(settings).in_task(task)
+
+
+def task_of_set(settings: Settings, dataset: Dataset) -> Task:
+    """Return the task of a data set that all share."""
+    return seen_by_network(settings, task_of(dataset, settings.data.held_out))
 
 
 def tokeniser_for(settings: Settings) -> Tokeniser:
@@ -109,8 +149,11 @@ def tokeniser_of_task(task: TextTask, pretrained: str = "") -> Tokeniser:
 def checkpoint_hash(settings: Settings) -> str:
     """Return the fingerprint of the pretrained checkpoint, "" without one.
 
-    Server and devices read configuration and tokeniser each for themselves.
+    Server and devices read configuration and tokeniser each for themselves. Of a
+    network of images, it is how it sees them; a task that is sent says it itself.
     """
+    if settings.model.is_network and not settings.data.task:
+        return hashlib.sha256(repr(look_of(settings)).encode()).hexdigest()[:16]
     if settings.model.backbone != PRETRAINED:
         return ""
     return fingerprint(read_checkpoint(settings.model.pretrained))
@@ -168,6 +211,7 @@ def model_spec(settings: Settings, data: Task | Dataset) -> ModelSpec:
     """
     model = settings.model
     task = task_of(data) if isinstance(data, Dataset) else data
+    task = seen_by_network(settings, task)
     if model.takes_tokens != isinstance(task, TextTask):
         has, wants = "text", "a backbone for text, e.g. text-transformer"
         if model.takes_tokens:
@@ -201,6 +245,14 @@ def model_spec(settings: Settings, data: Task | Dataset) -> ModelSpec:
             routing=model.routing,
             config=config,
         )
+    network = None
+    if model.is_network:
+        network = _network_spec(settings, task)
+    elif model.pretrained and encoder is None:
+        raise SettingsError(
+            f"pretrained = {model.pretrained!r} is not allowed with backbone = "
+            f"{model.backbone!r}, which is no network with weights of its own"
+        )
     return ModelSpec(
         backbone=model.backbone,
         input_shape=task.input_shape,
@@ -211,17 +263,41 @@ def model_spec(settings: Settings, data: Task | Dataset) -> ModelSpec:
         top_k=model.top_k,
         norm=model.norm,
         encoder=encoder,
+        network=network,
+    )
+
+
+def _network_spec(settings: Settings, task: Task) -> NetworkSpec:
+    model = settings.model
+    if not isinstance(task, ImageTask) or task.preprocessing is None:
+        raise SettingsError(
+            f"backbone = {model.backbone!r} is not allowed with samples of shape "
+            f"{task.input_shape}: it is for images, of shape (channels, height, width)"
+        )
+    seen = task.preprocessing
+    stages = measured(model.backbone, seen.size).stages
+    frozen: int | None = 0
+    if model.pretrained and model.freeze != "none":
+        frozen = None if model.freeze == "all" else int(model.freeze)
+    if frozen and frozen > stages:
+        raise SettingsError(
+            f"freeze = {model.freeze!r} is not allowed with backbone = "
+            f"{model.backbone!r}, which has {stages} stages: all, none or 1 to {stages}"
+        )
+    return NetworkSpec(
+        name=model.backbone,
+        size=seen.size,
+        interpolation=seen.interpolation,
+        channels=seen.channels,
+        frozen=frozen,
+        pretrained=bool(model.pretrained),
     )
 
 
 def ordered_spec(spec: ModelSpec, order: TrainOrder) -> ModelSpec:
     """Return the shape a client builds to carry out an order."""
-    encoder = spec.encoder
-    if encoder is not None:
-        encoder = replace(encoder, base=order.base or "")
     return replace(
-        spec,
-        encoder=encoder,
+        spec.with_base(order.base or ""),
         num_experts=order.num_experts,
         top_k=order.top_k,
         width=order.width,

@@ -36,7 +36,8 @@ def try_parts(spec: ModelSpec, settings: TrainingSettings) -> None:
         Naming the part and what is wrong with it.
     """
     check_samples(spec)
-    if spec.backbone not in BACKBONES.built_in and spec.encoder is None:
+    ours = spec.backbone in BACKBONES.built_in
+    if not ours and spec.encoder is None and spec.network is None:
         _try_backbone(spec)
     if spec.expert not in EXPERTS.built_in:
         _try_expert(spec)

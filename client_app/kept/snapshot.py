@@ -99,8 +99,8 @@ class DeviceSource:
                 facts: dict[str, Any] = json.loads(metadata["facts"])
                 task = kept_task(facts)
                 spec = ModelSpec.from_facts(facts["spec"])
-                if spec.encoder is not None and spec.has_base:
-                    install_from(path.parent, spec.encoder)
+                if (inside := spec.built_around) is not None:
+                    install_from(path.parent, inside)
                 model = spec.build(facts["experts"])
                 # Part by part: a second copy of them all might not fit.
                 for part in model.parts():

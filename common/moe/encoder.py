@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.data.tokens import PADDING
+from common.hub import empty_model
 
 INITIAL_STD = 0.02
 """Of embeddings (Devlin et al., NAACL 2019)."""
@@ -61,6 +62,10 @@ class EncoderSpec:
     routing: RoutingLevel = "token"
     config: str = ""
     base: str = ""
+
+    def empty(self) -> nn.Module:
+        """Return a base of this configuration; its weights are anything."""
+        return empty_model(self.config)
 
 
 class Embedding(nn.Embedding):

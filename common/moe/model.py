@@ -13,6 +13,7 @@ from torch import nn
 from common.moe import mixing
 from common.moe.apart import Rest, cut_out
 from common.moe.backbones import NORMS, SERIES_NORMS
+from common.moe.image_network import NetworkExtractor
 from common.moe.layer import MoELayer, Routed, Routing
 from common.moe.vectors import pack, unpack_into
 from common.parts import COMMON, EXTRACTOR, GATE, Mixes, Vector, expert_part
@@ -144,6 +145,8 @@ def features_of(extractor: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 def backbone_of(spec: "ModelSpec") -> nn.Module:
     """Return a new backbone: the extractor of a model of this shape."""
+    if spec.network is not None:
+        return NetworkExtractor(spec.network)
     build = BACKBONES.find(spec.backbone)
     if spec.encoder is not None:
         [length] = spec.input_shape

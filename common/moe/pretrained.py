@@ -3,9 +3,7 @@
 After the blocks at the chosen depths, the mixture's answer to the block's (normalised)
 output is added to it: experts are bottleneck adapters (Houlsby et al., ICML 2019) of
 ``expert-hidden`` units, which add nothing until they have learnt something. The frozen
-base is none of the model's parts: it is not trained, merged, checkpointed or sent back.
-All models of a process share one, and it stays in evaluation mode: dropout in a base
-that does not learn would only blur its features.
+base is none of the model's parts (:mod:`common.moe.bases`).
 
 Shape suffixes: B texts, T tokens, D features, C classes.
 """
@@ -18,55 +16,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.data import PADDING
-from common.hub import SHIFT, blocks_of, empty_model
+from common.hub import SHIFT, blocks_of
+from common.moe.bases import installed
 from common.moe.encoder import EncoderSpec, Mix, pooled
-from common.moe.vectors import unpack_into
-from common.parts import BASE, Vector
-
-ROOM = 2
-"""Bases kept by a process."""
-
-_installed: dict[str, nn.Module] = {}
-
-
-def install(version: str, base: nn.Module) -> None:
-    """Make a base the one that models of this version use in this process."""
-    while len(_installed) >= ROOM:
-        _installed.pop(next(iter(_installed)))
-    _installed[version] = base.requires_grad_(False).eval()
-
-
-def install_vector(encoder: EncoderSpec, vector: Vector) -> None:
-    """Do so with what came in a message.
-
-    Raises
-    ------
-    ValueError
-        If the vector is not of the encoder's configuration.
-    """
-    # In inference mode tensors are made that nothing can ever be trained on top of.
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        base = empty_model(encoder.config)
-        unpack_into(base, vector, BASE)
-    install(encoder.base, base)
-
-
-def is_installed(version: str) -> bool:
-    """Whether this process has a base."""
-    return version in _installed
-
-
-def installed(version: str) -> nn.Module:
-    """Return a base of this process.
-
-    Raises
-    ------
-    LookupError
-        If it has not been loaded or received.
-    """
-    if version not in _installed:
-        raise LookupError(f"the frozen base {version or '(none)'} is not loaded")
-    return _installed[version]
 
 
 class PretrainedEncoder(nn.Module):
@@ -136,11 +88,6 @@ def _adding(mix: Mix, real_BT: torch.Tensor) -> Callable[..., Any]:
         return out_BTD + mix(seen_BTD, real_BT)
 
     return add
-
-
-def base_values(encoder: EncoderSpec) -> int:
-    """Return the number of float32 values in the frozen base."""
-    return sum(p.numel() for p in installed(encoder.base).parameters())
 
 
 def base_flops(encoder: EncoderSpec, tokens: int) -> int:

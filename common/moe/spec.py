@@ -8,11 +8,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
+from common.moe.bases import base_values
 from common.moe.encoder import EncoderSpec
+from common.moe.flops import count_into
+from common.moe.image_network import NetworkSpec, measured
 from common.moe.model import MoEModel
-from common.moe.pretrained import base_flops, base_values
+from common.moe.pretrained import base_flops
 from common.moe.vectors import initialise, layout_of
 from common.parts import (
     COMMON,
@@ -55,6 +57,8 @@ class ModelSpec:
     encoder : EncoderSpec or None
         Shape of an encoder with mixture layers inside; None for a backbone whose
         experts classify its features.
+    network : NetworkSpec or None
+        Of images, that others made; None for a backbone of another kind.
     apart : tuple of str
         What is cut out of the extractor as a part of its own (:mod:`common.moe.apart`).
     """
@@ -71,6 +75,7 @@ class ModelSpec:
     common_gate: bool = False
     mixes: Mixes = "logits"
     encoder: EncoderSpec | None = None
+    network: NetworkSpec | None = None
     apart: tuple[str, ...] = ()
 
     @classmethod
@@ -90,6 +95,9 @@ class ModelSpec:
         if (encoder := fields.get("encoder")) is not None:
             depths = tuple(encoder["moe_layers"])
             fields["encoder"] = EncoderSpec(**{**encoder, "moe_layers": depths})
+        if (network := fields.get("network")) is not None:
+            size = tuple(network["size"])
+            fields["network"] = NetworkSpec(**{**network, "size": size})
         return cls(**fields)
 
     @property
@@ -98,16 +106,30 @@ class ModelSpec:
         return int(np.ceil(self.expert_hidden * self.width))
 
     @property
-    def has_base(self) -> bool:
-        """Whether a frozen checkpoint is inside, which is none of the parts."""
-        return self.encoder is not None and bool(self.encoder.config)
+    def built_around(self) -> EncoderSpec | NetworkSpec | None:
+        """What of this has a pretrained base inside, which is none of the parts."""
+        inside = self.encoder or self.network
+        return inside if inside is not None and inside.config else None
+
+    @property
+    def base(self) -> str:
+        """Version of that base; empty without one, or where it is not known yet."""
+        return "" if (inside := self.built_around) is None else inside.base
+
+    def with_base(self, version: str) -> "ModelSpec":
+        """Return the same around this version of its base, if it has one."""
+        if (inside := self.built_around) is None:
+            return self
+        made = replace(inside, base=version)
+        if isinstance(made, EncoderSpec):
+            return replace(self, encoder=made)
+        return replace(self, network=made)
 
     @property
     def base_nbytes(self) -> int:
-        """Bytes of that checkpoint, 0 without one."""
-        if self.encoder is None or not self.has_base:
-            return 0
-        return 4 * base_values(self.encoder)
+        """Bytes of that base, 0 without one."""
+        inside = self.built_around
+        return 0 if inside is None else 4 * base_values(inside)
 
     @property
     def num_layers(self) -> int:
@@ -165,14 +187,22 @@ class ModelSpec:
         values whichever device holds it and whatever else it holds.
         """
         with torch.random.fork_rng(devices=[]):
+            if self.network is not None:  # whose author draws its values as it is made
+                torch.default_generator.manual_seed(derive(seed, "init", "network"))
             model = MoEModel(self, tuple(sorted(held)))
             for name, module in model.parts().items():
+                if self.network is not None and name in (
+                    EXTRACTOR,
+                    COMMON,
+                    *self.apart,
+                ):
+                    continue
                 # Not torch.manual_seed: where there is no GPU it formats and keeps
                 # stack traces at every call.
                 torch.default_generator.manual_seed(derive(seed, "init", name))
                 initialise(module)
                 silence = getattr(module, "start_silent", None)
-                if self.has_base and silence is not None:
+                if self.encoder and self.built_around and silence is not None:
                     silence()
         return model
 
@@ -187,7 +217,13 @@ class ModelSpec:
         return self.build(range(self.num_units), seed).vectors(names)
 
     def example(self, samples: int = 1) -> torch.Tensor:
-        """Return inputs (samples, *input_shape) of the right type, without padding."""
+        """Return inputs (samples, *input_shape) of the right type, without padding.
+
+        Of a network that is frozen as a whole, features: they are computed once.
+        """
+        if self.network is not None and self.network.all_frozen:
+            seen = measured(self.network.name, self.network.size)
+            return torch.zeros(samples, seen.out_features)
         kind = torch.float32 if self.encoder is None else torch.int64
         fill = torch.zeros if self.encoder is None else torch.ones
         return fill(samples, *self.input_shape, dtype=kind)
@@ -240,30 +276,18 @@ def _flops(spec: ModelSpec) -> dict[str, int]:
     for name, module in parts.items():
         # What is cut out of the extractor still counts in it.
         if expert_id(name) is None and name not in spec.apart:
-            hooks += _count_into(counts, name, module)
+            hooks += count_into(counts, name, module)
     model(spec.example())
     # The layer runs experts as one product and never calls them as modules.
     for name, module in parts.items():
         if expert_id(name) is not None:
-            hooks += _count_into(counts, name, module)
+            hooks += count_into(counts, name, module)
             features = int(model.extractor.out_features)  # type: ignore[arg-type]
             module(torch.zeros(spec.positions, features))
     for hook in hooks:
         hook.remove()
-    if spec.encoder is not None and spec.has_base:
+    if (network := spec.network) is not None and not network.all_frozen:
+        counts[EXTRACTOR] = measured(network.name, network.size).flops
+    if spec.encoder is not None and spec.built_around:
         counts[EXTRACTOR] += base_flops(spec.encoder, spec.positions)
     return counts
-
-
-def _count_into(
-    counts: dict[str, int], name: str, module: nn.Module
-) -> list[torch.utils.hooks.RemovableHandle]:
-    """Add to ``counts[name]`` what every call of the module takes."""
-
-    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        weight = layer.get_parameter("weight")
-        counts[name] += 2 * weight.numel() * (output.numel() // len(weight))
-
-    kinds = nn.Linear | nn.Conv1d | nn.Conv2d
-    layers = [f for f in module.modules() if isinstance(f, kinds)]
-    return [layer.register_forward_hook(count) for layer in layers]

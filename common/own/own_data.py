@@ -43,7 +43,7 @@ from common.text import reason
 LABELS = {"classes", "label_column", "group_column"}
 """What of a task the class and group of a sample depend on."""
 
-UNSHAPING = {*LABELS, "held_out", "min_samples", "scale"}
+UNSHAPING = {*LABELS, "held_out", "min_samples", "scale", "preprocessing"}
 """What of a task does not change a decoded sample."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from common.errors import SettingsError
 from common.registry import BACKBONES, EXPERTS
+from common.settings.preprocessing import parse_preprocessing
 from common.settings.section import Section, named
 
 PRETRAINED = "pretrained"
@@ -17,11 +18,23 @@ class ModelSettings(Section):
     backbone: Annotated[str, named(BACKBONES)] = Field(
         "mlp",
         description="mlp (anything but text), cnn, resnet8, resnet18 (images), cnn1d "
-        "(series), text-transformer, pretrained (texts) or module:attr",
+        "(series), text-transformer, pretrained (texts), timm:NAME or torchvision:NAME "
+        "(images) or module:attr",
     )
     pretrained: str = Field(
         "",
-        description="directory or hub id of the checkpoint of backbone pretrained",
+        description="weights of backbone pretrained, timm:NAME, torchvision:NAME: a "
+        "file, a directory, a hub id, or default for what the library has",
+    )
+    freeze: str = Field(
+        "all",
+        description="what pretrained weights are not trained: all, none or the "
+        "first N stages of a network of images",
+    )
+    preprocessing: str = Field(
+        "",
+        description="how a network of images sees them, where not as its weights say: "
+        '"size=128 mean=0.5 std=0.5 interpolation=bicubic channels=rgb"',
     )
     num_experts: int = Field(
         8, ge=1, le=4096, description="experts of each layer, 1 to 4096"
@@ -71,13 +84,39 @@ class ModelSettings(Section):
             raise ValueError('expected "all" or depths from 1 such as "1,3"')
         return value
 
+    @field_validator("freeze")
+    @classmethod
+    def _some_stages(cls, value: str) -> str:
+        if value not in ("all", "none") and not value.isdecimal():
+            raise ValueError("expected all, none or a number of stages from 1")
+        return "none" if value.isdecimal() and not int(value) else value
+
+    @field_validator("preprocessing")
+    @classmethod
+    def _readable(cls, value: str) -> str:
+        parse_preprocessing(value)
+        return value
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if bool(self.pretrained) != (self.backbone == PRETRAINED):
+        ours = self.backbone in BACKBONES.built_in
+        if self.backbone == PRETRAINED and not self.pretrained:
             raise SettingsError(
-                f"pretrained = {self.pretrained!r} is not allowed with backbone = "
-                f"{self.backbone!r}: a directory or hub id goes with backbone = "
-                f"{PRETRAINED!r}, and only with it"
+                f"pretrained = '' is not allowed with backbone = {PRETRAINED!r}: a "
+                "directory or hub id"
+            )
+        for key in ("pretrained", "preprocessing"):
+            given = getattr(self, key)
+            if given and ours and (key, self.backbone) != ("pretrained", PRETRAINED):
+                raise SettingsError(
+                    f"{key} = {given!r} is not allowed with backbone = "
+                    f"{self.backbone!r}: it goes with backbone = {PRETRAINED!r} or a "
+                    "network of images such as timm:NAME"
+                )
+        if self.backbone == PRETRAINED and self.freeze != "all":
+            raise SettingsError(
+                f"freeze = {self.freeze!r} is not allowed with backbone = "
+                f"{PRETRAINED!r}, whose base is always frozen: all"
             )
         if self.backbone != PRETRAINED:  # a checkpoint is not read for this
             self.moe_depths(self.encoder_layers, "encoder-layers")
@@ -92,6 +131,13 @@ class ModelSettings(Section):
     def takes_tokens(self) -> bool:
         """Whether the backbone is an encoder of text; SettingsError if it is lost."""
         return getattr(BACKBONES.find(self.backbone), "takes_tokens", False)
+
+    @property
+    def is_network(self) -> bool:
+        """Whether the backbone is a network of images that others made."""
+        if self.backbone in BACKBONES.built_in:  # nothing is imported
+            return False
+        return hasattr(BACKBONES.find(self.backbone), "is_network")
 
     @property
     def takes_series(self) -> bool:

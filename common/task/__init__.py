@@ -3,6 +3,7 @@
 from common.task.kinds import (
     Column,
     ImageTask,
+    Preprocessing,
     SeriesTask,
     TableTask,
     TextTask,
@@ -17,6 +18,7 @@ __all__ = [
     "Fixed",
     "ImageTask",
     "Moments",
+    "Preprocessing",
     "SeriesTask",
     "TableTask",
     "Task",

@@ -12,6 +12,28 @@ from common.data.dataset import Kind
 from common.task.task import Name, Part, Task
 
 
+class Preprocessing(Part):
+    """How a network that others made is shown the images; see ``scale`` for the rest.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Height and width.
+    interpolation : {"nearest", "bilinear", "bicubic"}
+    channels : {"rgb", "bgr"}
+        The order of colours it was trained with.
+    """
+
+    size: Annotated[
+        tuple[
+            Annotated[int, Field(ge=8, le=4096)], Annotated[int, Field(ge=8, le=4096)]
+        ],
+        Field(description="[height, width], 8 to 4096 each"),
+    ]
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    channels: Literal["rgb", "bgr"] = "rgb"
+
+
 class ImageTask(Task):
     """Pictures; every one is brought to one size."""
 
@@ -25,6 +47,7 @@ class ImageTask(Task):
     channels: Literal[1, 2, 3, 4] = 3
     how: Literal["resize", "crop"] = "resize"
     bright: Annotated[float, Field(gt=0)] = 255.0
+    preprocessing: Preprocessing | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:

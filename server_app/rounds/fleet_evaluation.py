@@ -102,7 +102,6 @@ class FleetEvaluation:
 
     def _order(self, described: Description, **fields: Any) -> MeasureOrder:
         spec, packing = described.model.spec, self._strategy.settings.wire
-        encoder = self._strategy.spec.encoder
         return MeasureOrder(
             **fields,
             experts=[*described.model.held],
@@ -112,7 +111,7 @@ class FleetEvaluation:
             width=spec.width,
             common_gate=spec.common_gate,
             mixes=spec.mixes,
-            base=encoder.base or None if encoder else None,
+            base=self._strategy.spec.base or None,
             download_dtype=packing.download_dtype,
             predictor=described.kind,
             weights=described.weights,

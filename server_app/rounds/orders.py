@@ -208,7 +208,7 @@ def _order(
         "top_k": spec.top_k,
         "mixes": spec.mixes,
         "gate": strategy.gate,
-        "base": spec.encoder.base or None if spec.encoder else None,
+        "base": spec.base or None,
         "download_dtype": packing.download_dtype,
         "upload_dtype": packing.upload_dtype,
         "merged_round": client.merged_round,

@@ -4,23 +4,28 @@ It is part of no checkpoint of the server. The run's directory has it, with its
 tokeniser, as ``pretrained/``: a directory that any other run can start from.
 """
 
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Array
+from safetensors.torch import save_file
+from torch import nn
 
 from common import wire
 from common.errors import SettingsError
 from common.files import atomic_folder
 from common.hub import load_weights, save_checkpoint
 from common.moe import ModelSpec
-from common.moe.pretrained import install, installed, is_installed
+from common.moe.bases import install, installed, is_installed
 from common.moe.vectors import pack
+from common.networks.weight_files import put_values
+from common.registry import BACKBONES
 from common.settings import Settings
 
 FOLDER = "pretrained"
+VALUES = "base.safetensors"
+"""Of a network of images, in that folder."""
 
 
 def with_base(spec: ModelSpec, settings: Settings) -> ModelSpec:
@@ -31,13 +36,22 @@ def with_base(spec: ModelSpec, settings: Settings) -> ModelSpec:
     SettingsError
         If the weights cannot be read.
     """
-    if spec.encoder is None or not spec.has_base:
+    if spec.built_around is None:
         return spec
-    base = load_weights(settings.model.pretrained)
+    base = _loaded(spec, settings.model.pretrained)
     version = wire.version(Array(pack(base)))
     if not is_installed(version):
         install(version, base)
-    return replace(spec, encoder=replace(spec.encoder, base=version))
+    return spec.with_base(version)
+
+
+def _loaded(spec: ModelSpec, pretrained: str) -> nn.Module:
+    if (network := spec.network) is None:
+        return load_weights(pretrained)
+    if Path(pretrained, VALUES).is_file():  # of an earlier run: exactly its values
+        return put_values(network.empty(), str(Path(pretrained, VALUES)))
+    base: nn.Module = BACKBONES.find(network.name).loaded(network.size, pretrained)
+    return base
 
 
 @lru_cache(maxsize=1)
@@ -61,9 +75,9 @@ def keep_base(
     SettingsError
         If the run to be continued had another one.
     """
-    if spec.encoder is None or not spec.has_base:
+    if spec.built_around is None:
         return {}
-    version = spec.encoder.base
+    version = spec.base
     if facts.get("base", version) != version:
         raise SettingsError(
             f"pretrained = {settings.model.pretrained!r} has changed since the run "
@@ -72,7 +86,10 @@ def keep_base(
     if not (folder / FOLDER).exists():
         # Whole or not at all: what is there is predicted with.
         with atomic_folder(folder / FOLDER) as made:
-            save_checkpoint(settings.model.pretrained, installed(version), made)
+            if spec.network is not None:
+                save_file(installed(version).state_dict(), made / VALUES)
+            else:
+                save_checkpoint(settings.model.pretrained, installed(version), made)
     return {"base": version}
 
 

@@ -58,8 +58,8 @@ class FedRolex(ExpertStrategy):
 
     @classmethod
     def parse_options(cls, settings: Settings) -> StrategyOptions:
-        """Return the options; raises SettingsError, also with an encoder of text."""
-        if settings.model.takes_tokens:
+        """Return the options; raises SettingsError, also where nothing can be cut."""
+        if settings.model.takes_tokens or settings.model.is_network:
             raise SettingsError(
                 f"backbone = {settings.model.backbone!r} is not allowed with strategy "
                 f"{cls.name!r}, which cuts windows out of channels: choose mlp, cnn, "

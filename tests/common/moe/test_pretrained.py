@@ -11,13 +11,8 @@ from common import wire
 from common.cost import training_memory
 from common.hub import SHIFT, load_weights, read_checkpoint
 from common.moe import EncoderSpec, ModelSpec
-from common.moe.pretrained import (
-    base_flops,
-    base_values,
-    install,
-    install_vector,
-    installed,
-)
+from common.moe.bases import base_values, install, install_vector, installed
+from common.moe.pretrained import base_flops
 from common.moe.vectors import pack
 from tests.checkpoints import BLOCKS, WIDTH, save
 

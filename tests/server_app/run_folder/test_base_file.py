@@ -15,7 +15,7 @@ from common import wire
 from common.errors import SettingsError
 from common.inline_grid import InlineGrid
 from common.inputs import InputError
-from common.moe.pretrained import _installed
+from common.moe.bases import _installed
 from common.parts import BASE
 from server_app.app import app as server_app
 from server_app.run_source import RunSource
