@@ -83,7 +83,7 @@ class NetworkSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class NetworkFacts:
     """What a network was seen to do with one image.
 
     Attributes
@@ -109,7 +109,7 @@ def network_of(name: str) -> OfImages:
 
 @lru_cache(maxsize=8)
 @torch.no_grad()
-def measured(name: str, size: tuple[int, int]) -> Measured:
+def measured(name: str, size: tuple[int, int]) -> NetworkFacts:
     """Try a network on one black image, once per process.
 
     Raises
@@ -144,7 +144,7 @@ def measured(name: str, size: tuple[int, int]) -> Measured:
         raise BACKBONES.error(
             name, f"maps (1, 3, {size[0]}, {size[1]}) to {shape}: expected (1, D)"
         )
-    return Measured(
+    return NetworkFacts(
         out_features=out.shape[1],
         flops=counts[""],
         largest=largest[0],
