@@ -4,10 +4,16 @@
 public; every other name may move or change in any release. They are imported here and
 nowhere else, so that another release of Flower is tried on one module: a test says of
 each name what we rely on. No device imports this while it trains.
+
+Some come with a database or a web server, two seconds of processor time that a command
+which needs neither does without: those are imported when they are asked for.
 """
 
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeGuard
+
 from flwr.app.message import make_message
-from flwr.cli.build import build_fab_from_disk
 from flwr.cli.cli_client_interceptor import CliClientHttpInterceptor
 from flwr.cli.config_utils import load_and_validate
 from flwr.common.config import (
@@ -30,6 +36,7 @@ from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.serverapp import Grid
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -45,12 +52,15 @@ from flwr.supercore.inflatable.inflatable_utils import (
     inflate_object_from_contents,
     pull_objects,
 )
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric_ed25519 import create_message_to_sign
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import InMemoryGrid
-from flwr.superlink.grid.http_grid import HttpGrid
+
+if TYPE_CHECKING:
+    from flwr.cli.build import build_fab_from_disk
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+    from flwr.superlink.grid.http_grid import HttpGrid
+    from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 
 __all__ = [
     "HEARTBEAT_INTERVAL_INF",
@@ -80,6 +90,8 @@ __all__ = [
     "get_metadata_from_config",
     "get_object_head_values_from_object_content",
     "inflate_object_from_contents",
+    "is_http_grid",
+    "is_in_memory_grid",
     "iterate_object_tree",
     "load_and_validate",
     "make_message",
@@ -88,3 +100,32 @@ __all__ = [
     "parse_config_args",
     "pull_objects",
 ]
+
+_LATE = {
+    "HttpGrid": "flwr.superlink.grid.http_grid",
+    "InMemoryGrid": "flwr.superlink.grid.inmemory_grid",
+    "RuntimeVersionHttpInterceptor": "flwr.supercore.interceptors",
+    "build_fab_from_disk": "flwr.cli.build",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)
+
+
+def is_http_grid(grid: Grid) -> "TypeGuard[HttpGrid]":
+    """Whether a grid is that of a deployment."""
+    return _is(grid, "HttpGrid")
+
+
+def is_in_memory_grid(grid: Grid) -> "TypeGuard[InMemoryGrid]":
+    """Whether a grid is that of Flower's simulation."""
+    return _is(grid, "InMemoryGrid")
+
+
+def _is(grid: Grid, name: str) -> bool:
+    # Who has made one has imported its class.
+    module = sys.modules.get(_LATE[name])
+    return module is not None and isinstance(grid, getattr(module, name))

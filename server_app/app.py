@@ -6,7 +6,7 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common.flower_internals import InMemoryGrid
+from common.flower_internals import is_in_memory_grid
 from common.settings import Settings
 from common.shape import model_spec, server_task
 from common.trial import check_samples
@@ -28,7 +28,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the strategy the run-config names and keep what it produced."""
     settings = Settings.from_run_config(context.run_config)
-    if isinstance(grid, InMemoryGrid):  # Flower's simulation
+    if is_in_memory_grid(grid):
         settings = own_places(settings)
     check_place(settings)
     # One thread gives the same sums in every process, hence the same bits.

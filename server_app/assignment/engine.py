@@ -14,7 +14,6 @@ import numpy as np
 
 from server_app.assignment.flow.certified import certify
 from server_app.assignment.flow.sparsified import solve_counted
-from server_app.assignment.general.cp_sat import solve_cp_sat
 from server_app.assignment.general.from_flow import assignment_by_counts
 from server_app.assignment.general.highs import solve_highs
 from server_app.assignment.integers import IntegerProblem, Mask
@@ -119,6 +118,16 @@ def _choose(problem: IntegerProblem, solver: str) -> tuple[str, str]:
     return ("highs", why) if solver == "auto" else (solver, "")
 
 
+def _solve_cp_sat(
+    problem: IntegerProblem, limits: WorkLimits, hint: Mask
+) -> SolverAnswer:
+    # Late: CP-SAT's interface brings in pandas, a second of processor time that no
+    # round spends where flow is exact.
+    from server_app.assignment.general.cp_sat import solve_cp_sat
+
+    return solve_cp_sat(problem, limits, hint)
+
+
 def _from_flow(
     solve_general: Callable[[IntegerProblem, WorkLimits, Mask], SolverAnswer],
 ) -> Callable[[IntegerProblem, WorkLimits], SolverAnswer]:
@@ -131,6 +140,6 @@ def _from_flow(
 #: Name to solver. Each takes the integer problem and its limits.
 SOLVERS: dict[str, Callable[[IntegerProblem, WorkLimits], SolverAnswer]] = {
     "flow": solve_counted,
-    "cp-sat": _from_flow(solve_cp_sat),
+    "cp-sat": _from_flow(_solve_cp_sat),
     "highs": _from_flow(solve_highs),
 }

@@ -22,8 +22,8 @@ from pathlib import Path
 import click
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from common import flower_internals
 from common.flower_internals import (
-    build_fab_from_disk,
     create_message_to_sign,
     get_metadata_from_config,
     load_and_validate,
@@ -68,7 +68,7 @@ def sign(app: Path, key: ed25519.Ed25519PrivateKey) -> SignedApp:
     """
     try:
         config, _ = load_and_validate(app / "pyproject.toml")
-        content = build_fab_from_disk(app)
+        content = flower_internals.build_fab_from_disk(app)
         name, version = get_metadata_from_config(config)
     except (click.ClickException, click.exceptions.Exit, ValueError, OSError) as error:
         why = " ".join(str(getattr(error, "message", error)).split())

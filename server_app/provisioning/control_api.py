@@ -10,13 +10,13 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from common import flower_internals
 from common.flower_internals import (
     CliClientHttpInterceptor,
     ControlHttpClient,
     ListNodesRequest,
     NodeInfo,
     RegisterNodeRequest,
-    RuntimeVersionHttpInterceptor,
     UnregisterNodeRequest,
 )
 from server_app.provisioning import ProvisioningError
@@ -49,7 +49,9 @@ class ControlAPI:
                 root_certificates=authority.read_bytes(),
                 interceptors=[
                     CliClientHttpInterceptor(),
-                    RuntimeVersionHttpInterceptor(component_name="flwr CLI"),
+                    flower_internals.RuntimeVersionHttpInterceptor(
+                        component_name="flwr CLI"
+                    ),
                 ],
             )
         except (OSError, ValueError) as error:  # ssl's errors are OSErrors

@@ -10,7 +10,7 @@ taken in, and what cannot be read is an error reply of its sender.
 import json
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from flwr.app import Error, Message, Metadata, RecordDict
@@ -18,7 +18,6 @@ from flwr.app import Error, Message, Metadata, RecordDict
 from common.flower_internals import (
     ConfirmMessageReceivedRequest,
     ErrorCode,
-    HttpGrid,
     ObjectPullError,
     ObjectTree,
     ProtoMessage,
@@ -33,6 +32,9 @@ from common.flower_internals import (
 from common.flower_internals import (
     get_object_head_values_from_object_content as head_of,
 )
+
+if TYPE_CHECKING:
+    from common.flower_internals import HttpGrid
 from common.text import first_line
 
 ENVELOPE_BYTES = 64 * 1024
@@ -70,7 +72,7 @@ class BoundedPull:
     grid : HttpGrid
     """
 
-    def __init__(self, grid: HttpGrid) -> None:
+    def __init__(self, grid: "HttpGrid") -> None:
         self._grid = grid
         self._of_thread = threading.local()
         self._watched: httpx.Client | None = None

@@ -21,11 +21,11 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from common.flower_internals import (
-    HttpGrid,
     NodeInfo,
     ObjectPullError,
     ObjectPushError,
     Run,
+    is_http_grid,
 )
 from server_app.transport.pulling import BoundedPull
 
@@ -65,7 +65,7 @@ class PatientGrid(Grid):
         self._grid = grid
         self._most = most or {}
         self._types: dict[str, str] = {}  # of messages without a reply, by id
-        self._bounded = BoundedPull(grid) if isinstance(grid, HttpGrid) else None
+        self._bounded = BoundedPull(grid) if is_http_grid(grid) else None
 
     def _persist(self, call: Callable[[], Answer]) -> Answer:
         started = time.monotonic()

@@ -122,6 +122,12 @@ def grids_over_http_have_a_client_that_can_be_watched() -> None:
         assert used in source
 
 
+def grids_are_told_apart() -> None:
+    other, found = object.__new__(flower.HttpGrid), object.__new__(flower.InMemoryGrid)
+    assert flower.is_http_grid(other) and not flower.is_http_grid(found)
+    assert flower.is_in_memory_grid(found) and not flower.is_in_memory_grid(other)
+
+
 def interceptors_are_made_as_we_make_them() -> None:
     flower.CliClientHttpInterceptor()
     flower.RuntimeVersionHttpInterceptor(component_name="flwr CLI")
@@ -140,7 +146,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "HEARTBEAT_INTERVAL_INF": nodes_say_how_often_they_are_heard,
     "HEARTBEAT_MAX_INTERVAL": nodes_say_how_often_they_are_heard,
     "HttpGrid": grids_over_http_have_a_client_that_can_be_watched,
-    "InMemoryGrid": lambda: _is(issubclass(flower.InMemoryGrid, Grid), True),
+    "InMemoryGrid": grids_are_told_apart,
     "ListNodesRequest": lambda: flower.ListNodesRequest().Clear(),
     "NodeInfo": nodes_say_how_often_they_are_heard,
     "ObjectPullError": lambda: _is(issubclass(flower.ObjectPullError, Exception), True),
@@ -166,6 +172,8 @@ CHECKS: dict[str, Callable[[], None]] = {
     "get_metadata_from_config": an_app_is_read_and_packed,
     "get_object_head_values_from_object_content": objects_travel_one_by_one,
     "inflate_object_from_contents": objects_travel_one_by_one,
+    "is_http_grid": grids_are_told_apart,
+    "is_in_memory_grid": grids_are_told_apart,
     "iterate_object_tree": trees_name_their_objects,
     "load_and_validate": an_app_is_read_and_packed,
     "make_message": a_message_is_made_of_its_metadata,
@@ -207,9 +215,16 @@ def test_there_is_no_other_private_name() -> None:
                 assert not private, f"{path.relative_to(ROOT)}: {private}"
 
 
-def test_a_device_that_trains_loads_none_of_them() -> None:
-    code = "import client_app.app, sys; print('common.flower_internals' in sys.modules)"
+def test_what_is_loaded_is_what_is_needed() -> None:
+    # A device that trains needs none of these names; a server, or a command of the
+    # operator, neither a database nor a web server, nor what its solver does not.
+    code = (
+        "import sys, client_app.app\n"
+        "print('common.flower_internals' in sys.modules)\n"
+        "import server_app.app, server_app.provisioning.command\n"
+        "print({'sqlalchemy', 'fastapi', 'pandas'} & sys.modules.keys())"
+    )
     said = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
-    assert said.stdout.strip() == "False", said.stderr
+    assert said.stdout.split() == ["False", "set()"], said
