@@ -19,7 +19,7 @@ PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 export NUM_CLIENTS RUN_CONFIG
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test test-all test-fleets test-others test-containers mutants check format lock stubs clean distclean
+.PHONY: help install simulate test test-all test-fleets test-others test-containers baselines mutants check format lock stubs clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ test-others: $(STAMP)
 
 test-containers: $(STAMP) ## Build the images and train in them (needs Docker; minutes)
 	$(BIN)/python -m pytest -m containers -ra $(PYTEST_ARGS) tests/containers
+
+baselines: $(STAMP) ## Train every baseline once with `flwr run` (ten minutes)
+	$(BIN)/python -m tests.simulation.every_baseline
 
 mutants: $(STAMP) ## Check that the suite notices faults made on purpose (minutes)
 	$(BIN)/python -m tests.mutants

@@ -36,6 +36,9 @@ from server_app.launcher.superlink import (
     last_line,
 )
 
+#: What Ray raises then; Flower shows it and ends in an error that says nothing.
+RAY_IS_LATE = "The current node timed out during startup"
+
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -150,6 +153,12 @@ def _failure(link: SuperLink, lines: Sequence[str]) -> str | None:
     status, details = ended
     if status == "finished:completed":
         return None
+    if any(RAY_IS_LATE in line for line in lines):
+        # Not started again here: the ServerApp has begun, and has made its folder.
+        return (
+            "Ray did not start within the 30 s that it gives itself: start the run "
+            "again when the machine is less busy"
+        )
     return last_exception(lines) or details or status
 
 

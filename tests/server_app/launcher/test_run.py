@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from server_app.launcher.log import PlainLog
-from server_app.launcher.run import last_exception, run_simulation
-from server_app.launcher.superlink import first_object, flower_environment
+from server_app.launcher.run import _failure, last_exception, run_simulation
+from server_app.launcher.superlink import (
+    SuperLink,
+    first_object,
+    flower_environment,
+)
 from tests.conftest import REPOSITORY
 
 
@@ -68,6 +72,30 @@ def test_the_reason_of_a_failure_is_the_last_exception(
 ) -> None:
     found = last_exception(lines)
     assert found.startswith(said) and bool(found) == bool(said)
+
+
+class Ended(SuperLink):
+    """A SuperLink whose run has failed."""
+
+    def __init__(self) -> None:
+        pass
+
+    def outcome(self) -> tuple[str, str]:
+        return "finished:failed", ""
+
+
+def test_a_ray_that_is_late_is_told_from_a_run_that_fails() -> None:
+    # Ray's words, and Flower's around them, shortened.
+    lines = [
+        "ERROR :     An exception occured!! The current node timed out during startup. "
+        "This could happen because some of the raylet failed to startup",
+        "Traceback (most recent call last):",
+        '  File "run_simulation.py", line 346, in _main_loop',
+        "RuntimeError: An error was encountered. Ending simulation.",
+    ]
+    late = _failure(Ended(), lines)
+    assert late is not None and late.startswith("Ray did not start within the 30 s")
+    assert _failure(Ended(), lines[1:]) == lines[-1]
 
 
 @pytest.mark.parametrize(

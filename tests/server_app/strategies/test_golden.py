@@ -51,6 +51,8 @@ CONFIG: dict[str, Any] = {
 NEEDS: dict[str, dict[str, Any]] = {
     "cent-moe": {"reserved-samples": 300},
     "fed-moe": {"reserved-samples": 100},
+    # Two epochs of fine-tuning cannot be told from none.
+    "fedavg-ft": {"strategy-options": "epochs=15"},
     "fedbn": {"backbone": "cnn", "norm": "batch", "train-samples": 300},
     # Ten epochs of the head drown the body.
     "fedrep": {"strategy-options": "head-epochs=2"},
