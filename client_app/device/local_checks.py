@@ -101,8 +101,11 @@ def data(node: Mapping[str, Any]) -> Finding:
         share = f"share {node.get('partition-id')} of {node['num-partitions']}"
         return Finding(check="data", text=f"{share} of the run's own data set")
     if not (said := said or node.get("data-dir")):
-        text = "this device does not say where its data lie: --data-path PATH"
-        return Finding(check="data", text=text, ok=False)
+        text = (
+            "none of its own: a run with a task needs --data-path PATH, one without "
+            "takes the data set that it names"
+        )
+        return Finding(check="data", text=text)
     path = Path(str(said)).expanduser()
     try:
         files = [path] if path.is_file() else list(_files(path))
