@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,12 @@ from common.flower_internals import (
     get_all_nested_objects,
     inflate_object_from_contents,
 )
+from common.parts import part_of_model
 from common.settings import Settings
-from common.shape import dataset_of, model_spec
+from common.shape import dataset_of, model_spec, ordered_spec
 from server_app.fleet.budget import DeviceBudget
+from server_app.strategies import find_strategy
+from server_app.strategies.base import ExpertStrategy
 
 HELD = (1, 2, 4, 8)
 NODE: dict[str, bool | float | int | str] = {
@@ -38,6 +42,7 @@ NODE: dict[str, bool | float | int | str] = {
     "num-partitions": 4,
 }
 SEED = 1
+LARGE = {"expert-hidden": 100_000}
 CASES: dict[str, dict[str, Any]] = {
     "digits, mlp, 6 MB experts": {"expert-hidden": 20_000},
     "digits, mlp, soft routing": {"expert-hidden": 20_000, "top-k": 0},
@@ -46,6 +51,16 @@ CASES: dict[str, dict[str, Any]] = {
         "backbone": "cnn",
         "dataset": "noise",
     },
+    "digits, mlp of 31 MB, fedavg": LARGE | {"strategy": "fedavg"},
+    "the same, fedprox": LARGE | {"strategy": "fedprox"},
+    "the same, ditto": LARGE | {"strategy": "ditto"},
+    "the same, apfl": LARGE | {"strategy": "apfl"},
+    "the same, fedavg-ft": LARGE | {"strategy": "fedavg-ft"},
+    "the same, fedrep": LARGE | {"strategy": "fedrep"},
+    "the same, ifca, 2 clusters": LARGE
+    | {"strategy": "ifca", "strategy-options": "clusters=2"},
+    "the same, ifca, 4 clusters": LARGE | {"strategy": "ifca"},
+    "the same, heterofl at a half": LARGE | {"strategy": "heterofl"},
     "32x32 colour, resnet18, 41 MB experts": {
         "expert-hidden": 20_000,
         "backbone": "resnet18",
@@ -91,25 +106,26 @@ def measure(
         **case,
     }
     settings = Settings.from_run_config(config)
-    spec = model_spec(settings, dataset_of(settings))
+    cls = find_strategy(settings.run.strategy)
+    strategy = cls(settings, model_spec(settings, dataset_of(settings)))
     told = [ask(folder, config, RecordDict(), "query") for _ in range(args.repeat)]
     profile = wire.decode_query_reply(told[0][0].content)
-    budget = DeviceBudget(settings, spec, max(HELD))
+    budget = DeviceBudget(
+        settings,
+        strategy.spec,
+        strategy.max_budget,
+        method=strategy.method,
+        private_parts=strategy.private_parts,
+        widths=strategy.widths,
+    )
     predicted = budget.memory(profile) / 2**20
     worst = 0.0
-    for held in args.held:
-        experts = list(range(held))
-        order = wire.TrainOrder(
-            run="bench",
-            server_round=1,
-            experts=experts,
-            num_experts=max(HELD),
-            top_k=spec.top_k,
-            evaluate=True,
-        )
-        vectors = spec.initial(SEED, ["extractor", *(f"expert.{e}" for e in experts)])
-        arrays = wire.pack(vectors)
-        content = wire.encode_order(order, arrays)
+    for held in args.held[: strategy.max_budget]:
+        content = ordered(strategy, held, server_round=2)
+        if strategy.method.keeps:
+            state = folder / f"state-{settings.run.strategy}-{held}"
+            config["state-dir"] = str(state)
+            ask(folder, config, ordered(strategy, held, server_round=1), "train")
         peaks = [ask(folder, config, content, "train")[1] for _ in range(args.repeat)]
         typical = statistics.median(peaks) / 2**20
         ratio = predicted[held - 1] / typical
@@ -119,6 +135,33 @@ def measure(
         print(f"{name:<40} {held:>4} {columns}", flush=True)
         name = ""
     return worst
+
+
+def ordered(strategy: ExpertStrategy, held: int, server_round: int) -> RecordDict:
+    """Return the order of a strategy for a device with this budget."""
+    spec, width = strategy.spec, 1.0
+    if strategy.widths:
+        held, width = 1, strategy.widths[held - 1]
+    order = wire.TrainOrder(
+        run="bench",
+        server_round=server_round,
+        experts=list(range(held)),
+        num_experts=spec.num_experts,
+        top_k=spec.top_k,
+        mixes=spec.mixes,
+        gate=strategy.gate,
+        width=width,
+        evaluate=True,
+        private_parts=strategy.private_parts,
+        **asdict(strategy.method),
+    )
+    parts = ordered_spec(spec, order).initial(SEED, order.shared_parts())
+    vectors = {
+        part_of_model(name, number): vector
+        for name, vector in parts.items()
+        for number in range(order.candidates)
+    }
+    return wire.encode_order(order, wire.pack(vectors))
 
 
 def ask(

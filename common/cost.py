@@ -8,12 +8,15 @@ A cost is an array over the number of experts held in each layer: entry ``k - 1`
 Memory counts what ``client_app.app`` keeps while it answers one order, beyond what its
 process had before (interpreter, torch, data set)::
 
-    train(k) = (COPIES + m) P(k) + T + B a_train + X(n, B)      P(k) = psi + k theta
-    eval(k)  = (COPIES - 2) P(k) + V a_eval + X(v, V)
-    memory   = max(train, eval) + RUNTIME + FROZEN_COPIES F
+    train(k)  = (COPIES + m + j - 1) P(k) + T + B a_train + X(n, B)
+    choose(k) = (2 j + 1) P(k) + V a_eval + X(n, V)             where j > 1
+    eval(k)   = (COPIES + j - 3) P(k) + V a_eval + X(v, V)
+    memory    = max(train, choose, eval) + RUNTIME + FROZEN_COPIES F
 
-with P the bytes of the parts held (theta: one expert of every layer), m the copies that
-a method of training holds beside (``common.local_method``), T the largest
+with P(k) = psi + k theta the bytes of the parts held (theta: one expert of every
+layer), m the copies that a method of training holds beside (``common.local_method``), j
+the models received to choose from (all of them in the message, and while they are tried
+as vectors too), T the largest
 single tensor (weight decay makes a temporary of it), a the bytes of activations a
 sample needs, B the batch and V the evaluation batch, n and v the samples trained and
 evaluated on, X the bytes of their inputs (all of them up to ``AT_ONCE``, one batch of
@@ -70,6 +73,7 @@ def training_memory(
     train_samples: int,
     test_samples: int,
     more_copies: int = 0,
+    candidates: int = 1,
 ) -> Costs:
     """Return the bytes that training takes beyond the idle process, shape (E,).
 
@@ -82,6 +86,8 @@ def training_memory(
         n and v; 0 test samples where nothing is evaluated.
     more_copies : int
         m.
+    candidates : int
+        j, at least 1.
     """
     k = np.arange(1, spec.num_experts + 1, dtype=np.float64)
     expert, backbone = _activations(spec)
@@ -102,19 +108,21 @@ def training_memory(
         for _, shape in spec.layout(part)
     )
     saved = backbone.saved + routed * expert.saved
+    held = parts + spec.nbytes(GATE)
     train = (
-        (COPIES + more_copies) * (parts + spec.nbytes(GATE))
+        (COPIES + more_copies + candidates - 1) * held
         + np.maximum(largest, batch * (saved + widest))
         + _prepared(inputs, train_samples, batch)
     )
-    evaluated = min(test_samples, evaluation_batch(spec))
-    evaluate = (
-        (COPIES - 2) * (parts + spec.nbytes(GATE))
-        + evaluated * widest
-        + _prepared(inputs, test_samples, evaluated)
-    )
-    more = RUNTIME + FROZEN_COPIES * spec.base_nbytes
-    return more + np.maximum(train, evaluate)
+
+    def forward(copies: int, samples: int) -> Costs:
+        at_once = min(samples, evaluation_batch(spec))
+        return copies * held + at_once * widest + _prepared(inputs, samples, at_once)
+
+    most = np.maximum(train, forward(COPIES + candidates - 3, test_samples))
+    if candidates > 1:
+        most = np.maximum(most, forward(2 * candidates + 1, train_samples))
+    return RUNTIME + FROZEN_COPIES * spec.base_nbytes + most
 
 
 def _prepared(sample: float, samples: int, batch: int) -> float:

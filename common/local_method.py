@@ -13,10 +13,14 @@ MORE_COPIES: dict[MethodName, int] = {
     "plain": 0,
     "alternating": 0,
     "fine-tune": 1,  # the change that is sent
-    "ditto": 2,  # and what it is pulled to
-    "apfl": 5,  # and a second model with gradients and momentum, and their mixture
+    "ditto": 2,  # that, and what it kept
+    "apfl": 6,  # a second model and the mixture, gradients, momentum, what it kept
 }
 """Copies of the model a device holds beside those of plain training."""
+
+PULLED = 4
+"""And where it is pulled to another: that one, the distance to it, the square of that
+and its gradient, each as large as the model where one tensor is most of it."""
 
 FORWARD = 1 / 3
 """Share of a step of training that goes forward only."""
@@ -34,6 +38,10 @@ class LocalMethod:
         parts (``alternating``), of its own model (``ditto``).
     pull : float
         lambda of lambda/2 ||v - w||^2 (``ditto``).
+    proximal : float
+        mu of mu/2 ||w - w_t||^2 in every loss (FedProx).
+    candidates : int
+        Models received, of which the one that fits best is trained (IFCA).
     mixing : float
         alpha of the first round (``apfl``).
     adaptive : bool
@@ -43,6 +51,8 @@ class LocalMethod:
     method: MethodName = "plain"
     personal_epochs: int = 0
     pull: float = 0.0
+    proximal: float = 0.0
+    candidates: int = 1
     mixing: float = 0.0
     adaptive: bool = True
 
@@ -53,22 +63,30 @@ class LocalMethod:
 
     @property
     def more_copies(self) -> int:
-        """Copies of the model in memory beside those of plain training."""
-        return MORE_COPIES[self.method]
+        """Copies of the model in memory beside those of plain training.
+
+        Without the candidates it does not train.
+        """
+        pulled = PULLED if self.pull or self.proximal else 0
+        return MORE_COPIES[self.method] + pulled
 
     def passes(self, local_epochs: int) -> float:
         """Return how often each sample is trained on in a round, in steps of plain.
 
-        A head that is trained alone costs the way forward through what is frozen.
+        A head that is trained alone costs the way forward through what is frozen, and
+        so does every candidate that is tried.
         """
+        tried = FORWARD * self.candidates if self.candidates > 1 else 0
         match self.method:
             case "fine-tune" | "ditto":
-                return local_epochs + self.personal_epochs
+                more: float = self.personal_epochs
             case "alternating":
-                return local_epochs + FORWARD * self.personal_epochs
+                more = FORWARD * self.personal_epochs
             case "apfl":
-                return 2 * local_epochs
-        return local_epochs
+                more = local_epochs
+            case "plain":
+                more = 0
+        return local_epochs + more + tried
 
 
 PLAIN = LocalMethod()

@@ -135,6 +135,7 @@ class Algorithm(Protocol):
     settings: Settings
     spec: ModelSpec
     max_budget: int
+    widths: tuple[float, ...]
     projections: int
     model: dict[str, Vector]
     usage: NDArray[np.float64]

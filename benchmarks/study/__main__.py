@@ -22,9 +22,10 @@ from rich.progress import (
 )
 
 from benchmarks.study.cells import Cell, read_lines
-from benchmarks.study.presets import BASELINE, PRESETS
+from benchmarks.study.costs import with_costs
+from benchmarks.study.presets import BASELINE, OURS, PEER, PRESETS
 from benchmarks.study.runner import default_jobs, run_all
-from benchmarks.study.tables import markdown, paired, write_csv
+from benchmarks.study.tables import compact, markdown, paired, write_csv
 
 
 def chosen(cells: list[Cell], only: str) -> list[Cell]:
@@ -102,8 +103,15 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on with what {out} lacks")
         return 130
+    lines = with_costs(cells, lines, args.data_dir)
     write_csv(folder / "table.csv", cells, lines)
-    text = f"{markdown(cells, lines)}\n{paired(cells, lines, BASELINE)}"
+    text = "\n".join(
+        [
+            markdown(cells, lines),
+            paired(cells, lines, BASELINE),
+            compact(cells, lines, OURS, BASELINE, PEER),
+        ]
+    )
     (folder / "tables.md").write_text(text, "utf-8")
     from benchmarks.study.figures import draw
 

@@ -12,6 +12,8 @@ ACCURACIES = ("server_global", "client_global", "client_local")
 MEASURES = (*ACCURACIES, "worst_tenth", "cv_cumulative", "MB", "seconds")
 DIFFERING = ("worst_group", "served")
 """Measured where devices differ in what they see or what they call it."""
+COSTS = ("device_MB", "GFLOP")
+"""What training takes of a device in a round (:mod:`benchmarks.study.costs`)."""
 LAYER_CV = "cv_layer_"
 """Before the number of a mixture layer; measured where a model has several."""
 
@@ -87,8 +89,9 @@ def summary(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def measures(lines: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """Return what was measured of runs: ``MEASURES``, and what only some runs have."""
+    some = (*DIFFERING, *COSTS)
     more = dict.fromkeys(
-        k for line in lines for k in line if k in DIFFERING or k.startswith(LAYER_CV)
+        k for line in lines for k in line if k in some or k.startswith(LAYER_CV)
     )
     return (*MEASURES, *more)
 

@@ -4,10 +4,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import matplotlib
 
 from benchmarks.study.cells import ACCURACIES, Cell
+from benchmarks.study.presets import BASELINE
 from benchmarks.study.tables import Lines, interval
 
 matplotlib.use("Agg")
@@ -18,6 +20,11 @@ COLOURS = ("#4d4d4d", "#d55e00", "#0072b2", "#009e73", "#b0568f", "#b8860b")
 DASHES = ("solid", "dashed", "dotted")
 HATCHES = ("", "///", "...")
 DPI = 110
+DENSE_LINES: dict[str, dict[str, Any]] = {
+    "fedavg": {"color": "black", "linestyle": "dotted", "linewidth": 1.4},
+    BASELINE: {"color": "black", "linestyle": "solid", "linewidth": 1.4},
+}
+"""The dense model without and with the settings for clients of other label mixes."""
 
 
 def draw(cells: Sequence[Cell], lines: Lines, folder: Path) -> list[Path]:
@@ -36,32 +43,30 @@ def draw(cells: Sequence[Cell], lines: Lines, folder: Path) -> list[Path]:
 
 
 def _bars(cells: Sequence[Cell], lines: Lines) -> Figure:
-    """Return accuracies by cell and strategy, with their intervals."""
+    """Return accuracies by cell and strategy, with their intervals.
+
+    The dense models that everything is held against are lines across each cell.
+    """
     places = list(dict.fromkeys((c.dataset, c.partition) for c in cells))
     labels = list(dict.fromkeys(c.label for c in cells))
+    bars = [label for label in labels if label not in DENSE_LINES]
     figure, axes = plt.subplots(
         len(ACCURACIES), 1, figsize=(9.5, 7.5), sharex=True, layout="constrained"
     )
-    width = 0.8 / len(labels)
+    width = 0.8 / len(bars)
     for axis, measure in zip(axes, ACCURACIES, strict=True):
-        for index, label in enumerate(labels):
-            heights, errors = [], []
-            for place in places:
-                found = [
-                    lines[c.key][measure]
-                    for c in cells
-                    if (c.dataset, c.partition) == place
-                    and c.label == label
-                    and lines[c.key][measure] is not None
-                ]
-                middle, half = interval(found) if found else (0.0, None)
-                heights.append(middle)
-                errors.append(half or 0.0)
-            left = [
-                i + (index - len(labels) / 2 + 0.5) * width for i in range(len(places))
-            ]
+        for label in labels:
+            found = _intervals(cells, lines, label, measure)
+            at = [i for i, place in enumerate(places) if place in found]
+            heights = [found[places[i]][0] for i in at]
+            errors = [found[places[i]][1] or 0.0 for i in at]
+            if label in DENSE_LINES:
+                ends = [i - 0.44 for i in at], [i + 0.44 for i in at]
+                axis.hlines(heights, *ends, label=label, zorder=3, **DENSE_LINES[label])
+                continue
+            index = bars.index(label)
             axis.bar(
-                left,
+                [i + (index - len(bars) / 2 + 0.5) * width for i in at],
                 heights,
                 width,
                 yerr=errors,
@@ -80,6 +85,18 @@ def _bars(cells: Sequence[Cell], lines: Lines) -> Figure:
         *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6
     )
     return figure
+
+
+def _intervals(
+    cells: Sequence[Cell], lines: Lines, label: str, measure: str
+) -> dict[tuple[str, str], tuple[float, float | None]]:
+    """Return mean and half interval of a strategy in every cell it was measured in."""
+    values = defaultdict(list)
+    for c in cells:
+        value = lines[c.key][measure]
+        if c.label == label and value is not None:
+            values[c.dataset, c.partition].append(value)
+    return {place: interval(found) for place, found in values.items()}
 
 
 def _curves(cells: Sequence[Cell], lines: Lines) -> Figure:

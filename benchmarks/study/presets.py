@@ -86,7 +86,9 @@ DENSE: Variants = {
     "ditto": {"strategy": "ditto", **WIDE},
     "ifca + tricks": {"strategy": "ifca", **WIDE, **TRICKS},
 }
-KIN: Variants = {"kin": {"strategy": "kin", **TRICKS}}
+OURS, PEER = "kin", "flex-moe"
+"""What is held against the baseline, and whose bytes and balance against ours."""
+KIN: Variants = {OURS: {"strategy": "kin", **TRICKS}}
 STRATEGIES: Variants = {
     "random": {"strategy": "random"},
     "greedy": {"strategy": "greedy"},
@@ -243,7 +245,7 @@ def shift() -> list[Cell]:
     variants: Variants = {
         **KIN,
         **DENSE,
-        "flex-moe": STRATEGIES["flex-moe"],
+        PEER: STRATEGIES[PEER],
         "flex-moe-plus": STRATEGIES["flex-moe-plus"],
         "fedavg-ft": {"strategy": "fedavg-ft", **WIDE},
         "apfl": {"strategy": "apfl", **WIDE},
@@ -263,7 +265,7 @@ def reviews() -> list[Cell]:
     variants: Variants = {
         **KIN,
         BASELINE: DENSE[BASELINE],
-        "flex-moe": STRATEGIES["flex-moe"],
+        PEER: STRATEGIES[PEER],
         "ifca + tricks": DENSE["ifca + tricks"],
         "local": DENSE["local"],
     }

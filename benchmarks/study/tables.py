@@ -118,6 +118,45 @@ def paired(cells: Sequence[Cell], lines: Lines, baseline: str) -> str:
     return "\n".join(parts)
 
 
+def compact(
+    cells: Sequence[Cell], lines: Lines, ours: str, baseline: str, peer: str
+) -> str:
+    """Return one table of all cells: a variant minus the baseline, per measure.
+
+    With the largest cumulated CV of its runs, and its bytes over the peer's, both of
+    the same cell. A cell without a run of the same seed of both is left out.
+    """
+    columns = (*ACCURACIES[::-1], "worst_tenth", *DIFFERING)
+    rows = []
+    for place in dict.fromkeys((c.dataset, c.partition) for c in cells):
+        mine: dict[str, dict[int, Mapping[str, Any]]] = {}
+        for c in cells:
+            if (c.dataset, c.partition) == place and c.key in lines:
+                mine.setdefault(c.label, {})[c.seed] = lines[c.key]
+        found, base = mine.get(ours, {}), mine.get(baseline, {})
+        seeds = sorted(found.keys() & base.keys())
+        if not seeds:
+            continue
+        texts = [
+            signed_text(
+                difference(found[seed].get(name), base[seed].get(name))
+                for seed in seeds
+            )
+            for name in columns
+        ]
+        cv = max(found[seed]["cv_cumulative"] for seed in seeds)
+        others = [line["MB"] for line in mine.get(peer, {}).values()]
+        share = mean(found[seed]["MB"] for seed in seeds)
+        texts += [f"{cv:.4f}", f"{share / mean(others):.4f}" if others else "-"]
+        rows.append(f"| {' | '.join([*place, str(len(seeds)), *texts])} |")
+    if not rows:
+        return ""
+    names = [*columns, "largest CV", f"bytes / {peer}"]
+    head = f"| data | partition | seeds | {' | '.join(names)} |"
+    rule = "|---" * (len(names) + 3) + "|"
+    return "\n".join([f"**{ours} minus {baseline}**\n", head, rule, *rows, ""])
+
+
 def difference(value: float | None, base: float | None) -> float | None:
     """Return by how much a value is above another; None if one was not measured."""
     return None if value is None or base is None else value - base

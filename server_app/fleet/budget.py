@@ -5,8 +5,8 @@ link are measured with a clock, so they count only if ``train-seconds`` and
 ``upload-seconds`` ask for it: without them a run does not depend on any clock.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, isfinite
 
@@ -50,6 +50,9 @@ class DeviceBudget:
         How it is trained.
     private_parts : iterable of str
         What of it is not sent.
+    widths : sequence of float
+        Share of the channels that a device with a budget of 1, 2, ... trains; empty
+        where a budget is a number of experts.
     """
 
     def __init__(
@@ -60,12 +63,14 @@ class DeviceBudget:
         *,
         method: LocalMethod = PLAIN,
         private_parts: Iterable[str] = (),
+        widths: Sequence[float] = (),
     ) -> None:
         self._settings = settings
         self._spec = spec
         self._largest = largest
         self._method = method
         self._private = tuple(private_parts)
+        self._widths = tuple(widths)
 
     def __call__(self, tier: int, profile: QueryReply, link: Link) -> int:
         """Return k_c; 0 for a device that has not the memory for one expert."""
@@ -83,7 +88,7 @@ class DeviceBudget:
         By its owner's word if there is one, else by its memory; what nobody knows
         limits nothing.
         """
-        most = self._spec.num_experts
+        most = len(self._widths) or self._spec.num_experts
         if profile.expert_cap:
             return profile.expert_cap >= most
         return self.limits(profile, Link()).memory >= most
@@ -97,25 +102,38 @@ class DeviceBudget:
         operations = speed * rounds.train_seconds / max(1, passes)
         return Limits(
             memory=affordable(profile.memory_available, self.memory(profile), margin),
-            time=affordable(operations or None, training_work(self._spec), margin),
+            time=affordable(operations or None, self._costs(training_work), margin),
             uplink=affordable(
-                uplink * rounds.upload_seconds or None,
-                upload(self._spec, self._settings.wire.upload_dtype, self._private),
-                margin,
+                uplink * rounds.upload_seconds or None, self._costs(self._sent), margin
             ),
         )
 
+    def _costs(self, of: Callable[[ModelSpec], Costs]) -> Costs:
+        """Return what a budget of 1, 2, ... takes, by a formula of ``common.cost``."""
+        if not self._widths:
+            return of(self._spec)
+        narrow = (replace(self._spec, width=width) for width in self._widths)
+        return np.array([of(spec)[0] for spec in narrow])
+
+    def _sent(self, spec: ModelSpec) -> Costs:
+        return upload(spec, self._settings.wire.upload_dtype, self._private)
+
     def memory(self, profile: QueryReply) -> Costs:
-        """Return the bytes a device's process reaches, shape (E,)."""
+        """Return the bytes a device's process reaches with each budget, shape (E,)."""
         if profile.memory_available is None:
             return np.zeros(0)
-        return (profile.process_bytes or 0) + training_memory(
-            self._spec,
-            batch=self._settings.training.batch_size,
-            train_samples=profile.num_examples,
-            test_samples=self._test_samples,
-            more_copies=self._method.more_copies,
-        )
+
+        def of(spec: ModelSpec) -> Costs:
+            return training_memory(
+                spec,
+                batch=self._settings.training.batch_size,
+                train_samples=profile.num_examples,
+                test_samples=self._test_samples,
+                more_copies=self._method.more_copies,
+                candidates=self._method.candidates,
+            )
+
+        return (profile.process_bytes or 0) + self._costs(of)
 
     @cached_property
     def _test_samples(self) -> int:

@@ -89,6 +89,7 @@ class RoundLoop:
             strategy.max_budget,
             method=strategy.method,
             private_parts=strategy.private_parts,
+            widths=strategy.widths,
         )
         self.fleet = Fleet(self.settings, budget, strategy.projections)
         self.mailbox = Mailbox()

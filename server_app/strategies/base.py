@@ -70,6 +70,9 @@ class ExpertStrategy(Strategy):
     max_budget : int
         Cap on every client's budget k_c of each layer; E unless a budget means
         something else.
+    widths : tuple of float
+        Share of the channels that a client with a budget of 1, 2, ... is sent; empty,
+        the default, where a budget is a number of experts.
     projections : int
         Random projections of their samples of which clients are asked for class means
         (:class:`common.wire.ClassStatistic`); 0, the default, for none.
@@ -96,6 +99,7 @@ class ExpertStrategy(Strategy):
         )
         self.usage = np.zeros(self.spec.num_units)
         self.max_budget = self.spec.num_experts
+        self.widths: tuple[float, ...] = ()
         self.projections = 0
         self.sums = self.new_sums()
         self.average = ServerAverage(settings.skew.server_average)

@@ -15,6 +15,7 @@ grow with ``num-experts``, and its bytes are those of one extractor and one expe
 import numpy as np
 from pydantic import Field
 
+from common.local_method import LocalMethod
 from server_app.strategies.base import (
     ExpertStrategy,
     Plan,
@@ -55,9 +56,6 @@ class FedProx(FedAvg):
 
         mu: float = Field(0.01, ge=0, description="mu of mu/2 ||w - w_t||^2")
 
-    def plan(self, view: View) -> Plan:
-        """Send the one model to every participant, and mu with it."""
-        return Plan(
-            assignment=np.ones_like(view.previous),
-            order={"proximal": self.options.mu},
-        )
+    def local_method(self) -> LocalMethod:
+        """Train with the proximal term."""
+        return LocalMethod(proximal=self.options.mu)

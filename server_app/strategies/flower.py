@@ -38,6 +38,7 @@ from pydantic import Field, create_model
 
 from common import wire
 from common.errors import SettingsError, nearest
+from common.local_method import LocalMethod
 from common.moe import ModelSpec, Vector
 from common.settings import Settings
 from server_app.strategies.base import (
@@ -116,6 +117,8 @@ class FlowerStrategy(ExpertStrategy):
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
         self.inner = self.build_inner(settings, self.options)
+        mu = getattr(self.inner, "proximal_mu", 0.0)
+        self.method = LocalMethod(proximal=mu)
         self._round = 0
         self._sent: dict[int, Message] = {}
         self._replies: dict[int, Message] = {}

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from common.local_method import LocalMethod
 from common.moe import ModelSpec, Vector, unflatten
 from common.moe.ensemble import UsageMixture
 from common.parts import EXTRACTOR, model_of_part, part_of_model
@@ -62,6 +63,13 @@ class IFCA(FedAvg):
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
         self.cluster: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def local_method(self) -> LocalMethod:
+        """Try all m models; what a device must have memory for, also before the split.
+
+        With ``shared`` it is less by m - 1 extractors.
+        """
+        return LocalMethod(candidates=self.options.clusters)
 
     @property
     def is_split(self) -> bool:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,17 @@ import psutil
 import pytest
 
 from benchmarks.study.__main__ import chosen, run_missing
-from benchmarks.study.cells import Cell, read_lines, summary
+from benchmarks.study.cells import ACCURACIES, Cell, read_lines, summary
+from benchmarks.study.costs import costs_of
 from benchmarks.study.presets import PRESETS
-from benchmarks.study.tables import cell_text, interval, markdown, paired, write_csv
+from benchmarks.study.tables import (
+    cell_text,
+    compact,
+    interval,
+    markdown,
+    paired,
+    write_csv,
+)
 from common.settings import Settings
 from server_app.strategies import find_strategy
 
@@ -117,6 +126,44 @@ def test_differences_are_of_the_same_seed() -> None:
     assert text[4] == "| kin | 2 | +0.062 ± 0.794 | +0.000 ± 0.000 | +0.000 ± 0.000 |"
     assert text[5] == "| local | 1 | - | +0.000 | +0.000 |"
     assert paired(cells, lines, "nobody") == ""
+
+
+def test_all_cells_in_one_table_beside_a_peers_bytes() -> None:
+    cells, lines = [], {}
+    for partition, shift in (("iid", 0.0), ("rotation:4", 0.25)):
+        for label, megabytes, cv, gain in (
+            ("fedavg", 4.0, 0.0, 0.0),
+            ("flex-moe", 8.0, 0.005, 0.0),
+            ("kin", 8.5, 0.0, shift),
+        ):
+            for seed in (0, 1):
+                c = replace(cell_of(label, seed), partition=partition)
+                cells.append(c)
+                lines[c.key] = dict.fromkeys(ACCURACIES, 0.5 + gain) | {
+                    "worst_tenth": 0.25 + gain,
+                    "MB": megabytes,
+                    "cv_cumulative": cv + 0.0078125 * seed,
+                }
+    text = compact(cells, lines, "kin", "fedavg", "flex-moe").splitlines()
+    same = " | ".join(["+0.000 ± 0.000"] * 4)
+    more = " | ".join(["+0.250 ± 0.000"] * 4)
+    assert text[4] == f"| digits | iid | 2 | {same} | - | - | 0.0078 | 1.0625 |"
+    assert text[5] == f"| digits | rotation:4 | 2 | {more} | - | - | 0.0078 | 1.0625 |"
+    assert compact(cells, lines, "kin", "nobody", "flex-moe") == ""
+
+
+def test_what_a_strategy_costs_a_device_follows_from_its_settings() -> None:
+    dense, ifca, ditto, mixture = (
+        costs_of(cell_of(label), "data")
+        for label in ("fedavg", "ifca", "ditto", "flex-moe")
+    )
+    # Two epochs of its own model beside two of the shared; four thirds for four models.
+    assert ditto["GFLOP"] == pytest.approx(2 * dense["GFLOP"])
+    assert ifca["GFLOP"] == pytest.approx((2 + 4 / 3) / 2 * dense["GFLOP"])
+    # Two experts are held, and each sample trains one of them.
+    assert dense["GFLOP"] < mixture["GFLOP"] < 1.2 * dense["GFLOP"]
+    assert dense["device_MB"] < mixture["device_MB"] < ifca["device_MB"]
+    assert costs_of(cell_of("fedavg", seed=9), "data") == dense
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -70,12 +70,13 @@ class FedRolex(ExpertStrategy):
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         super().__init__(settings, spec)
         self.max_budget = spec.num_experts  # of the mixture: a budget is a rate here
+        self.widths = tuple(self.rate_of(k + 1) for k in range(self.max_budget))
 
     def rate_of(self, budget: int) -> float:
-        """Return r_c for a client that could hold ``budget`` experts."""
+        """Return r_c for a client that could hold ``budget`` experts, at most 1."""
         tiers = self.settings.rounds.expert_capacity
         rate = self.options.rate or (1.0 if len(tiers.tiers) > 1 else 0.5)
-        return float(rate * budget / tiers.largest)
+        return min(1.0, float(rate * budget / tiers.largest))
 
     def plan(self, view: View) -> Plan:
         """Cut everybody's window out of the global model."""

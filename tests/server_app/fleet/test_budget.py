@@ -1,5 +1,6 @@
 """What a device's profile amounts to in experts, worked out by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,6 @@ def test_work_and_upload_by_hand() -> None:
 
 
 def test_soft_routing_costs_operations_for_every_expert() -> None:
-    from dataclasses import replace
-
     work = training_work(replace(SPEC, top_k=0))
     np.testing.assert_allclose(np.diff(work), 3 * 2 * (64 * 1000 + 1000 * 10))
 
@@ -105,20 +104,70 @@ def test_a_second_model_takes_memory_and_time_and_private_parts_no_link() -> Non
     ditto = LocalMethod(method="ditto", personal_epochs=2, pull=1.0)
     budget = DeviceBudget(settings, SPEC, 4, method=ditto, private_parts=["extractor"])
     profile = profile_of(memory_available=10**9, process_bytes=0)
-    # What is sent back, and what v is pulled to: two more copies of what is held.
+    # What is sent back, the v that was kept, and four to be pulled to w.
     held = EXTRACTOR + GATE + EXPERT * np.arange(1, 5)
     one, two = (
         training_memory(SPEC, batch=1, train_samples=1, test_samples=0, more_copies=m)
         for m in (0, ditto.more_copies)
     )
-    np.testing.assert_allclose(two - one, 2 * held)
+    np.testing.assert_allclose(two - one, 6 * held)
     more = budget.memory(profile) - budget_of().memory(profile)
-    assert more[-1] == 2 * held[-1]  # of one expert, evaluation takes more
+    assert more[-1] == 6 * held[-1]  # of one expert, evaluation takes more
     # 100 samples, 2 and 2 epochs; the extractor is not sent.
     enough = float(400 * training_work(SPEC)[0])
     assert budget.limits(profile_of(flops_per_second=enough), Link()).time == 4
     assert budget.limits(profile_of(flops_per_second=0.9 * enough), Link()).time == 0
     assert budget.limits(profile_of(uplink=EXPERT / 5), Link()).uplink == 2
+
+
+def test_who_chooses_among_models_holds_all_of_them() -> None:
+    settings = Settings.from_run_config({"local-epochs": 2, "test-samples": 1})
+    dense = replace(SPEC, num_experts=1)
+    profile = profile_of(memory_available=10**9, process_bytes=0, num_examples=10)
+    [one] = DeviceBudget(settings, dense, 1).memory(profile)
+    four = DeviceBudget(settings, dense, 1, method=LocalMethod(candidates=4))
+    held, inputs = EXTRACTOR + EXPERT + (64 + 1) * 4, 10 * 64 * 4
+    # The message and the vectors of four, and the one model they are tried in; of 10
+    # samples at once, the 1000 values inside an expert are the largest.
+    chooses = RUNTIME + 9 * held + 10 * 1000 * 4 + inputs
+    assert four.memory(profile) == pytest.approx([chooses])
+    assert one < chooses
+    # Four passes forward are four thirds of an epoch more.
+    work = 10 * float(training_work(dense)[0])
+    asked = {"local-epochs": 2, "capacity-margin": 0.0, "train-seconds": 1.0}
+    timed = Settings.from_run_config(asked)
+    budget = DeviceBudget(timed, dense, 1, method=LocalMethod(candidates=4))
+    for epochs, affords in ((2 + 4 / 3, 1), (3.3, 0)):
+        fast = profile_of(flops_per_second=work * epochs * 1.0001, num_examples=10)
+        assert budget.limits(fast, Link()).time == affords
+
+
+def test_a_budget_may_be_a_width() -> None:
+    settings = Settings.from_run_config(
+        {"capacity-margin": 0.0, "train-seconds": 1.0, "upload-seconds": 1.0}
+        | {"local-epochs": 1}
+    )
+    widths = (0.25, 0.5, 1.0)
+    dense = replace(SPEC, num_experts=1)
+    budget = DeviceBudget(settings, dense, 3, widths=widths)
+    costs = {
+        of: [float(of(replace(dense, width=width))[0]) for width in widths]
+        for of in (training_work, upload)
+    }
+    plenty = {"memory_available": 10**10, "process_bytes": 0}
+    needed = budget.memory(profile_of(**plenty))
+    assert needed.shape == (3,) and (np.diff(needed) > 0).all()
+    for k in range(3):
+        tight = profile_of(memory_available=int(needed[k]) + 1, process_bytes=0)
+        assert budget(3, tight, Link()) == k + 1
+        assert budget.holds_everything(tight) == (k == 2)
+        speed = profile_of(flops_per_second=100 * costs[training_work][k])
+        assert budget.limits(speed, Link()).time == k + 1
+        link = profile_of(uplink=costs[upload][k])
+        assert budget.limits(link, Link()).uplink == k + 1
+    # A quarter of the channels: about a sixteenth of the extractor, a quarter of an
+    # expert's hidden units, each of which sees a quarter of the features.
+    assert costs[upload][0] < 0.27 * costs[upload][2]
 
 
 def test_an_int8_upload_affords_more_experts() -> None:

@@ -44,6 +44,13 @@ def reply_of(
     return handmade.reply_of(client, [0], [samples], deltas, num_experts=1, **fields)
 
 
+def test_a_device_needs_memory_for_all_models_and_time_to_try_them() -> None:
+    method = strategy_of("clusters=3").local_method()
+    assert method.candidates == 3
+    assert method.passes(2) == 2 + 3 / 3
+    assert strategy_of("clusters=1").local_method().passes(2) == 2
+
+
 def test_in_the_warm_up_there_is_one_model() -> None:
     strategy = strategy_of("clusters=3, warmup=2")
     for server_round, candidates, parts in ((1, 1, 2), (2, 1, 2), (3, 3, 6)):

@@ -50,6 +50,8 @@ def reply_of(
         ("rate=0.8", "1:0.5,4:0.5", [1, 4], [0.2, 0.8]),
         # A device whose owner allows less than its tier is sent less.
         ("rate=1.0", "2", [1, 2], [0.5, 1.0]),
+        # One whose owner allows more is sent more, and never more than there is.
+        ("", "1", [1, 2, 4], [0.5, 1.0, 1.0]),
     ],
 )
 def test_rates_follow_the_budgets(

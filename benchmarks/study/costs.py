@@ -1,0 +1,71 @@
+"""What a run takes of a device, by the product's own cost model: nothing is timed.
+
+It is what the server plans with (``common/cost.py``), for a client with a mean share of
+the samples and the largest budget that the settings allow.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from benchmarks.study.cells import Cell
+
+
+def with_costs(
+    cells: Iterable[Cell], lines: Mapping[str, Mapping[str, Any]], data_dir: str
+) -> dict[str, dict[str, Any]]:
+    """Return lines by key, each of those of the cells with its two costs."""
+    costs = {cell.key: costs_of(cell, data_dir) for cell in cells if cell.key in lines}
+    return {key: {**line, **costs.get(key, {})} for key, line in lines.items()}
+
+
+def costs_of(cell: Cell, data_dir: str) -> dict[str, float]:
+    """Return memory and work of one client in a round.
+
+    Returns
+    -------
+    device_MB : float
+        Megabytes that training takes beyond the process and what torch allocates of its
+        own; without evaluation, which is the same for all.
+    GFLOP : float
+        10^9 operations of training, and of choosing what to train.
+    """
+    # Neither seed nor partition changes them.
+    settings = {k: v for k, v in cell.config.items() if k != "eval-every"}
+    return _costs(
+        tuple(sorted({**settings, "dataset": cell.dataset}.items())),
+        cell.clients,
+        data_dir,
+    )
+
+
+@cache
+def _costs(
+    config: tuple[tuple[str, Any], ...], clients: int, data_dir: str
+) -> dict[str, float]:
+    # Late: they bring torch, which a study that only draws does not need.
+    from common.cost import RUNTIME, training_memory, training_work
+    from common.settings import Settings
+    from common.shape import dataset_of, model_spec
+    from server_app.strategies import find_strategy
+
+    settings = Settings.from_run_config({**dict(config), "data-dir": data_dir})
+    dataset = dataset_of(settings)
+    spec = model_spec(settings, dataset)
+    strategy = find_strategy(settings.run.strategy)(settings, spec)
+    held = min(settings.rounds.expert_capacity.largest, strategy.max_budget)
+    samples = (settings.data.train_samples or len(dataset.y_train)) // clients
+    memory = training_memory(
+        strategy.spec,
+        batch=settings.training.batch_size,
+        train_samples=samples,
+        test_samples=0,
+        more_copies=strategy.method.more_copies,
+        candidates=strategy.method.candidates,
+    )
+    passes = strategy.method.passes(settings.training.local_epochs)
+    work = training_work(strategy.spec)[held - 1] * passes * samples
+    return {
+        "device_MB": float(memory[held - 1] - RUNTIME) / 1e6,
+        "GFLOP": float(work) / 1e9,
+    }
