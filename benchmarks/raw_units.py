@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.study.presets import PLUS
+from benchmarks.study.presets import BASELINE, DENSE, PLUS
 from server_app.commands.simulate import simulate
 
 Arrays = dict[str, NDArray[Any]]
@@ -117,9 +117,13 @@ def cases() -> dict[str, Case]:
     plus = PLUS
     found: dict[str, Case] = {}
     for name in ("wine", "breast_cancer"):
-        for settings in (plus, {"strategy": "flex-moe"}):
-            line = f"{name}, {settings['strategy']}"
-            found[line] = (partial(table, name), settings, CLIENTS)
+        flex: dict[str, Any] = {"strategy": "flex-moe"}
+        for label, settings in (
+            ("flex-moe-plus", plus),
+            ("flex-moe", flex),
+            (BASELINE, DENSE[BASELINE]),
+        ):
+            found[f"{name}, {label}"] = (partial(table, name), settings, CLIENTS)
     # What flex-moe lacks on few rows: holders that change, or time.
     wine = partial(table, "wine")
     longer = {"strategy": "flex-moe", "num-rounds": 100}

@@ -13,10 +13,11 @@ MORE_COPIES: dict[MethodName, int] = {
     "plain": 0,
     "alternating": 0,
     "fine-tune": 1,  # the change that is sent
-    "ditto": 2,  # that, and what it kept
-    "apfl": 6,  # a second model and the mixture, gradients, momentum, what it kept
+    "ditto": 5,  # that, what it kept, and what reading and the first training leave
+    "apfl": 7,  # a second model and the mixture, gradients, momentum, what it kept, read
 }
-"""Copies of the model a device holds beside those of plain training."""
+"""Copies of the model a device holds beside those of plain training; of Ditto three and
+of APFL one are measured (``benchmarks/device_memory.py``), the others are counted."""
 
 PULLED = 4
 """And where it is pulled to another: that one, the distance to it, the square of that

@@ -2,13 +2,20 @@
 
 It is what the server plans with (``common/cost.py``), for a client with a mean share of
 the samples and the largest budget that the settings allow.
+
+``python -m benchmarks.study.costs --data-dir DIR`` prints the costs of all strategies
+of the preset ``shift``, with the bytes of one round, counted from its messages.
 """
 
+import argparse
+import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from benchmarks.study.cells import Cell
+from benchmarks.study.presets import BASELINE, shift
 
 
 def with_costs(
@@ -69,3 +76,42 @@ def _costs(
         "device_MB": float(memory[held - 1] - RUNTIME) / 1e6,
         "GFLOP": float(work) / 1e9,
     }
+
+
+def main() -> None:
+    """Print what every strategy takes of a client in a round."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.study.costs")
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--dataset", default="emnist")
+    args = parser.parse_args()
+    cells = {
+        cell.label: cell
+        for cell in shift()
+        if cell.dataset == args.dataset and cell.table == "skew" and cell.seed == 0
+    }
+    dense = costs_of(cells[BASELINE], args.data_dir)
+    print("| strategy | kB down | kB up | memory, MB | of dense | GFLOP | of dense |")
+    print("|---" * 7 + "|")
+    for label, cell in cells.items():
+        down, up = (nbytes / 1e3 for nbytes in _bytes(cell, args.data_dir))
+        texts = [f"{down:.1f}", f"{up:.1f}"]
+        for name, value in costs_of(cell, args.data_dir).items():
+            texts += [f"{value:.3g}", f"{value / dense[name]:.2f}"]
+        print(f"| {label} | {' | '.join(texts)} |", flush=True)
+
+
+def _bytes(cell: Cell, data_dir: str) -> tuple[float, float]:
+    """Return the bytes to and from a client in a round, the mean of all clients."""
+    from benchmarks.study.runner import records
+
+    first: dict[str, Any] = {"num-rounds": 1, "test-samples": 1}
+    if cell.config["strategy"] == "ifca":  # the warm-up has one model
+        first["strategy-options"] = "warmup=0"
+    once = replace(cell, config={**cell.config, **first})
+    with tempfile.TemporaryDirectory() as folder:
+        [record] = records(once, data_dir, folder)
+    return record["bytes_down"] / cell.clients, record["bytes_up"] / cell.clients
+
+
+if __name__ == "__main__":
+    main()

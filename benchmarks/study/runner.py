@@ -69,24 +69,29 @@ def _start_worker() -> None:
     logging.disable(logging.WARNING)
 
 
-def _run(task: tuple[Cell, str]) -> Ended:
-    cell, data_dir = task
+def records(cell: Cell, data_dir: str, folder: str) -> list[dict[str, Any]]:
+    """Return the records of a run's rounds; its files are left in ``folder``."""
     # Late: the parent process plans and draws, and needs neither torch nor Flower.
     from server_app.commands.simulate import APP_DIR, simulate
     from server_app.launcher.config import app_defaults
 
+    config = {
+        **app_defaults(APP_DIR),
+        **cell.run_config,
+        "data-dir": data_dir,
+        "output-dir": folder,
+        "keep-checkpoints": 1,
+    }
+    simulate(config, cell.clients)
+    [path] = Path(folder).glob("*/metrics.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _run(task: tuple[Cell, str]) -> Ended:
+    cell, data_dir = task
     with tempfile.TemporaryDirectory() as folder:
-        config = {
-            **app_defaults(APP_DIR),
-            **cell.run_config,
-            "data-dir": data_dir,
-            "output-dir": folder,
-            "keep-checkpoints": 1,
-        }
         try:
-            simulate(config, cell.clients)
-            [path] = Path(folder).glob("*/metrics.jsonl")
-            rounds = [json.loads(line) for line in path.read_text().splitlines()]
+            rounds = records(cell, data_dir, folder)
         except Exception as error:  # one run must not end the study
             return cell, None, f"{type(error).__name__}: {error}"
     line = {

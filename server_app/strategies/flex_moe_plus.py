@@ -22,7 +22,9 @@ What each is for:
 
 What clients keep and how they use their label frequencies are settings that compose
 with every strategy (``client-keep``, ``label-prior``, ``loss-calibration``,
-``server-average``).
+``server-average``). With them the dense model is as good as this one or better where
+labels differ, and where devices differ rotation mixes what should stay apart:
+docs/when-a-mixture-pays.md.
 """
 
 from collections.abc import Sequence

@@ -106,4 +106,4 @@ def test_without_training_the_client_answers_with_the_mixture() -> None:
 def test_cost() -> None:
     method = LocalMethod(method="apfl", mixing=0.5)
     assert method.passes(2) == 4
-    assert method.more_copies == 6
+    assert method.more_copies == 7

@@ -88,7 +88,7 @@ def test_without_training_the_client_answers_with_v() -> None:
 def test_cost() -> None:
     method = LocalMethod(method="ditto", personal_epochs=2, pull=1.0)
     assert method.passes(2) == 4
-    assert method.more_copies == 6  # what is sent, what was kept, and to be pulled
+    assert method.more_copies == 5 + 4  # of two trainings, and to be pulled
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
