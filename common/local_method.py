@@ -14,7 +14,7 @@ MORE_COPIES: dict[MethodName, int] = {
     "alternating": 0,
     "fine-tune": 1,  # the change that is sent
     "ditto": 5,  # that, what it kept, and what reading and the first training leave
-    "apfl": 7,  # a second model and the mixture, gradients, momentum, what it kept, read
+    "apfl": 7,  # a second model, the mixture, gradients, momentum, what it kept, read
 }
 """Copies of the model a device holds beside those of plain training; of Ditto three and
 of APFL one are measured (``benchmarks/device_memory.py``), the others are counted."""
