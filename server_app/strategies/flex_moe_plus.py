@@ -30,7 +30,7 @@ docs/when-a-mixture-pays.md.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ from common.moe import ModelSpec, pack, unpack_into
 from common.moe.ensemble import ServerGated
 from common.seeding import stream
 from common.settings import Settings
-from server_app.strategies.base import Plan, Reply, StrategyOptions, View
+from server_app.strategies.base import Reply, StrategyOptions, View
 from server_app.strategies.flex_moe import FlexMoE
 from server_app.strategies.server_gate import train_gate
 from server_app.strategies.server_training import (
@@ -108,7 +108,8 @@ class FlexMoEPlus(FlexMoE):
         return options
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
-        super().__init__(settings, spec)
+        options: Any = self.parse_options(settings)
+        super().__init__(settings, replace(spec, top_k=0) if options.soft else spec)
         self.tried = np.zeros((0, self.spec.num_units))
         self.server_gate = np.empty(0, dtype=np.float32)
         self._round = 0  # planned last
@@ -128,11 +129,6 @@ class FlexMoEPlus(FlexMoE):
             return fitness + (self.tried.max(initial=0) - tried)
         bonus = np.sqrt(np.log1p(view.server_round) / (1 + tried))
         return fitness + self.options.exploration * bonus
-
-    def plan(self, view: View) -> Plan:
-        """Solve FLEX-MoE's assignment for V."""
-        order = {"top_k": 0} if self.options.soft else {}
-        return replace(super().plan(view), order=order)
 
     def learn(self, replies: Sequence[Reply]) -> None:
         """Update Q and D, count who trained what, and train the server's gate."""
