@@ -20,6 +20,7 @@ COLOURS = ("#4d4d4d", "#d55e00", "#0072b2", "#009e73", "#b0568f", "#b8860b")
 DASHES = ("solid", "dashed", "dotted")
 HATCHES = ("", "///", "...")
 DPI = 110
+SERVER = ACCURACIES[0]
 DENSE_LINES: dict[str, dict[str, Any]] = {
     "fedavg": {"color": "black", "linestyle": "dotted", "linewidth": 1.4},
     BASELINE: {"color": "black", "linestyle": "solid", "linewidth": 1.4},
@@ -29,17 +30,17 @@ DENSE_LINES: dict[str, dict[str, Any]] = {
 
 def draw(cells: Sequence[Cell], lines: Lines, folder: Path) -> list[Path]:
     """Draw what the runs allow; return the files written."""
-    main = [c for c in cells if c.table == "main" and c.key in lines]
-    if not main:
-        return []
-    figures = (
-        ("accuracy.png", _bars(main, lines)),
-        ("curves.png", _curves(main, lines)),
-    )
-    for name, figure in figures:
+    run = [c for c in cells if c.key in lines]
+    main = [c for c in run if c.table == "main"]
+    figures = {}
+    if main or (differing := [c for c in run if c.table in ("shift", "skew")]):
+        figures["accuracy.png"] = _bars(main or differing, lines)
+    if main:
+        figures["curves.png"] = _curves(main, lines)
+    for name, figure in figures.items():
         figure.savefig(folder / name, dpi=DPI)
         plt.close(figure)
-    return [folder / name for name, _ in figures]
+    return [folder / name for name in figures]
 
 
 def _bars(cells: Sequence[Cell], lines: Lines) -> Figure:
@@ -50,8 +51,13 @@ def _bars(cells: Sequence[Cell], lines: Lines) -> Figure:
     places = list(dict.fromkeys((c.dataset, c.partition) for c in cells))
     labels = list(dict.fromkeys(c.label for c in cells))
     bars = [label for label in labels if label not in DENSE_LINES]
+    differ = any("served" in lines[c.key] for c in cells)
     figure, axes = plt.subplots(
-        len(ACCURACIES), 1, figsize=(9.5, 7.5), sharex=True, layout="constrained"
+        len(ACCURACIES),
+        1,
+        figsize=(max(9.5, 0.85 * len(places)), 7.5),
+        sharex=True,
+        layout="constrained",
     )
     width = 0.8 / len(bars)
     for axis, measure in zip(axes, ACCURACIES, strict=True):
@@ -76,13 +82,14 @@ def _bars(cells: Sequence[Cell], lines: Lines) -> Figure:
                 edgecolor="white",
                 error_kw={"elinewidth": 0.8},
             )
-        axis.set_ylabel(measure)
+        axis.set_ylabel("served" if differ and measure == SERVER else measure)
         axis.set_ylim(0, 1)
         axis.grid(axis="y", alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xticks(range(len(places)), [f"{d}\n{p}" for d, p in places])
+    names = [f"{d}\n{p}".replace("+", "\n") for d, p in places]
+    axes[-1].set_xticks(range(len(places)), names, fontsize=7.5)
     figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6
+        *axes[-1].get_legend_handles_labels(), loc="outside upper center", ncols=6
     )
     return figure
 
@@ -94,6 +101,8 @@ def _intervals(
     values = defaultdict(list)
     for c in cells:
         value = lines[c.key][measure]
+        if measure == SERVER:  # the one model, or that of the client's group
+            value = lines[c.key].get("served", value)
         if c.label == label and value is not None:
             values[c.dataset, c.partition].append(value)
     return {place: interval(found) for place, found in values.items()}
