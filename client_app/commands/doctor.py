@@ -15,7 +15,10 @@ from pathlib import Path
 
 from cryptography import x509
 
-from client_app.device.bundle import (
+from client_app.device.finding import Finding
+from client_app.device.link import WARNING_DAYS, look_at_link
+from client_app.device.local_checks import look_around, torch_runs
+from client_app.device.unpacked_bundle import (
     Bundle,
     BundleError,
     Scalar,
@@ -23,9 +26,6 @@ from client_app.device.bundle import (
     owner_config,
     read_bundle,
 )
-from client_app.device.finding import Finding
-from client_app.device.link import WARNING_DAYS, look_at_link
-from client_app.device.local_checks import look_around, torch_runs
 from common.text import one_line
 
 

@@ -20,7 +20,6 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from cryptography import x509
 
-from client_app.device.bundle import Bundle
 from client_app.device.clock import away, clock_problem
 from client_app.device.finding import Finding
 from client_app.device.signed_question import (
@@ -29,6 +28,7 @@ from client_app.device.signed_question import (
     UNKNOWN,
     signed_question,
 )
+from client_app.device.unpacked_bundle import Bundle
 
 PATIENCE = 10.0
 """Seconds for an answer; a slow link takes three for TLS."""

@@ -24,7 +24,10 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from client_app.device.bundle import (
+from client_app.device.finding import Finding, first_problem
+from client_app.device.link import look_at_link
+from client_app.device.local_checks import look_around
+from client_app.device.unpacked_bundle import (
     Bundle,
     BundleError,
     Scalar,
@@ -32,9 +35,6 @@ from client_app.device.bundle import (
     owner_config,
     read_bundle,
 )
-from client_app.device.finding import Finding, first_problem
-from client_app.device.link import look_at_link
-from client_app.device.local_checks import look_around
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 """Seconds between two looks at a server that cannot be reached: doubled each time."""

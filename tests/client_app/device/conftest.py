@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from client_app.device.bundle import Bundle, read_bundle
+from client_app.device.unpacked_bundle import Bundle, read_bundle
 from server_app.provisioning.certificates import openssh_to_pem
 from server_app.provisioning.directory import FleetDirectory
 from server_app.provisioning.members import Members

@@ -9,10 +9,10 @@ from flwr.common import constant
 from flwr.supercore.error import ApiErrorCode
 
 from client_app.device import clock, link, signed_question
-from client_app.device.bundle import Bundle
 from client_app.device.clock import clock_problem
 from client_app.device.finding import Finding, first_problem
 from client_app.device.link import look_at_link
+from client_app.device.unpacked_bundle import Bundle
 from server_app.provisioning.certificates import (
     WARNING_DAYS,
     Authority,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from client_app.device import supernode
-from client_app.device.bundle import Bundle
 from client_app.device.supernode import main
+from client_app.device.unpacked_bundle import Bundle
 from tests.client_app.device.fake_superlink import FakeSuperLink, answering
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -18,8 +18,8 @@ import pytest
 from flwr.common.config import parse_config_args
 
 from client_app.__main__ import main as device
-from client_app.device.bundle import BundleError, Scalar, read_bundle
 from client_app.device.supernode import supernode_command
+from client_app.device.unpacked_bundle import BundleError, Scalar, read_bundle
 from server_app.__main__ import main
 from server_app.provisioning.directory import FleetDirectory
 from server_app.provisioning.server_files import UNITS
