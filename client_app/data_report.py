@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from client_app.device import profiler
 from client_app.device.speed import step_seconds
 from common import refusals
-from common.cost import training_memory
+from common.cost import training_copies, training_memory
 from common.errors import DataError
 from common.moe import ModelSpec
 from common.own.found import Skipped
@@ -227,6 +227,7 @@ def _round(own: OwnData, spec: ModelSpec, settings: Settings) -> RoundCost | Non
         batch=training.batch_size,
         train_samples=len(own.train),
         test_samples=len(own.held_out),
+        more_copies=training_copies(training),
     )
     steps = training.local_epochs * -(-len(own.train) // training.batch_size)
     batch = min(training.batch_size, len(own.train))

@@ -12,6 +12,7 @@ import torch
 from client_app.session import Session
 from client_app.statistics import LocalResult
 from client_app.training import Beside, Objective, evaluate, train
+from common.augment import find_augment
 from common.moe import MoEModel
 from common.seeding import stream
 from common.wire import TrainOrder
@@ -61,11 +62,19 @@ def train_locally(
         If training diverged.
     """
     x, y = session.train_tensors()
-    settings = session.settings.training
+    settings = session.training
     if epochs is not None:
         settings = settings.model_copy(update={"local_epochs": epochs})
+    data = session.data
     result = train(
-        model, x, y, settings=settings, objective=objective, rng=rng, beside=beside
+        model,
+        x,
+        y,
+        settings=settings,
+        objective=objective,
+        rng=rng,
+        beside=beside,
+        augment=find_augment(settings.augment, data.input_shape, data.normaliser),
     )
     check_finite(model, result.train_loss, session)
     return result
@@ -77,7 +86,7 @@ def check_finite(model: MoEModel, train_loss: float, session: Session) -> None:
     if not all(bool(values.isfinite().all()) for values in learnt):
         raise FloatingPointError(
             f"training diverged, its loss is {train_loss:g}: try an lr below "
-            f"{session.settings.training.lr:g}"
+            f"{session.training.lr:g}"
         )
 
 

@@ -33,6 +33,7 @@ from common.moe import ModelSpec
 from common.own.own_data import OwnData, open_own_data
 from common.seeding import stream
 from common.settings import Settings
+from common.settings.training_settings import TrainingSettings
 from common.shape import (
     dataset_of,
     device_of,
@@ -103,6 +104,11 @@ class Session:
         self.state_dir = state_dir if node.state_dir is None else node.state_dir
         self.memory_cap = node.memory_bytes
         self.device = device_of(self.settings)
+
+    @property
+    def training(self) -> TrainingSettings:
+        """How it trains in the round being handled: with the rate of that round."""
+        return self.settings.training_in(self.server_round)
 
     @property
     def owns_machine(self) -> bool:

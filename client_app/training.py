@@ -9,19 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from client_app.model_inputs import ModelInputs
 from client_app.statistics import LocalResult, Tally
 from common.class_counts import ClassCounts
 from common.cost import evaluation_batch
+from common.losses import smoothed_cross_entropy
 from common.moe import Exploration, MoEModel, Routed, Routing
 from common.moe.batches import batches_of
 from common.moe.counting import count_answers
-from common.optimizers import find_optimizer
 from common.settings.training_settings import TrainingSettings
+from common.steps import Steps
 
 Beside = Callable[[torch.Tensor, torch.Tensor], None]
+Change = Callable[[torch.Tensor, np.random.Generator], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +63,15 @@ class Objective:
     shift: torch.Tensor | None = None
     present: torch.Tensor | None = None
 
-    def judged(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return logits (B, C) as they enter the cross-entropy."""
+    def judged(
+        self, logits: torch.Tensor, y: torch.Tensor, smoothing: float
+    ) -> torch.Tensor:
+        """Return the mean cross-entropy of logits (B, C) with labels (B,), a scalar."""
         if self.present is not None:
             logits = logits * self.present
-        return logits if self.shift is None else logits + self.shift
+        if self.shift is not None:
+            logits = logits + self.shift
+        return smoothed_cross_entropy(logits, y, smoothing, self.present)
 
     def loss(
         self,
@@ -74,12 +79,21 @@ class Objective:
         y: torch.Tensor,
         model: MoEModel,
         anchor: list[torch.Tensor],
+        smoothing: float,
     ) -> torch.Tensor:
-        """Return the scalar training loss of one batch."""
-        loss = F.cross_entropy(self.judged(routed.logits), y)
+        """Return the scalar training loss of one batch.
+
+        Parameters
+        ----------
+        anchor : list of Tensor
+            w_t; looked at only where ``proximal`` is above 0.
+        smoothing : float
+            Of the labels (``label-smoothing``).
+        """
+        loss = self.judged(routed.logits, y, smoothing)
         if model.spec.mixes == "sum" and model.spec.encoder is None:
             gated = beside(routed.layers[0], model.spec.top_k)
-            loss = loss + F.cross_entropy(self.judged(gated), y)
+            loss = loss + self.judged(gated, y, smoothing)
         if self.gate_balance and len(model.held) > len(model.layers):
             loss = loss + self.gate_balance * routed.balance_loss()
         if self.gate_entropy:
@@ -123,6 +137,7 @@ def train(
     objective: Objective,
     rng: np.random.Generator,
     beside: Beside | None = None,
+    augment: Change | None = None,
 ) -> LocalResult:
     """Train ``model`` in place for ``local_epochs`` epochs.
 
@@ -135,6 +150,8 @@ def train(
         Orders the samples; the same stream gives the same weights bit for bit.
     beside : callable, optional
         Is given every batch before the model's own step: what else is trained on it.
+    augment : callable, optional
+        Changes the inputs of every batch; see :class:`common.augment.Augment`.
 
     Returns
     -------
@@ -146,29 +163,30 @@ def train(
     anchor = objective.anchor or []
     if objective.proximal and not anchor:
         anchor = [p.detach().clone() for p in parameters]
-    optimizer = find_optimizer(parameters, settings)
+    steps, smoothing = Steps(parameters, settings), settings.label_smoothing
     choosing = [f for f in model.layers if f.top_k < len(f.held_ids)]
     if objective.gate_exploration and choosing:
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         explore = Exploration(share=objective.gate_exploration, generator=generator)
         for layer in choosing:
             layer.exploration = explore
+    # A stream of its own: the order of the samples is what it is without.
+    [changes] = rng.spawn(1) if augment else [rng]
     tally = Tally(model)
     for epoch in range(settings.local_epochs):
         last = epoch == settings.local_epochs - 1
         order = torch.from_numpy(rng.permutation(len(y))).to(x.device)
         for batch in batches_of(order, settings.batch_size, model):
+            inputs, labels = x[batch], y[batch]
+            if augment is not None:
+                inputs = augment(inputs, changes)
             if beside is not None:
-                beside(x[batch], y[batch])
-            routed = model(x[batch])
-            loss = objective.loss(routed, y[batch], model, anchor)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+                beside(inputs, labels)
+            routed = steps.forward(model, inputs)
+            steps.take(objective.loss(routed, labels, model, anchor, smoothing))
             if last:
-                tally.add(routed, y[batch])
-    # What comes next is evaluation: a gradient of every weight is a copy of the model.
-    optimizer.zero_grad()
+                tally.add(routed, labels)
+    steps.clear()  # what comes next is evaluation
     return tally.result()
 
 

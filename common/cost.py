@@ -10,17 +10,16 @@ process had before (interpreter, torch, data set)::
 
     train(k)  = (COPIES + m + j - 1) P(k) + T + B a_train + X(n, B)
     choose(k) = (2 j + 1) P(k) + V a_eval + X(n, V)             where j > 1
-    eval(k)   = (COPIES + j - 3) P(k) + V a_eval + X(v, V)
+    eval(k)   = (COPIES + j - 2) P(k) + V a_eval + X(v, V)
     memory    = max(train, choose, eval) + RUNTIME + FROZEN_COPIES F
 
 with P(k) = psi + k theta the bytes of the parts held (theta: one expert of every
-layer), m the copies that a method of training holds beside (``common.local_method``), j
-the models received to choose from (all of them in the message, and while they are tried
-as vectors too), T the largest
-single tensor (weight decay makes a temporary of it), a the bytes of activations a
-sample needs, B the batch and V the evaluation batch, n and v the samples trained and
-evaluated on, X the bytes of their inputs (all of them up to ``AT_ONCE``, one batch of
-more), F the bytes of a frozen checkpoint.
+layer), m the copies that training holds beside (:func:`training_copies`), j the models
+received to choose from (all of them in the message, and while they are tried as vectors
+too), T the largest single tensor (weight decay makes a temporary of it), a the bytes of
+activations a sample needs, B the batch and V the evaluation batch, n and v the samples
+trained and evaluated on, X the bytes of their inputs (all of them up to ``AT_ONCE``,
+one batch of more), F the bytes of a frozen checkpoint.
 """
 
 from collections.abc import Callable, Iterable
@@ -31,15 +30,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from common.local_method import PLAIN, LocalMethod
 from common.moe.bases import installed
 from common.moe.experts import run_experts
 from common.moe.layer import Routed
 from common.moe.spec import ModelSpec
+from common.optimizers import state_copies
 from common.parts import EXTRACTOR, GATE, expert_part
+from common.settings.training_settings import TrainingSettings
 from common.wire.codec import Dtype, encoded_size
 
-COPIES = 5
-"""Message, received vectors, weights, gradients, momentum."""
+COPIES = 4
+"""Message, received vectors, weights, gradients."""
+
+HALF = 0.5
+"""Of the weights in 16 bits, which mixed precision computes with."""
 
 FROZEN_COPIES = 2
 """Of a frozen base: the module, and the bytes it was made of."""
@@ -72,7 +77,7 @@ def training_memory(
     batch: int,
     train_samples: int,
     test_samples: int,
-    more_copies: int = 0,
+    more_copies: float = 0,
     candidates: int = 1,
 ) -> Costs:
     """Return the bytes that training takes beyond the idle process, shape (E,).
@@ -84,7 +89,7 @@ def training_memory(
         Samples in a training batch, B.
     train_samples, test_samples : int
         n and v; 0 test samples where nothing is evaluated.
-    more_copies : int
+    more_copies : float
         m.
     candidates : int
         j, at least 1.
@@ -119,10 +124,23 @@ def training_memory(
         at_once = min(samples, evaluation_batch(spec))
         return copies * held + at_once * widest + _prepared(inputs, samples, at_once)
 
-    most = np.maximum(train, forward(COPIES + candidates - 3, test_samples))
+    most = np.maximum(train, forward(COPIES + candidates - 2, test_samples))
     if candidates > 1:
         most = np.maximum(most, forward(2 * candidates + 1, train_samples))
     return RUNTIME + FROZEN_COPIES * spec.base_nbytes + most
+
+
+def training_copies(settings: TrainingSettings, method: LocalMethod = PLAIN) -> float:
+    """Return m, the copies that optimizer, precision and method hold beside.
+
+    Raises
+    ------
+    SettingsError
+        If the optimizer cannot be used.
+    """
+    half = 0 if settings.precision == "float32" else HALF
+    each = state_copies(settings) + half
+    return method.more_copies + each * method.models
 
 
 def _prepared(sample: float, samples: int, batch: int) -> float:

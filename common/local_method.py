@@ -14,10 +14,11 @@ MORE_COPIES: dict[MethodName, int] = {
     "alternating": 0,
     "fine-tune": 1,  # the change that is sent
     "ditto": 5,  # that, what it kept, and what reading and the first training leave
-    "apfl": 7,  # a second model, the mixture, gradients, momentum, what it kept, read
+    "apfl": 6,  # a second model, the mixture, gradients, what it kept, what is read
 }
-"""Copies of the model a device holds beside those of plain training; of Ditto three and
-of APFL one are measured (``benchmarks/device_memory.py``), the others are counted."""
+"""Copies of the model a device holds beside those of plain training, without what an
+optimizer keeps of each model it trains; of Ditto three and of APFL one are
+measured (``benchmarks/device_memory.py``), the others are counted."""
 
 PULLED = 4
 """And where it is pulled to another: that one, the distance to it, the square of that
@@ -70,6 +71,11 @@ class LocalMethod:
         """
         pulled = PULLED if self.pull or self.proximal else 0
         return MORE_COPIES[self.method] + pulled
+
+    @property
+    def models(self) -> int:
+        """Models that are trained at the same time, each by an optimizer of its own."""
+        return 2 if self.method == "apfl" else 1
 
     def passes(self, local_epochs: int) -> float:
         """Return how often each sample is trained on in a round, in steps of plain.

@@ -129,7 +129,7 @@ OPTIMIZERS = Registry(
     kind="optimizers",
     setting="optimizer",
     expected="a function of (parameters, training settings) that returns an optimizer",
-    built_in={"sgd": "common.optimizers:sgd"},
+    built_in={"sgd": "common.optimizers:sgd", "adamw": "common.optimizers:adamw"},
 )
 BACKBONES = Registry(
     kind="backbones",

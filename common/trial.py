@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from common.augment import try_augment
 from common.errors import SettingsError
 from common.moe import ModelSpec
 from common.moe.model import backbone_of
@@ -28,7 +29,7 @@ KINDS = {1: "a table", 2: "a series", 3: "an image"}
 
 
 def try_parts(spec: ModelSpec, settings: TrainingSettings) -> None:
-    """Try the parts from outside: backbone, expert and optimizer.
+    """Try the parts from outside, backbone, expert and optimizer, and ``augment``.
 
     Raises
     ------
@@ -36,6 +37,7 @@ def try_parts(spec: ModelSpec, settings: TrainingSettings) -> None:
         Naming the part and what is wrong with it.
     """
     check_samples(spec)
+    try_augment(settings.augment, spec.input_shape)
     ours = spec.backbone in BACKBONES.built_in
     if not ours and spec.encoder is None and spec.network is None:
         _try_backbone(spec)

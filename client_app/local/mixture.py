@@ -11,6 +11,7 @@ that has none yet starts v from the w it receives.
 """
 
 from copy import deepcopy
+from math import isfinite
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from client_app.local.given import Given, Trained, joined, put
 from client_app.local_round import check_finite
 from client_app.training import Objective
 from common.moe import ModelSpec, MoEModel, Vector
-from common.optimizers import find_optimizer
 from common.settings.training_settings import TrainingSettings
+from common.steps import Steps
 from common.wire import TrainOrder
 
 
@@ -46,7 +47,7 @@ def train(given: Given) -> Trained:
         alpha,
         adaptive=order.adaptive,
         objective=given.objective,
-        settings=session.settings.training,
+        settings=session.training,
     )
     result = given.fit(beside=beside)
     changes = given.changes()
@@ -92,31 +93,34 @@ class OwnModel:
         self.alpha = alpha
         self._model, self._own = model, own.train()
         self._objective, self._lr = objective, settings.lr
+        self._smoothing = settings.label_smoothing
         self._learns = adaptive
         self.v = [
             nn.Parameter(p.detach().clone(), requires_grad=p.requires_grad)
             for p in own.parameters()
         ]
-        self._optimizer = find_optimizer(
-            [p for p in self.v if p.requires_grad], settings
-        )
+        self._steps = Steps([p for p in self.v if p.requires_grad], settings)
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Take one step of v, with w as it is before its own."""
         mix(self._own, self.v, self._model, self.alpha)
         self._own.zero_grad()
-        self._optimizer.zero_grad()
-        self._objective.loss(self._own(x), y, self._own, []).backward()
+        routed = self._steps.forward(self._own, x)
+        loss = self._objective.loss(routed, y, self._own, [], self._smoothing)
+        self._steps.backward(loss)
+        models = (self._own, self._model)
+        triples = [*zip(*(m.parameters() for m in models), self.v, strict=True)]
+        for p, _, v in triples:
+            v.grad = p.grad
+        self._steps.unscale()
         inner, alpha = 0.0, self.alpha
-        for p, v, w in zip(
-            self._own.parameters(), self.v, self._model.parameters(), strict=True
-        ):
-            if p.grad is not None:
-                v.grad = alpha * p.grad
+        for _, w, v in triples:
+            if v.grad is not None:
                 if self._learns:
-                    inner += float(((v - w).detach() * p.grad).sum())
-        self._optimizer.step()
-        if self._learns:
+                    inner += float(((v - w).detach() * v.grad).sum())
+                v.grad.mul_(alpha)
+        self._steps.step()
+        if self._learns and isfinite(inner):  # else float16 has overflowed
             self.alpha = float(np.clip(alpha - self._lr * inner, 0, 1))
             self._learns = False
 

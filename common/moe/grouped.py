@@ -35,6 +35,12 @@ def run_mlps(
             parameters += (hidden.weight, hidden.bias, out.weight, out.bias)
     if not parameters:  # A text of nothing but padding.
         return x_MD.new_empty(*slots_MK.shape, experts[0].out.out_features)
+    kind = x_MD.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        # What is written into shared buffers is not cast for us.
+        dtype = torch.get_autocast_dtype(kind)
+        x_MD = x_MD.to(dtype)
+        parameters = [each.to(dtype) for each in parameters]
     sizes = [samples for samples in counts if samples]
     answer: torch.Tensor = _Grouped.apply(
         x_MD, order_N, experts[0].scale, sizes, *parameters

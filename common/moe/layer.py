@@ -8,7 +8,7 @@ Which experts exist on a device is decided elsewhere; the layer never allocates 
 was not given.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -58,6 +58,16 @@ class Routing:
     samples: torch.Tensor | None = None
     expert_logits: torch.Tensor | None = None
 
+    def float32(self) -> "Routing":
+        """Return the same in float32, whatever it was computed in."""
+        own = self.expert_logits
+        return replace(
+            self,
+            held_probs=self.held_probs.float(),
+            gate_logits=self.gate_logits.float(),
+            expert_logits=None if own is None else own.float(),
+        )
+
     def balance_loss(self) -> torch.Tensor:
         """Return the load-balancing loss of Switch Transformers (Eq. 4-6) over H.
 
@@ -98,6 +108,14 @@ class Routed:
 
     logits: torch.Tensor
     layers: tuple[Routing, ...]
+
+    def float32(self) -> "Routed":
+        """Return the same in float32, whatever it was computed in."""
+        return replace(
+            self,
+            logits=self.logits.float(),
+            layers=tuple(layer.float32() for layer in self.layers),
+        )
 
     def balance_loss(self) -> torch.Tensor:
         """Return the load-balancing loss, the mean over layers."""

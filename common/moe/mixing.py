@@ -39,7 +39,7 @@ def routed(
         # routed as well, and counts nothing.
         static = torch.compiler.is_exporting()
         if static:
-            rows = torch.arange(flat.shape[0])
+            rows = torch.arange(flat.shape[0], device=flat.device)
         else:
             rows = real_BT.flatten().nonzero()[:, 0]
         samples = rows.div(x_BTD.shape[1], rounding_mode="floor")
@@ -56,7 +56,8 @@ def routed(
             counted = routing.held_probs * real_BT.flatten()[:, None]
             routing = replace(routing, held_probs=counted)
         record.append(routing)
-        out = torch.zeros_like(flat).index_copy(0, rows, output_MD)
+        out = torch.zeros_like(flat, dtype=output_MD.dtype)
+        out = out.index_copy(0, rows, output_MD)
         return out.view_as(x_BTD)
 
     return mix

@@ -64,9 +64,19 @@ class Settings(BaseModel):
                 f"min-replies = {needed} is not allowed: a round waits for at most "
                 f"clients-per-round = {asked} replies"
             )
+        rising = self.training.lr_warmup
+        if rising >= self.rounds.num_rounds:
+            raise SettingsError(
+                f"lr-warmup = {rising} is not allowed: fewer than num-rounds = "
+                f"{self.rounds.num_rounds}"
+            )
         if self.data.task:
             self._fits_own_data()
         return self
+
+    def training_in(self, server_round: int) -> TrainingSettings:
+        """Return the settings of training with the learning rate of a round."""
+        return self.training.in_round(server_round, self.rounds.num_rounds)
 
     def _fits_own_data(self) -> None:
         """Refuse what needs a data set that all share."""

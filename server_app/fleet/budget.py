@@ -12,7 +12,13 @@ from math import inf, isfinite
 
 import numpy as np
 
-from common.cost import Costs, training_memory, training_work, upload
+from common.cost import (
+    Costs,
+    training_copies,
+    training_memory,
+    training_work,
+    upload,
+)
 from common.local_method import PLAIN, LocalMethod
 from common.moe import ModelSpec
 from common.settings import Settings
@@ -129,7 +135,7 @@ class DeviceBudget:
                 batch=self._settings.training.batch_size,
                 train_samples=profile.num_examples,
                 test_samples=self._test_samples,
-                more_copies=self._method.more_copies,
+                more_copies=training_copies(self._settings.training, self._method),
                 candidates=self._method.candidates,
             )
 

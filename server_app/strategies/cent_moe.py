@@ -3,7 +3,7 @@
 The baseline of Fed-MoE (Jiang et al., IJCAI 2025, section 5.1); every round::
 
     nobody is sent anything
-    psi, theta, gate <- SGD on cross-entropy + balancing loss over D^r
+    psi, theta, gate <- steps on cross-entropy + balancing loss over D^r
 
 The plain mixture (Shazeer et al., ICLR 2017) sees the reserved samples D^r and nothing
 else: what they are worth without any client. Rows of the assignment are empty, loads
@@ -18,9 +18,11 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
+from common.augment import find_augment
 from common.moe.ensemble import GatedMixture
 from common.seeding import stream
 from common.settings import Settings
+from common.shape import dataset_of
 from server_app.strategies.base import ExpertStrategy, Plan, StrategyOptions, View
 from server_app.strategies.server_training import (
     Tensors,
@@ -61,7 +63,8 @@ class CentMoE(ExpertStrategy):
     def finish(self) -> None:
         """Train on the reserved set."""
         model = self.full_model()
-        training = self.settings.training
+        training = self.settings.training_in(self._round)
+        data = dataset_of(self.settings)
         train_mixture(
             model,
             self._reserved,
@@ -69,6 +72,7 @@ class CentMoE(ExpertStrategy):
             epochs=self.options.epochs or training.local_epochs,
             gate_balance=self.settings.model.gate_balance,
             rng=stream(self.settings.run.seed, "server-train", self._round),
+            augment=find_augment(training.augment, data.input_shape, data.normaliser),
         )
         self.model |= model.vectors(self.model)
 

@@ -141,8 +141,13 @@ class FlexMoEPlus(FlexMoE):
     def _train_gate(self) -> None:
         mixture = self._gated()
         rng = stream(self.settings.run.seed, "server-gate", self._round)
-        epochs = self.options.gate_epochs
-        train_gate(mixture, self._reserved, epochs=epochs, rng=rng)
+        train_gate(
+            mixture,
+            self._reserved,
+            training=self.settings.training,
+            epochs=self.options.gate_epochs,
+            rng=rng,
+        )
         self.server_gate = pack(mixture.gate)
 
     def global_model(self) -> nn.Module | None:

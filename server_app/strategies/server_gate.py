@@ -10,15 +10,25 @@ import numpy as np
 import torch
 
 from common.moe.ensemble import ServerGated
+from common.optimizers import AdamW
+from common.settings.training_settings import TrainingSettings
+from common.steps import Steps
 from server_app.strategies.server_training import Tensors, batches
 
 BATCH, RATE = 32, 0.01
 
 
 def train_gate(
-    mixture: ServerGated, data: Tensors, *, epochs: int, rng: np.random.Generator
+    mixture: ServerGated,
+    data: Tensors,
+    *,
+    training: TrainingSettings,
+    epochs: int,
+    rng: np.random.Generator,
 ) -> None:
-    """Train a mixture's gate in place: Adam on the mean of -log sum_e g_e p_e(y|x).
+    """Train a mixture's gate in place, where the samples are, which is where it stays.
+
+    Adam on the mean of -log sum_e g_e p_e(y|x).
 
     Parameters
     ----------
@@ -26,21 +36,23 @@ def train_gate(
         Its experts are not changed.
     data : tuple of Tensor
         Inputs (n, *input_shape) and labels (n,) of the reserved samples.
+    training : TrainingSettings
+        Of them only ``clip-grad``: the optimiser is the gate's own.
     epochs : int
     rng : Generator
         Orders the samples.
     """
     x, y = data
+    mixture.to(y.device)
     with torch.no_grad():
         features_BD = mixture.model.eval().extractor(x)
         # What each expert gives to the true class: all the loss needs of it.
         true_HB = mixture.members(features_BD).gather(
             2, y.expand(len(mixture.weights), -1)[:, :, None]
         )[:, :, 0]
-    optimizer = torch.optim.Adam(mixture.gate.parameters(), lr=RATE)
+    gate = [*mixture.gate.parameters()]
+    adam = AdamW(gate, lr=RATE, beta=0.9, weight_decay=0)  # without decay it is Adam
+    steps = Steps(gate, training, adam)
     for batch in batches(len(y), BATCH, epochs, rng, mixture.gate):
         given_B = (mixture.shares(features_BD[batch]) * true_HB[:, batch]).sum(0)
-        loss = -given_B.clamp_min(torch.finfo(given_B.dtype).tiny).log().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        steps.take(-given_B.clamp_min(torch.finfo(given_B.dtype).tiny).log().mean())

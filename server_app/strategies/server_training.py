@@ -11,14 +11,16 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from common.augment import Augment
 from common.errors import SettingsError
+from common.losses import smoothed_cross_entropy
 from common.moe import MoEModel
 from common.moe.batches import batches_of
 from common.settings import Settings
 from common.settings.training_settings import TrainingSettings
-from common.shape import dataset_of, reserved_samples
+from common.shape import dataset_of, device_of, reserved_samples
+from common.steps import Steps
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 
@@ -44,10 +46,11 @@ def require_reserved(settings: Settings, strategy: str, why: str) -> None:
 
 
 def reserved_tensors(settings: Settings) -> Tensors:
-    """Return the server's inputs (n, *input_shape) and labels (n,)."""
-    dataset = dataset_of(settings)
+    """Return the server's inputs (n, *input_shape) and labels (n,), on its device."""
+    dataset, device = dataset_of(settings), device_of(settings)
     x, y = reserved_samples(settings, dataset)
-    return torch.from_numpy(dataset.normalise(x)), torch.from_numpy(y.copy())
+    inputs = torch.from_numpy(dataset.normalise(x)).to(device)
+    return inputs, torch.from_numpy(y.copy()).to(device)
 
 
 def batches(
@@ -72,30 +75,31 @@ def train_mixture(
     epochs: int,
     gate_balance: float,
     rng: np.random.Generator,
+    augment: Augment | None = None,
 ) -> None:
-    """Train a mixture in place: SGD on cross-entropy plus the balancing loss.
+    """Train a mixture in place, where the samples are, which is where it stays.
 
-    Momentum starts afresh, as it does on a client, so there is no state to keep.
+    On cross-entropy plus the balancing loss.
+
+    The optimizer starts afresh, as it does on a client, so there is no state to keep.
 
     Parameters
     ----------
     data : tuple of Tensor
         Inputs (n, *input_shape) and labels (n,).
+    training : TrainingSettings
+        With the rate of the round.
     rng : Generator
         Orders the samples.
+    augment : Augment, optional
+        Changes the inputs of every batch.
     """
     x, y = data
-    model.train()
-    optimizer = torch.optim.SGD(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=training.lr,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-    )
+    [changes] = rng.spawn(1) if augment else [rng]
+    model.to(y.device).train()
+    steps = Steps([p for p in model.parameters() if p.requires_grad], training)
     for batch in batches(len(y), training.batch_size, epochs, rng, model):
-        routed = model(x[batch])
-        loss = F.cross_entropy(routed.logits, y[batch])
-        loss = loss + gate_balance * routed.balance_loss()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        inputs = augment(x[batch], changes) if augment else x[batch]
+        routed = steps.forward(model, inputs)
+        loss = smoothed_cross_entropy(routed.logits, y[batch], training.label_smoothing)
+        steps.take(loss + gate_balance * routed.balance_loss())

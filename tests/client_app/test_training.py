@@ -259,8 +259,8 @@ def test_an_anchor_teaches_the_gates_of_all_layers() -> None:
         )
         for r, e in zip(routed.layers, (1, 2), strict=True)
     ]
-    plain = Objective().loss(routed, y, model, [])
-    taught = Objective(gate_supervision=0.5).loss(routed, y, model, [])
+    plain = Objective().loss(routed, y, model, [], 0.0)
+    taught = Objective(gate_supervision=0.5).loss(routed, y, model, [], 0.0)
     torch.testing.assert_close(taught, plain + 0.5 * (named[0] + named[1]) / 2)
 
 

@@ -11,23 +11,29 @@ import torch
 from client_app.training import Objective, train
 from common.errors import SettingsError
 from common.moe import ModelSpec
-from common.optimizers import SGD, find_optimizer
+from common.optimizers import SGD, AdamW, find_optimizer
 from common.seeding import stream
 from common.settings.training_settings import TrainingSettings
 
 
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("weight_decay", [0.0, 1e-2])
-def test_equals_torch_bit_for_bit(momentum: float, weight_decay: float) -> None:
+def test_equals_torch_bit_for_bit(
+    name: str, momentum: float, weight_decay: float
+) -> None:
     torch.manual_seed(0)
     mine = [torch.nn.Parameter(torch.randn(4, 3)) for _ in range(3)]
     theirs = [torch.nn.Parameter(p.detach().clone()) for p in mine]
-    rules: dict[str, Any] = {
-        "lr": 0.1,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-    }
-    ours, reference = SGD(mine, **rules), torch.optim.SGD(theirs, **rules)
+    rules: dict[str, Any] = {"lr": 0.1, "weight_decay": weight_decay}
+    ours: Any
+    reference: Any
+    if name == "SGD":
+        ours = SGD(mine, momentum=momentum, **rules)
+        reference = torch.optim.SGD(theirs, momentum=momentum, **rules)
+    else:
+        ours = AdamW(mine, beta=momentum, **rules)
+        reference = torch.optim.AdamW(theirs, betas=(momentum, 0.999), **rules)
     for step in range(6):
         ours.zero_grad()
         reference.zero_grad()
@@ -52,9 +58,10 @@ from common.moe import ModelSpec
 from common.seeding import stream
 spec = ModelSpec(backbone="resnet8", input_shape=(3, 8, 8), num_classes=2,
                  num_experts=2, expert_hidden=4, top_k=1)
-train(spec.build([0]), torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]),
-      settings=TrainingSettings(), objective=Objective(proximal=0.1),
-      rng=stream(0, "x"))
+for settings in (TrainingSettings(), TrainingSettings(
+        optimizer="adamw", clip_grad=1.0, label_smoothing=0.1, precision="float16")):
+    train(spec.build([0]), torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 0, 1]),
+          settings=settings, objective=Objective(proximal=0.1), rng=stream(0, "x"))
 import client_app.app
 assert "torch._dynamo" not in sys.modules
 assert "torchvision" not in sys.modules
@@ -64,6 +71,10 @@ assert "torchvision" not in sys.modules
 
 def adam(parameters: Any, settings: TrainingSettings) -> Any:
     return torch.optim.Adam(parameters, lr=settings.lr)
+
+
+def amsgrad(parameters: Any, settings: TrainingSettings) -> Any:
+    return torch.optim.Adam(parameters, lr=settings.lr, amsgrad=True)
 
 
 def no_optimizer(parameters: Any, settings: TrainingSettings) -> Any:

@@ -236,7 +236,7 @@ class FedMoE(ExpertStrategy):
         main, *routed = (compact_model(self.spec, vector) for vector in self._experts)
         self._gate.load(self.model)
         # A copy: Stage B goes on with its own, here, wherever the predictor is taken.
-        gate, top_l = deepcopy(self._gate.gate), self.options.top_l
+        gate, top_l = deepcopy(self._gate.gate).cpu(), self.options.top_l
         return ServerMoE(main, routed, gate, self._gate.alpha, top_l)
 
     def layout(self, part: str) -> Layout:

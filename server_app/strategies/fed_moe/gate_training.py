@@ -25,6 +25,8 @@ from common.moe import (
 from common.moe.vectors import layout_of
 from common.seeding import stream
 from common.settings import Settings
+from common.shape import device_of
+from common.steps import Steps
 from server_app.strategies.fed_moe.correlation import Matrix
 from server_app.strategies.fed_moe.server_moe import ServerGate, compact_parts
 from server_app.strategies.server_training import Tensors, batches, reserved_tensors
@@ -89,10 +91,12 @@ class GateTraining:
     ) -> None:
         self._settings = settings
         self._spec = spec
-        self._compact = spec.build(spec.one_of_each)
-        self.gate = ServerGate(spec, experts, settings.run.seed)
+        self._device = device_of(settings)
+        self._compact = spec.build(spec.one_of_each).to(self._device)
+        self.gate = ServerGate(spec, experts, settings.run.seed).to(self._device)
         # The sigmoid of infinity is 1, and its gradient 0: alpha stays there.
-        self._logit = nn.Parameter(torch.full((1,), 0.0 if main_expert else torch.inf))
+        logit = torch.full((1,), 0.0 if main_expert else torch.inf, device=self._device)
+        self._logit = nn.Parameter(logit)
         self._adam = torch.optim.Adam([*self.gate.parameters(), self._logit], lr=lr)
         self._steps = 0
 
@@ -109,14 +113,15 @@ class GateTraining:
         """Return P_y, what each model gives to the true labels, shape (n, m)."""
         true = self._reserved[1][:, None]
         columns = [self._answers(model).gather(1, true) for model in models]
-        return torch.cat(columns, dim=1).double().numpy()
+        return torch.cat(columns, dim=1).cpu().double().numpy()
 
     @torch.no_grad()
     def gating(self) -> Matrix:
         """Return Q on the reserved set, shape (n, K) (Eq. 3)."""
         self.gate.eval()
         pieces = self._reserved[0].split(evaluation_batch(self._spec))
-        return torch.cat([self.gate(x).softmax(1) for x in pieces]).double().numpy()
+        gates = torch.cat([self.gate(x).softmax(1) for x in pieces])
+        return gates.cpu().double().numpy()
 
     def train(self, experts: Iterable[Vector], *, beta: float, epochs: int) -> None:
         """Train gate and alpha; the experts stand still (Eq. 7-9).
@@ -134,13 +139,13 @@ class GateTraining:
         main, *rest = (self._answers(expert) for expert in experts)
         routed = torch.stack(rest, dim=1)
         rng = stream(self._settings.run.seed, "gate", self._steps)
+        learnt = [*self.gate.parameters(), self._logit]
+        steps = Steps(learnt, self._settings.training, self._adam)
         self.gate.train()
         for batch in batches(len(y), TRAIN_BATCH, epochs, rng, self.gate):
             logits, alpha = self.gate(x[batch]), self._logit.sigmoid()
             loss = gate_loss(logits, alpha, main[batch], routed[batch], y[batch], beta)
-            self._adam.zero_grad()
-            loss.backward()
-            self._adam.step()
+            steps.take(loss)
             self._steps += 1
 
     @torch.no_grad()
@@ -155,12 +160,12 @@ class GateTraining:
 
     def vectors(self) -> dict[str, Vector]:
         """Return gate and alpha as parts."""
-        return {GATE: pack(self.gate), ALPHA: self._logit.detach().numpy().copy()}
+        return {GATE: pack(self.gate), ALPHA: self._logit.detach().cpu().numpy().copy()}
 
     def load(self, model: Mapping[str, Vector]) -> None:
         """Take gate and alpha from the global model."""
         unpack_into(self.gate, model[GATE], GATE)
-        self._logit.data = torch.from_numpy(model[ALPHA].copy())
+        self._logit.data = torch.from_numpy(model[ALPHA].copy()).to(self._device)
 
     def layout(self, part: str) -> Layout:
         """Return name and shape of the tensors in ``gate`` or ``alpha``."""
@@ -169,7 +174,9 @@ class GateTraining:
     def state(self) -> dict[str, Any]:
         """Return Adam's steps and moments, by the number of the parameter."""
         moments = {
-            str(number): {name: value.numpy().copy() for name, value in of_one.items()}
+            str(number): {
+                name: value.cpu().numpy().copy() for name, value in of_one.items()
+            }
             for number, of_one in self._adam.state_dict()["state"].items()
         }
         return {"gate_steps": self._steps, "gate_moments": moments}

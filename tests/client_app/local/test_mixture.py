@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from client_app.local import mixture
+from common.cost import training_copies
 from common.local_method import LocalMethod
 from common.moe import Vector
+from common.settings.training_settings import TrainingSettings
 from tests.client_app.local.support import (
     DENSE,
     LR,
@@ -106,4 +108,5 @@ def test_without_training_the_client_answers_with_the_mixture() -> None:
 def test_cost() -> None:
     method = LocalMethod(method="apfl", mixing=0.5)
     assert method.passes(2) == 4
-    assert method.more_copies == 7
+    # Momentum of both models; plain training has one.
+    assert training_copies(TrainingSettings(), method) - 1 == 7

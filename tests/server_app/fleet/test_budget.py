@@ -6,10 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common.cost import RUNTIME, training_memory, training_work, upload
+from common.cost import (
+    RUNTIME,
+    training_copies,
+    training_memory,
+    training_work,
+    upload,
+)
 from common.local_method import LocalMethod
 from common.moe import ModelSpec
 from common.settings import Settings
+from common.settings.training_settings import TrainingSettings
 from server_app.fleet.budget import DeviceBudget
 from server_app.fleet.client import Link
 from tests.server_app.strategies.handmade import profile as profile_of
@@ -34,8 +41,12 @@ def budget_of(**config: Any) -> DeviceBudget:
 
 
 def test_memory_of_training_by_hand() -> None:
-    cost = training_memory(SPEC, batch=1, train_samples=10, test_samples=0)
-    # Five copies of what is held, the largest tensor once more, 10 inputs of 64 values.
+    copies = training_copies(TrainingSettings())
+    cost = training_memory(
+        SPEC, batch=1, train_samples=10, test_samples=0, more_copies=copies
+    )
+    # Message, vectors, weights, gradients and momentum of what is held, the largest
+    # tensor once more, 10 inputs of 64 values.
     held = np.arange(1, 5)
     expected = (
         RUNTIME + 5 * (EXTRACTOR + GATE + held * EXPERT) + 64 * 1000 * 4 + 10 * 64 * 4
@@ -108,7 +119,7 @@ def test_a_second_model_takes_memory_and_time_and_private_parts_no_link() -> Non
     held = EXTRACTOR + GATE + EXPERT * np.arange(1, 5)
     one, two = (
         training_memory(SPEC, batch=1, train_samples=1, test_samples=0, more_copies=m)
-        for m in (0, ditto.more_copies)
+        for m in (1, training_copies(settings.training, ditto))
     )
     np.testing.assert_allclose(two - one, 9 * held)
     more = budget.memory(profile) - budget_of().memory(profile)
@@ -168,6 +179,26 @@ def test_a_budget_may_be_a_width() -> None:
     # A quarter of the channels: about a sixteenth of the extractor, a quarter of an
     # expert's hidden units, each of which sees a quarter of the features.
     assert costs[upload][0] < 0.27 * costs[upload][2]
+
+
+@pytest.mark.parametrize(
+    ("config", "copies"),
+    [
+        ({}, 1),
+        ({"momentum": 0.0}, 0),
+        ({"optimizer": "adamw"}, 2),
+        # A user's own, measured: both moments and the largest second one.
+        ({"optimizer": "tests.common.test_optimizers:amsgrad"}, 3),
+        ({"precision": "bfloat16"}, 1.5),
+    ],
+)
+def test_what_an_optimizer_keeps_counts(config: dict[str, Any], copies: float) -> None:
+    profile = profile_of(memory_available=10**9, process_bytes=0, num_examples=1)
+    few = {"batch-size": 1, "test-samples": 10}  # training is what takes the most
+    bare = budget_of(momentum=0.0, **few).memory(profile)
+    found = budget_of(**config, **few).memory(profile)
+    held = EXTRACTOR + GATE + 4 * EXPERT
+    assert found[-1] - bare[-1] == copies * held
 
 
 def test_an_int8_upload_affords_more_experts() -> None:

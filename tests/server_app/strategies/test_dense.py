@@ -90,7 +90,7 @@ def test_the_proximal_gradient_is_mu_times_the_distance() -> None:
     x, y = torch.randn(5, 1, 2, 2), torch.tensor([0, 1, 0, 1, 1])
 
     def gradients(mu: float) -> list[torch.Tensor]:
-        loss = Objective(proximal=mu).loss(model(x), y, model, anchor)
+        loss = Objective(proximal=mu).loss(model(x), y, model, anchor, 0.0)
         return list(
             torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
         )

@@ -164,8 +164,8 @@ def test_an_anchor_teaches_the_gate_its_expert() -> None:
     x, y = torch.randn(5, 1, 8, 8), torch.randint(10, (5,))
     routed = model(x)
     named = F.cross_entropy(routed.layers[0].gate_logits, torch.full((5,), 2))
-    plain = Objective().loss(routed, y, model, [])
-    taught = Objective(gate_supervision=0.5).loss(routed, y, model, [])
+    plain = Objective().loss(routed, y, model, [], 0.0)
+    taught = Objective(gate_supervision=0.5).loss(routed, y, model, [], 0.0)
     torch.testing.assert_close(taught, plain + 0.5 * named)
 
 

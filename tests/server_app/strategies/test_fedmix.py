@@ -189,7 +189,7 @@ def test_the_local_loss_is_the_likelihood_of_the_mixture() -> None:
     mixture = gate[:, :1] * each[0] + gate[:, 1:] * each[1]
     expected = -mixture[range(6), y].log().mean()
     routed = model(x)
-    loss = Objective().loss(routed, y, model, [])
+    loss = Objective().loss(routed, y, model, [], 0.0)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(routed.logits.softmax(1), mixture)
     parameters = list(model.parameters())
@@ -203,9 +203,9 @@ def test_a_spread_gate_is_cheaper() -> None:
     model, y = two_experts([[0.0, 0.0]] * 2, [0.0, 0.0]), torch.tensor([0])
     peaked = two_experts([[0.0, 0.0]] * 2, [5.0, 0.0])
     objective, x = Objective(gate_entropy=-0.1), torch.zeros(1, 1, 2, 2)
-    even = objective.loss(model(x), y, model, []).item()
+    even = objective.loss(model(x), y, model, [], 0.0).item()
     assert even == pytest.approx(np.log(2) - 0.1 * np.log(2), abs=1e-6)
-    assert objective.loss(peaked(x), y, peaked, []).item() > even
+    assert objective.loss(peaked(x), y, peaked, [], 0.0).item() > even
 
 
 def test_avg_moe_averages_everything_by_samples_gate_included() -> None:

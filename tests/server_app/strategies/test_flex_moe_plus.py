@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from common.errors import SettingsError
 from common.moe.ensemble import ServerGated, UsageMixture
 from common.settings import Settings
+from common.settings.training_settings import TrainingSettings
 from common.shape import dataset_of, model_spec
 from server_app.run_folder.checkpoint import decode, encode
 from server_app.strategies.flex_moe import FlexMoE
@@ -207,7 +208,8 @@ def test_the_server_gate_sends_each_sample_to_the_expert_that_knows_it() -> None
     # By usage, six of eight parts for class 0: half of the samples are wrong.
     assert (mixture(x).argmax(1) == y).float().mean() == 0.5
     torch.testing.assert_close(mixture(x), UsageMixture(model, [5, 1, 1, 1])(x))
-    train_gate(mixture, (x, y), epochs=40, rng=np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    train_gate(mixture, (x, y), training=TrainingSettings(), epochs=40, rng=rng)
     assert (mixture(x).argmax(1) == y).all()
     assert set(mixture.answer(x).experts[y == 1].tolist()) <= {1, 3}
 

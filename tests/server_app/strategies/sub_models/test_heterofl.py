@@ -67,7 +67,7 @@ def test_a_class_the_client_lacks_gets_no_gradient() -> None:
     y = torch.tensor([0, 1])
     model = SPEC.build([0])
     objective = Objective(present=torch.tensor([1.0, 1.0, 0.0]))
-    loss = objective.loss(Routed(logits=logits, layers=()), y, model, [])
+    loss = objective.loss(Routed(logits=logits, layers=()), y, model, [], 0.0)
     # The third logit counts as 0 in the softmax, as in the paper.
     expected = F.cross_entropy(torch.tensor([[2.0, -1.0, 0.0], [0.5, 1.5, 0.0]]), y)
     torch.testing.assert_close(loss.detach(), expected)
