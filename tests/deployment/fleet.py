@@ -15,19 +15,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import httpx
 import pytest
 import tomli_w
+from flwr.proto.control_pb2 import ListRunsRequest
 
+from common import flower_internals
 from server_app.__main__ import main
+from server_app.provisioning import ProvisioningError
+from server_app.provisioning.control_api import ControlAPI
 from server_app.provisioning.directory import FleetDirectory
 from tests.deployment.program import PATIENCE, Program
 from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
+# Flower's command line takes a processor for three seconds to start: asked all the
+# time, it would leave the fleet little to train with. So it is the Control API that is.
 POLL = 0.2
-QUESTION = 20.0
-"""Seconds between two questions to Flower's command line, which takes a processor for
-seconds to start: asked all the time, it would leave the fleet little to train with."""
 
 Condition = Callable[[], Any]
 
@@ -162,11 +166,11 @@ class Fleet:
     def __enter__(self) -> Self:
         try:
             self.link.start()
-            self.until("the SuperLink to answer", lambda: "[" in self.listing())
+            self.until("the SuperLink to answer", lambda: self.online() == 0)
             self.provision("register")
             for program in (self.executor, *self.devices):
                 program.start()
-            self.until("all devices online", self._all_started, every=3)
+            self.until("all devices online", self._all_started)
         except BaseException:
             self._stack.close()
             raise
@@ -188,9 +192,13 @@ class Fleet:
         """Run Flower's command line."""
         return self._flwr.run(*arguments)
 
-    def listing(self) -> str:
-        """What ``flwr supernode list`` says."""
-        return self.flwr("supernode", "list", "lab", "--format", "json")
+    def online(self) -> int | None:
+        """Return how many devices Flower takes for connected, None if it is away."""
+        try:
+            with ControlAPI(self.address, self.keys.authority_file) as control:
+                return sum(node.status == "online" for node in control.nodes())
+        except ProvisioningError:
+            return None
 
     def repair(self) -> None:
         """Start what an earlier test left dead, and wait for it."""
@@ -198,7 +206,7 @@ class Fleet:
         for program in dead:
             program.start()
         if dead:
-            self.until("all devices online", self.all_online, every=1)
+            self.until("all devices online", self.all_online)
 
     @property
     def programs(self) -> list[Program]:
@@ -212,7 +220,7 @@ class Fleet:
 
     def all_online(self) -> bool:
         """Whether Flower takes every device for connected."""
-        return self.listing().count('"online"') == len(self.devices)
+        return self.online() == len(self.devices)
 
     def lose_messages(self) -> int:
         """Take all messages to devices for delivered; return how many were not.
@@ -242,11 +250,26 @@ class Fleet:
 
     def status(self, run: Run) -> str:
         """Flower's word about a run: ``running``, ``finished:completed``, ..."""
-        said = self.flwr("list", "lab", "--run-id", run.number, "--format", "json")
+        control = flower_internals.ControlHttpClient.from_server_address(
+            self.address,
+            insecure=False,
+            root_certificates=self.keys.authority_file.read_bytes(),
+            interceptors=[
+                flower_internals.CliClientHttpInterceptor(),
+                flower_internals.RuntimeVersionHttpInterceptor(
+                    component_name="flwr CLI"
+                ),
+            ],
+        )
+        number = int(run.number)
         try:
-            return str(json.loads(said[said.index("{") :])["runs"][0]["status"])
-        except (ValueError, LookupError):
-            return f"unknown: {said}"
+            answer = control.ListRuns(ListRunsRequest(run_id=number))
+        except httpx.HTTPError as error:
+            return f"unknown: {error}"
+        finally:
+            control.close()
+        status = answer.run_dict[number].status
+        return ":".join(filter(None, (status.status, status.sub_status)))
 
     def log(self, run: Run) -> str:
         """What the ServerApp of a run has printed."""
@@ -261,19 +284,7 @@ class Fleet:
             status = self.status(run)
             return status.startswith("finished")
 
-        asked = time.monotonic()
-
-        def over() -> bool:
-            nonlocal asked
-            if any(run.output.glob("*/model.safetensors")):
-                return True
-            if time.monotonic() - asked < QUESTION:
-                return False
-            asked = time.monotonic()
-            return ended()
-
-        self.until("the model", over)
-        self.until("the end of the run", ended, 2)
+        self.until("the end of the run", ended, every=0.5)
         return status
 
     def until(self, what: str, condition: Condition, every: float = POLL) -> None:

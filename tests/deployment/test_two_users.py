@@ -118,7 +118,7 @@ def _train(
     try:
         node.start()
         trainer.start()
-        fleet.until("the device to be back", fleet.all_online, every=2)
+        fleet.until("the device to be back", fleet.all_online)
         run = fleet.submit({**CONFIG, "num-rounds": 1, "min-replies": 3, "seed": 9})
         assert fleet.finish(run) == "finished:completed", (
             fleet.log(run) + node.tail() + trainer.tail()

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from server_app.commands.simulate import simulate
-from server_app.launcher.run import run_simulation
+from server_app.launcher.run import INTERRUPTED, run_simulation
 from tests.server_app.strategies.test_golden import NEEDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +91,8 @@ def compared(name: str, folder: Path) -> str:
         if way == "inline":
             simulate(config, CLIENTS)
         elif code := run_simulation(ROOT, CLIENTS, config, quiet=True):
+            if code == INTERRUPTED:
+                raise KeyboardInterrupt
             return f"FAILED with exit code {code}"
         both.append(written(folder / way))
     if found := differences(*both):
