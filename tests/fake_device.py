@@ -15,6 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+from common.moe import bases
 from common.shape import device_of
 
 DEVICE = torch.device("lazy")
@@ -133,4 +134,8 @@ def fake_device() -> Iterator[None]:
             patch = mock.patch.object(torch.inference_mode, name, does)
             patches.enter_context(patch)
         with _Device():  # type: ignore[no-untyped-call]
-            yield
+            try:
+                yield
+            finally:  # the bases of this process are everybody's
+                for base in bases._installed.values():
+                    base.cpu()

@@ -225,7 +225,8 @@ class _Frozen(nn.Module):
 def _trained(spec: NetworkSpec) -> nn.Module:
     """Return a network with the base's values, and its first stages left there."""
     if is_installed(spec.base):
-        net = deepcopy(installed(spec.base)).requires_grad_(True)
+        # The base is where it was last used; a model is made on the processor.
+        net = deepcopy(installed(spec.base)).cpu().requires_grad_(True)
     else:  # only its form is asked for, or it starts from nothing
         net = spec.empty().requires_grad_(True)
     if spec.frozen:

@@ -18,6 +18,7 @@ from server_app.rounds.evaluation import server_evaluation
 from server_app.rounds.loop import RoundLoop
 from server_app.strategies import STRATEGIES
 from server_app.strategies.base import ExpertStrategy
+from tests.common.networks.tiny_network import NAME, weights
 from tests.fake_device import DEVICE, OnDevice, fake_device
 from tests.server_app.rounds.test_fleet_evaluation import run as by_devices
 from tests.server_app.strategies.conftest import step, strategy_of
@@ -130,6 +131,17 @@ def test_devices_measure_the_servers_predictor(name: str) -> None:
     config = {**CONFIG, "strategy": name, **NEEDS.get(name, {})}
     with fake_device():
         _, records = by_devices(InlineGrid(client_app, 4, config))
+    assert [len(record.fleet_clients or []) for record in records] == [4] * ROUNDS
+
+
+@pytest.mark.parametrize("freeze", ["all", "1"])
+def test_a_frozen_network_goes_along(freeze: str, tmp_path: Path) -> None:
+    file = tmp_path / "net.pth"
+    torch.save(weights().state_dict(), file)
+    network = {"backbone": NAME, "pretrained": str(file), "freeze": freeze}
+    with fake_device():
+        _, records = by_devices(InlineGrid(client_app, 4, {**CONFIG, **network}))
+    assert all(not record.rejected for record in records)
     assert [len(record.fleet_clients or []) for record in records] == [4] * ROUNDS
 
 
