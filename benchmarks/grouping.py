@@ -2,7 +2,7 @@
 
     python -m benchmarks.grouping [--clients 20 100 1000 3000]
 
-Clients hold 200 samples of 26 classes each, mixed by Dirichlet 1.0, and say 16 features
+Clients hold 200 samples of 26 classes each, mixed by Dirichlet 1.0, and say 48 features
 of them. ``one`` is a fleet in which a class means the same everywhere, ``four`` one of
 four groups that number their classes in four ways. `seconds` is the wall time of
 ``server_app.grouping.groups_of`` and nothing else, `cpu s` the processor time, the
@@ -18,7 +18,7 @@ import numpy as np
 
 from server_app.grouping import ClassMeans, MergeTest, groups_of
 
-CLASSES, FEATURES, SAMPLES = 26, 16, 200
+CLASSES, FEATURES, SAMPLES = 26, 48, 200
 
 
 def fleet(clients: int, groups: int, rng: np.random.Generator) -> ClassMeans:

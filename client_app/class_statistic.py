@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from client_app.data_description import at_least
 from client_app.model_inputs import ModelInputs
 from common.data.tokens import PADDING
+from common.statistic_noise import noise_covariance
 from common.wire import ClassStatistic
 
 Array = NDArray[np.float64]
@@ -146,9 +147,7 @@ def _noise(means: Array, covariance: Array, freedom: int) -> Array:
     """
     digest = hashlib.sha256(means.tobytes() + covariance.tobytes()).digest()
     rng = np.random.default_rng(int.from_bytes(digest, "big"))
-    values, vectors = np.linalg.eigh(covariance)
-    if freedom < 2 * len(values):  # too few samples to know it by direction
-        values, vectors = np.diag(covariance), np.eye(len(covariance))
+    values, vectors = np.linalg.eigh(noise_covariance(covariance, freedom))
     root = vectors * np.sqrt(np.maximum(values, 0))
     drawn: Array = rng.standard_normal(means.shape) @ root.T
     return drawn

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.statistic_noise import noise_covariance
 from common.wire import QueryReply
 from server_app.grouping import ClassMeans, MergeTest, groups_of, nearest, whitener
 
@@ -44,6 +45,7 @@ class Membership:
         self._noise = noise
         self._means = np.zeros((0, classes, projections))
         self._counts = np.zeros((0, classes))
+        self._blur = np.zeros(0)  # variance of a client's noise where it is widest
         self._whitener = np.zeros((0, projections))  # none before anybody has spoken
         self.groups = np.zeros(0, dtype=np.int64)
         self.count = 1
@@ -59,6 +61,7 @@ class Membership:
         new = len(profiles) - len(self.groups)
         self._means = np.pad(self._means, ((0, new), (0, 0), (0, 0)))
         self._counts = np.pad(self._counts, ((0, new), (0, 0)))
+        self._blur = np.pad(self._blur, (0, new))
         self.groups = np.pad(self.groups, (0, new), constant_values=FIRST)
         changed = []
         for row, profile in enumerate(profiles):
@@ -80,6 +83,7 @@ class Membership:
         return {
             "means": self._means,
             "counts": self._counts,
+            "blur": self._blur,
             "whitener": self._whitener,
             "groups": self.groups,
             "count": self.count,
@@ -88,27 +92,25 @@ class Membership:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
         self._means, self._counts = state["means"], state["counts"]
-        self._whitener = state["whitener"]
+        self._blur, self._whitener = state["blur"], state["whitener"]
         self.groups, self.count = state["groups"], int(state["count"])
 
     def _said(
         self, profile: QueryReply
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return means (K, q), and counts (K,) as noise lets them count."""
+        """Return means (K, q), and counts (K,)."""
         means = np.array(profile.statistic_means).reshape(self._means.shape[1:])
-        counts = np.array(profile.statistic_counts, dtype=np.float64)
-        # Noise of variance s^2 beside 1/n is worth what n / (1 + n s^2) samples are.
-        return means, counts / (1 + counts * self._noise**2)
+        return means, np.array(profile.statistic_counts, dtype=np.float64)
 
     def _group(self, profiles: Sequence[QueryReply]) -> list[str]:
         spoken = [row for row, p in enumerate(profiles) if p.statistic_counts]
         covariances, freedom = [], []
         for row in spoken:
-            counts = np.array(profiles[row].statistic_counts)
-            free = max(0, int(counts.sum() - np.count_nonzero(counts)))
-            covariances.append(free * self._covariance(profiles[row]))
-            freedom.append(free)
+            covariances.append(self._freedom(row) * self._covariance(profiles[row]))
+            freedom.append(self._freedom(row))
         self._whitener = whitener(covariances, freedom)
+        for row in spoken:
+            self._blur[row] = self._widest_noise(row, profiles[row])
         rows = np.array(spoken)
         self.groups[rows] = groups_of(self._white()[rows], self._test)
         self.count = int(self.groups.max()) + 1
@@ -123,13 +125,28 @@ class Membership:
         upper[np.triu_indices(size)] = profile.statistic_covariance
         return upper + np.triu(upper, 1).T
 
+    def _freedom(self, row: int) -> float:
+        counts = self._counts[row]
+        return max(0.0, counts.sum() - np.count_nonzero(counts))
+
+    def _widest_noise(self, row: int, profile: QueryReply) -> float:
+        """Return the variance of its noise, in whitened features, where it is widest.
+
+        There its means are least sure: counted by less, noise alone would split.
+        """
+        shape = noise_covariance(self._covariance(profile), self._freedom(row))
+        white = self._whitener.T @ shape @ self._whitener
+        return self._noise**2 * float(np.linalg.eigvalsh(white)[-1])
+
     def _white(self) -> ClassMeans:
-        return ClassMeans(means=self._means, counts=self._counts).whitened(
-            self._whitener
-        )
+        """Return what all have said, whitened, with counts as noise lets them count."""
+        # Noise of variance v beside 1/n is worth what n / (1 + n v) samples are.
+        worth = self._counts / (1 + self._counts * self._blur[:, None])
+        return ClassMeans(means=self._means, counts=worth).whitened(self._whitener)
 
     def _join(self, row: int, profiles: Sequence[QueryReply]) -> str:
         """Move a client to the group it belongs to, or to one of its own."""
+        self._blur[row] = self._widest_noise(row, profiles[row])
         white, others = self._white(), np.arange(len(self.groups)) != row
         groups = white[others].together(self.groups[others], self.count)
         group, score = nearest(white[np.array([row])], groups, self._test)

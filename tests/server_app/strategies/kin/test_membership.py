@@ -88,6 +88,25 @@ def test_noise_makes_samples_count_for_less() -> None:
         assert found.groups.tolist() == groups
 
 
+def test_noise_of_another_shape_than_the_samples_makes_no_groups() -> None:
+    """Clients of few samples blur every feature for itself, and these go together."""
+    rng, features = np.random.default_rng(0), 4
+    covariance = np.full((features, features), 0.99) + 0.01 * np.eye(features)
+    said = [
+        profile(
+            client=f"c{row}",
+            num_examples=7,
+            statistic_means=rng.standard_normal(features).tolist(),
+            statistic_counts=[7],
+            statistic_covariance=covariance[np.triu_indices(features)].tolist(),
+        )
+        for row in range(12)
+    ]
+    found = Membership(MergeTest(most=4), classes=1, projections=features, noise=1.0)
+    found.take_in(said)
+    assert found.count == 1
+
+
 def test_the_scatter_is_that_of_all_by_their_samples() -> None:
     found = Membership(MergeTest(most=2), classes=1, projections=2, noise=0.0)
     said = [
