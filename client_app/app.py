@@ -17,6 +17,7 @@ import torch
 from flwr.app import Array, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client_app.base_answers import base_fields, keep_piece, lacked_base
 from client_app.candidates import best_candidate
 from client_app.class_statistic import class_statistic
 from client_app.data_description import described
@@ -60,20 +61,32 @@ def query(message: Message, context: Context) -> Message:
     code = code_hash(session.settings)  # first: it names a part that is not here
     if name := session.settings.run.client_metrics:
         CLIENT_METRICS.find(name)  # a device that lacks it takes no part
+    data, machine = described(session), _profile(session)
+    # Last: what weights take is not what the process has at rest.
+    base, warnings = base_fields(session, context, asked.base if asked else None)
+    data["warnings"] = [*warnings, *data.get("warnings", [])][:8]
     reply = wire.QueryReply(
         client=session.client,
         num_examples=session.num_examples,
         code_hash=code,
         partition_hash=session.partition_hash,
         task_hash=session.task.digest,
-        **described(session),
+        **data,
         **_statistic(session, asked),
         checkpoint=checkpoint_hash(session.settings),
+        **base,
         expert_cap=session.reported_capacity,
-        **(_profile(session) if session.owns_machine else {}),
+        **machine,
         seconds_total=time.perf_counter() - started,
     )
     return Message(wire.encode_query_reply(reply), reply_to=message)
+
+
+@app.query("base")
+def take_base(message: Message, context: Context) -> Message:
+    """Keep a piece of the frozen base, and say how much of it is here."""
+    kept = keep_piece(Session(context), context, *wire.decode_piece(message.content))
+    return Message(wire.encode_kept(kept), reply_to=message)
 
 
 @app.query("ping")
@@ -117,6 +130,8 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
     if order.train and may_train:
         session.apply_stress(order)
     spec = ordered_spec(session.spec, order)
+    if (lacked := lacked_base(session, context, order, spec)) is not None:
+        return Message(wire.encode_missing(lacked), reply_to=message)
     store = open_store(context, session.state_dir, order.run, session.client)
     kept = rounds_kept(store, session.settings.run.keep_checkpoints)
     cached = session.settings.wire.expert_cache
@@ -226,7 +241,12 @@ def _statistic(session: Session, asked: wire.Query | None) -> dict[str, Any]:
 
 
 def _profile(session: Session) -> dict[str, Any]:
-    """Return what this device is; after the data set is loaded, as in training."""
+    """Return what this device is; after the data set is loaded, as in training.
+
+    Nothing of a virtual client, which has no machine of its own.
+    """
+    if not session.owns_machine:
+        return {}
     found = profiler.profile(session.state_dir, session.memory_cap)
     known = {name: v for name, v in asdict(found).items() if v is not None}
     batch = session.settings.training.batch_size

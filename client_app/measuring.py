@@ -1,13 +1,14 @@
 """Measures the server's predictor on what this client holds out.
 
 Nothing of training is touched: no gate, no cached part, no error feedback, no random
-stream. Only a frozen base that had to be sent is kept, as it always is.
+stream.
 """
 
 import time
 
 from flwr.app import Context, Message
 
+from client_app.base_answers import lacked_base
 from client_app.kept.store import open_store
 from client_app.session import Session
 from client_app.transfer import PartsLackedError, Transfer
@@ -33,6 +34,8 @@ def measure(
     started = time.perf_counter()
     session.server_round = order.server_round
     spec = ordered_spec(session.spec, order)
+    if (lacked := lacked_base(session, context, order, spec)) is not None:
+        return Message(wire.encode_missing(lacked), reply_to=message)
     store = open_store(context, session.state_dir, order.run, session.client)
     try:
         vectors = Transfer(order, spec, store, cached=False).receive(message.content)

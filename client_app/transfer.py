@@ -8,13 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 from flwr.app import Array, RecordDict
 
-from client_app.kept.base_weights import base_versions, take_base
 from client_app.kept.cache import PartCache
 from client_app.kept.residuals import Residuals
 from client_app.kept.store import Store
 from common import wire
 from common.moe import Layout, ModelSpec, Vector
-from common.parts import BASE
 from common.wire import Packing, TrainOrder
 
 
@@ -69,8 +67,6 @@ class Transfer:
     def receive(self, content: RecordDict) -> dict[str, Vector]:
         """Return the parts of the model: those sent, and those ordered from the cache.
 
-        A frozen base is none of them: it is made ready for the models of this process.
-
         Raises
         ------
         PartsLackedError
@@ -81,16 +77,10 @@ class Transfer:
         """
         order = self._order
         sent = wire.arrays_of(content)
-        inside = self._spec.built_around
-        lacks_base = False
-        if order.base is not None and inside is not None:
-            lacks_base = not take_base(self._store, inside, sent.pop(BASE, None))
         if strangers := sorted(sent.keys() - self._parts):
             raise wire.WireError(f"parts that are not of the model: {strangers}")
         recalled = self._cache.recall(order) if self._cache is not None else {}
-        lacking = [BASE] if lacks_base else []
-        lacking += [p for p in order.cached_parts if p != BASE and p not in recalled]
-        if lacking:
+        if lacking := [p for p in order.cached_parts if p not in recalled]:
             raise PartsLackedError(lacking)
         arrays = recalled | sent
         layouts = self._layouts(arrays)
@@ -105,9 +95,7 @@ class Transfer:
 
     def holds(self) -> list[str]:
         """Return the versions kept, for the report."""
-        parts = [] if self._cache is None else self._cache.versions()
-        based = self._order.base is not None
-        return parts + (base_versions(self._store) if based else [])
+        return [] if self._cache is None else self._cache.versions()
 
     def send(
         self, deltas: Mapping[str, Vector], rng: np.random.Generator

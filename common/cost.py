@@ -244,7 +244,7 @@ def _activations(spec: ModelSpec) -> tuple[_Activations, _Activations]:
     expert.saved *= spec.num_layers
     # Layers inside an encoder keep copies of their own; experts are counted apart.
     # The difference of two samples and one leaves out what does not depend on samples.
-    base = installed(spec.encoder.base).parameters() if spec.built_around else []
+    base = installed(spec.base).parameters() if spec.built_around else []
     weights = [*model.parameters(), *base]
     whole, two = (_Activations(model, spec.example(n), weights) for n in (1, 2))
     whole.saved = two.saved - whole.saved - expert.saved

@@ -2,7 +2,7 @@
 
 Only here (and in ``common.moe.pretrained``) is ``transformers`` imported, the optional
 extra ``hf``, and only when ``backbone="pretrained"``. A device needs configuration and
-tokeniser of the checkpoint, which are small; the weights reach it from the server.
+tokeniser of the checkpoint, which are small; it may have the weights as well.
 
 Token ids are those of the checkpoint plus one: 0 is padding here, and a word in many
 checkpoints.
@@ -11,7 +11,7 @@ checkpoints.
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -123,19 +123,28 @@ def _read(name: str, _files: object) -> Checkpoint:
     )
 
 
-def load_weights(name: str) -> nn.Module:
-    """Return a checkpoint's model, float32, without a pooler on top.
+def load_weights(name: str, *, local: bool = False) -> nn.Module:
+    """Return a checkpoint's model in the type it is stored in, without a pooler on top.
+
+    Parameters
+    ----------
+    name : str
+        Directory or hub id.
+    local : bool
+        Whether nothing may be fetched from the hub.
 
     Raises
     ------
     SettingsError
         If there are no weights, or not all that the configuration names.
     """
-    import torch
-
     try:
         model, info = transformers().AutoModel.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True, **_NO_CODE
+            name,
+            dtype="auto",
+            output_loading_info=True,
+            local_files_only=local,
+            **_NO_CODE,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise _unreadable(name, error) from None
@@ -162,9 +171,21 @@ def without_pooler(model: nn.Module) -> nn.Module:
     return model
 
 
-def save_checkpoint(name: str, model: nn.Module, folder: Path) -> None:
-    """Write a checkpoint that :func:`read_checkpoint` reads, tokeniser included."""
-    model.save_pretrained(folder)  # type: ignore[operator]
+def save_checkpoint(
+    name: str, model: nn.Module, weights: Mapping[str, Any], folder: Path
+) -> None:
+    """Write a checkpoint that :func:`read_checkpoint` reads, tokeniser included.
+
+    Parameters
+    ----------
+    name : str
+        Whose tokeniser it is.
+    model : Module
+        Whose configuration it is.
+    weights : mapping of str to tensor
+        In the types they are to be stored in.
+    """
+    model.save_pretrained(folder, state_dict=dict(weights))  # type: ignore[operator]
     if has_tokeniser(name):
         _tokeniser(name).save_pretrained(folder)
 
@@ -251,6 +272,13 @@ def has_tokeniser(name: str) -> bool:
     if not is_path(name):
         return True
     return any(Path(name, file).is_file() for file in TOKENISER_FILES)
+
+
+def has_weights(name: str) -> bool:
+    """Whether a checkpoint comes with weights; one of the hub may be in its cache."""
+    if not is_path(name):
+        return True
+    return any(file.endswith((".safetensors", ".bin")) for file, *_ in _files_now(name))
 
 
 def _tokeniser(name: str) -> Any:

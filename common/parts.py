@@ -1,8 +1,8 @@
 """The parts of a model by name: what travels, is merged and has a version.
 
 A *part* is ``extractor``, ``expert.<id>``, ``gate`` and, where a strategy feeds the
-gate from a frozen network of its own, ``common``; the frozen checkpoint inside a
-pretrained model travels once as ``base``. Where a client is sent several models to
+gate from a frozen network of its own, ``common``; the frozen base inside a pretrained
+model, called ``base`` in messages, is none. Where a client is sent several models to
 choose from, those parts are of model 0, and ``model<j>.extractor`` and the like are of
 model j. Where clients keep them for themselves, the batch norms or the head of an
 extractor are parts of their own, ``norm`` and ``head``. A part is one flat float32

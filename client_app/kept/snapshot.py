@@ -17,8 +17,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from client_app.kept.base_weights import install_from
-from client_app.kept.store import Store, folder_name
+from client_app.kept.base_weights import find_base
+from client_app.kept.store import Store, folder_name, open_bases
 from common.inputs import kept_task
 from common.moe import ModelSpec, MoEModel
 from common.moe.ensemble import GatedMixture
@@ -99,8 +99,13 @@ class DeviceSource:
                 facts: dict[str, Any] = json.loads(metadata["facts"])
                 task = kept_task(facts)
                 spec = ModelSpec.from_facts(facts["spec"])
-                if (inside := spec.built_around) is not None:
-                    install_from(path.parent, inside)
+                if spec.base and not find_base(
+                    open_bases(None, self._state_dir), spec, facts["pretrained"]
+                ):
+                    raise ValueError(
+                        f"its frozen base {spec.base} is neither in {self._state_dir} "
+                        f"nor in {facts['pretrained']}"
+                    )
                 model = spec.build(facts["experts"])
                 # Part by part: a second copy of them all might not fit.
                 for part in model.parts():

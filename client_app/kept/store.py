@@ -6,9 +6,11 @@ Below ``<state-dir>/<run>/<client>/``, every file written atomically::
     model-<round>.npy              private parts, or a model of its own (``private``)
     residual-<round>.safetensors   what quantised uploads left out (``residuals``)
     parts/<part>-<version>.npy     what the server sent, as it was sent (``cache``)
-    base/<version>.npy             the frozen checkpoint, as sent (``base_weights``)
     model.safetensors              what the client ended its last round with: extractor,
                                    experts and gate (``snapshot``)
+
+Of all runs alike are the frozen bases it was sent, below ``<state-dir>/bases/``
+(``base_weights``).
 
 Without a state directory the same names live in ``Context.state``, which Flower keeps
 per node and run and which is gone with the process that holds it; the model is then
@@ -32,7 +34,7 @@ import numpy as np
 from flwr.app import Array, ConfigRecord, Context
 
 from common import wire
-from common.files import atomic_write
+from common.files import atomic_write, remove_partial
 from common.text import reason
 
 logger = logging.getLogger("flwr.expertfleet")
@@ -213,6 +215,34 @@ def open_store(context: Context, state_dir: str, run: str, client: str) -> Store
     if state_dir:
         return DirectoryStore(state_dir, run, client)
     return ContextStore(context, run)
+
+
+class _Bases(DirectoryStore):
+    """As files below ``<state-dir>/bases/``."""
+
+    def __init__(self, state_dir: str | Path) -> None:
+        Store.__init__(self)
+        self.folder = Path(state_dir) / "bases"
+
+    def write(self, name: str, data: bytes) -> bool:
+        """Write a file atomically, and clear away what was left half-written."""
+        # Of many MB. A device handles its messages one after the other.
+        remove_partial(self.folder)
+        return super().write(name, data)
+
+
+def open_bases(context: Context | None, state_dir: str | Path) -> Store:
+    """Return where a device keeps frozen bases: for all runs, where that is possible.
+
+    Parameters
+    ----------
+    context : Context or None
+        Of the message; needed without a state directory.
+    """
+    if state_dir:
+        return _Bases(state_dir)
+    assert context is not None
+    return ContextStore(context, "/bases")
 
 
 def client_folder(state_dir: str | Path, run: str, client: str) -> Path:

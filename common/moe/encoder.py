@@ -65,7 +65,8 @@ class EncoderSpec:
 
     def empty(self) -> nn.Module:
         """Return a base of this configuration; its weights are anything."""
-        return empty_model(self.config)
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            return empty_model(self.config)
 
 
 class Embedding(nn.Embedding):

@@ -251,7 +251,10 @@ class ModelSpec:
         Counts two operations per multiply-add of linear and convolution layers; of a
         text, all tokens are real and the products of attention itself are left out.
         """
-        return _flops(self)[self.first_of_layer(part)]
+        first = self.first_of_layer(part)
+        # Of an expert without the rest: a device may not have its base yet.
+        known = _flops(self) if expert_id(first) is None else _expert_flops(self)
+        return known[first]
 
     @property
     def set_flops(self) -> int:
@@ -278,16 +281,27 @@ def _flops(spec: ModelSpec) -> dict[str, int]:
         if expert_id(name) is None and name not in spec.apart:
             hooks += count_into(counts, name, module)
     model(spec.example())
-    # The layer runs experts as one product and never calls them as modules.
-    for name, module in parts.items():
-        if expert_id(name) is not None:
-            hooks += count_into(counts, name, module)
-            features = int(model.extractor.out_features)  # type: ignore[arg-type]
-            module(torch.zeros(spec.positions, features))
     for hook in hooks:
         hook.remove()
     if (network := spec.network) is not None and not network.all_frozen:
         counts[EXTRACTOR] = measured(network.name, network.size).flops
     if spec.encoder is not None and spec.built_around:
         counts[EXTRACTOR] += base_flops(spec.encoder, spec.positions)
+    return counts
+
+
+@lru_cache(maxsize=64)
+@torch.no_grad()
+def _expert_flops(spec: ModelSpec) -> dict[str, int]:
+    model = spec.build(spec.one_of_each).eval()
+    features = int(model.extractor.out_features)  # type: ignore[arg-type]
+    counts: dict[str, int] = {}
+    # The layer runs experts as one product and never calls them as modules.
+    for name, module in model.parts().items():
+        if expert_id(name) is not None:
+            counts[name] = 0
+            hooks = count_into(counts, name, module)
+            module(torch.zeros(spec.positions, features))
+            for hook in hooks:
+                hook.remove()
     return counts

@@ -5,6 +5,16 @@ order's gate is shared.
 """
 
 from common.wire.arrays import FLOAT32, Packing, pack, unpack, version
+from common.wire.base_pieces import (
+    PIECE,
+    PIECE_MESSAGE,
+    BaseKept,
+    BasePiece,
+    decode_kept,
+    decode_piece,
+    encode_kept,
+    encode_piece,
+)
 from common.wire.checks import check_report, local_counts
 from common.wire.codec import Dtype
 from common.wire.measurement import (
@@ -67,11 +77,15 @@ __all__ = [
     "MOST_PROJECTIONS",
     "NUM_EXAMPLES",
     "ORDER",
+    "PIECE",
+    "PIECE_MESSAGE",
     "PROTOCOL",
     "REPORT",
     "ROOM",
     "SCALAR_BYTES",
     "TRAIN_LOSS",
+    "BaseKept",
+    "BasePiece",
     "ClassStatistic",
     "Dtype",
     "MeasureOrder",
@@ -89,18 +103,22 @@ __all__ = [
     "arrays_of",
     "check_report",
     "decode_flower_arrays",
+    "decode_kept",
     "decode_measure_order",
     "decode_measure_report",
     "decode_missing",
     "decode_order",
+    "decode_piece",
     "decode_query",
     "decode_query_reply",
     "decode_refusal",
     "decode_report",
     "encode_flower_reply",
+    "encode_kept",
     "encode_measure_report",
     "encode_missing",
     "encode_order",
+    "encode_piece",
     "encode_query",
     "encode_query_reply",
     "encode_refusal",

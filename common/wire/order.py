@@ -61,8 +61,8 @@ class TrainOrder(Payload):
     cached_parts, cached_versions : list of str
         Parts that are not sent because the client said it holds that version.
     base : str or None
-        Version of the frozen checkpoint inside the model, which travels as the part
-        ``base``; None for a model without.
+        Version of the frozen base inside the model, which the client has, or is sent
+        before (:mod:`common.wire.base_pieces`); None for a model without.
     keep_share : float
         Share of its local change the client keeps in the model it uses itself; 1 keeps
         all of it. What it returns is the whole change.

@@ -106,8 +106,7 @@ class TrainReport(OwnMetrics):
     memory_peak : int or None
         Most memory the device's process has had; None for a virtual client.
     holds : list of str
-        Versions of the parts in the device's cache (with ``expert-cache``) and of its
-        frozen base.
+        Versions of the parts in the device's cache (with ``expert-cache``).
     warnings : list of str
         What is not as it should be on the device, and did not stop it.
     """
@@ -147,11 +146,14 @@ class MissingParts(Payload):
     ----------
     parts : list of str
         What was not there, or not in the version ordered.
+    base_kept : int
+        Where the base is missing, bytes of it that are kept.
     """
 
     server_round: Count
     client: ClientName
     parts: Annotated[list[PartName], Field(min_length=1)]
+    base_kept: Count = 0
 
 
 class Query(Payload):
@@ -169,10 +171,13 @@ class Query(Payload):
         (:class:`ClassStatistic`); None where they are of no use.
     projections : int
         How many, q.
+    base : str or None
+        Version of the frozen base it will need; None for none.
     """
 
     task: str
     data_hash: Digest = ""
+    base: Version | None = None
     statistic_seed: Count | None = None
     projections: Annotated[int, Field(ge=0, le=MOST_PROJECTIONS)] = 0
 
@@ -244,6 +249,10 @@ class QueryReply(ClassStatistic):
         Of the latter without their labels (``common.own.marks``).
     checkpoint : str
         Fingerprint of the configuration and the tokeniser of a pretrained checkpoint.
+    has_base : bool
+        Whether it has the frozen base that was asked for.
+    base_kept : int
+        If not, bytes of it that are kept.
     memory_bytes : int
         Memory this process could ever have, cgroup limits first; 0 if unknown.
     memory_available, process_bytes : int or None
@@ -285,6 +294,8 @@ class QueryReply(ClassStatistic):
     test_hash: Digest = ""
     test_samples_hash: Digest = ""
     checkpoint: Digest = ""
+    has_base: bool = False
+    base_kept: Count = 0
     memory_bytes: Count = 0
     memory_available: Count | None = None
     process_bytes: Count | None = None

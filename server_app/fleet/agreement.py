@@ -37,6 +37,8 @@ class Agreement:
     settings : Settings
     projections : int
         Of the samples, of which the strategy wants to know class means; 0 for none.
+    base : str
+        Version of the frozen base of the model; "" for none.
 
     Attributes
     ----------
@@ -46,8 +48,11 @@ class Agreement:
         What the scale was worked out of; None before, and where it was known at once.
     """
 
-    def __init__(self, settings: Settings, projections: int = 0) -> None:
+    def __init__(
+        self, settings: Settings, projections: int = 0, base: str = ""
+    ) -> None:
         self._settings = settings
+        self._base = base
         self.projections = projections
         self.fleet_range: FleetRange | None = None
 
@@ -90,6 +95,7 @@ class Agreement:
             data_hash=self.data_hash,
             statistic_seed=seed if self.projections else None,
             projections=self.projections,
+            base=self._base or None,
         )
         return wire.encode_query(asked)
 

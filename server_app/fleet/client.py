@@ -85,6 +85,10 @@ class Client:
         The last round its reply was merged in, 0 if none was.
     holds : list of str
         Versions of parts in its cache, as it last said.
+    has_base : bool
+        Whether it has the frozen base of the model.
+    base_kept : int
+        If not, bytes of it that it keeps.
     outdated : bool
         Whether it has more samples than it said, so that it is to be asked again.
     """
@@ -100,12 +104,15 @@ class Client:
     link: Link = field(default_factory=Link)
     merged_round: int = 0
     holds: list[str] = field(default_factory=list)
+    has_base: bool = False
+    base_kept: int = 0
     outdated: bool = False
 
     def introduce(self, node_id: int, profile: QueryReply, elapsed: float) -> None:
         """Take over what it says of itself, from where and after how many seconds."""
         self.node_id, self.profile = node_id, profile
         self.vouched, self.outdated = True, False
+        self.note_base(profile.base_kept, whole=profile.has_base)
         self.observe(elapsed, profile.seconds_total, 0)
 
     def move(self, row: int) -> None:
@@ -143,10 +150,9 @@ class Client:
             }
         )
 
-    def note_held(self, version: str) -> None:
-        """Remember that it keeps what it was sent in this version."""
-        if version not in self.holds:
-            self.holds = [*self.holds, version]
+    def note_base(self, kept: int, *, whole: bool) -> None:
+        """Take over what it says it has of the frozen base."""
+        self.has_base, self.base_kept = whole, kept
 
     def note_merged(self, server_round: int) -> None:
         """Remember that its reply of a round was merged."""

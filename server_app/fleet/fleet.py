@@ -46,6 +46,8 @@ class Fleet:
         How many experts a device may hold.
     projections : int
         Of their samples, of which clients are asked for class means; 0 for none.
+    base : str
+        Version of the frozen base of the model; "" for none.
 
     Attributes
     ----------
@@ -56,10 +58,14 @@ class Fleet:
     """
 
     def __init__(
-        self, settings: Settings, budget: DeviceBudget, projections: int = 0
+        self,
+        settings: Settings,
+        budget: DeviceBudget,
+        projections: int = 0,
+        base: str = "",
     ) -> None:
         self._settings = settings
-        self.agreement = Agreement(settings, projections)
+        self.agreement = Agreement(settings, projections, base)
         self._budget = budget
         self._roster = Roster(settings)
         self._joining = Joining(budget, self.agreement)

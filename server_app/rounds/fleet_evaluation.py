@@ -15,15 +15,14 @@ from flwr.serverapp import Grid
 from common import wire
 from common.class_counts import ClassCounts, summed
 from common.moe.described import Description, describe
-from common.parts import BASE
 from common.shape import ordered_spec
 from common.wire import MeasureOrder, WireError
 from server_app.contract import Algorithm
 from server_app.fleet.client import Client
 from server_app.fleet.fleet import Fleet
 from server_app.fleet.reasons import grouped
-from server_app.rounds.intake import missing_parts
-from server_app.rounds.orders import Packer, SentOrder, without_cached
+from server_app.rounds.asking_again import asked_again
+from server_app.rounds.orders import Packer, SentOrder
 from server_app.rounds.round import Round
 from server_app.transport.mailbox import Mailbox
 
@@ -143,11 +142,10 @@ class FleetEvaluation:
                 server_round=server_round,
                 task=self._fleet.agreement.told(client.profile),
             )
-            versions = {} if order.base is None else {BASE: order.base}
             orders.append(
                 SentOrder(
                     client=client,
-                    order=without_cached(order, client, versions),
+                    order=order,
                     layouts=layouts,
                     arrays=arrays,
                     ttl=timeout,
@@ -182,8 +180,6 @@ class FleetEvaluation:
                 f"counts of {counts.total} samples, but it said that it holds out "
                 f"{profile.held_out}: it is asked again"
             )
-        if sent.order.base is not None:
-            client.note_held(sent.order.base)
         return counts
 
 
@@ -227,15 +223,14 @@ class _Asked:
         return self._send(again)
 
     def take(self, reply: Message) -> Message | None:
-        """Take in a reply; return the whole order for a device that lacks its base."""
+        """Take in a reply; return what a device is sent that lacks its base."""
         node = reply.metadata.src_node_id
         sent = self._waiting.get(node)
         if sent is None:
             return None
         self.nbytes += wire.message_bytes(reply)
-        if missing_parts(reply, sent) is not None:
-            sent.client.forget_cache()
-            return self._send(sent.in_full())
+        if (again := asked_again(reply, sent)) is not None:
+            return self._send(again[0])
         del self._waiting[node]
         try:
             self.counts[node] = self._read(sent, reply)

@@ -21,24 +21,6 @@ class CacheLostError(WireError):
     """A client has lost parts that it was to have in its cache."""
 
 
-def missing_parts(message: Message, sent: SentOrder) -> list[str] | None:
-    """Return the parts that a client says are missing from its cache.
-
-    None where the reply says nothing of the kind, or cannot be believed.
-    """
-    if message.has_error() or not sent.order.cached_parts:
-        return None
-    try:
-        said = wire.decode_missing(message.content)
-        if said is None or wire.message_bytes(message) > sent.largest_report():
-            return None
-    except WireError:
-        return None
-    if (said.server_round, said.client) != (sent.order.server_round, sent.client.name):
-        return None
-    return [part for part in sent.order.cached_parts if part in said.parts]
-
-
 def read(message: Message, sent: SentOrder) -> tuple[TrainReport, dict[str, Vector]]:
     """Return report and deltas of a reply.
 
@@ -56,6 +38,9 @@ def read(message: Message, sent: SentOrder) -> tuple[TrainReport, dict[str, Vect
         raise WireError(f"reply of {size} bytes, at most {most}")
     if (missing := wire.decode_missing(message.content)) is not None:
         raise CacheLostError(f"{', '.join(missing.parts)} missing from its cache")
+    if (kept := wire.decode_kept(message.content)) is not None:
+        problem = kept.problem or "it gives no reason"
+        raise WireError(f"does not keep the frozen base: {problem}")
     report, deltas = wire.decode_report(message.content, sent.upload)
     if report.code_hash != sent.client.profile.code_hash:
         raise WireError(f"runs other code ({report.code_hash}) than it joined with")

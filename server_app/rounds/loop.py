@@ -91,7 +91,9 @@ class RoundLoop:
             private_parts=strategy.private_parts,
             widths=strategy.widths,
         )
-        self.fleet = Fleet(self.settings, budget, strategy.projections)
+        self.fleet = Fleet(
+            self.settings, budget, strategy.projections, strategy.spec.base
+        )
         self.mailbox = Mailbox()
         self._training = Training(strategy, self.fleet, self.mailbox, self._tell_fleet)
         self._measuring = Measuring(strategy, self.fleet, self.mailbox)

@@ -11,13 +11,12 @@ from flwr.app import Array, Message
 
 from common import wire
 from common.moe import Layout, ModelSpec, Vector
-from common.parts import BASE
 from common.shape import ordered_spec
 from common.wire import Packing, QueryReply, TrainOrder, WireError
 from server_app.contract import Algorithm, Plan, View
 from server_app.fleet.client import Client
 from server_app.run_error import RunError
-from server_app.run_folder.base_file import base_array
+from server_app.run_folder.base_file import base_piece
 
 LOSSES = 3
 """How often a client is asked again in an exchange for what was lost on the way."""
@@ -84,15 +83,19 @@ class SentOrder:
         }
 
     def message(self) -> Message:
-        """Return the message to the client."""
-        left_out = self.order.cached_parts
-        sent = {k: v for k, v in self.arrays.items() if k not in left_out}
-        if self.order.base is not None and BASE not in left_out:
-            sent[BASE] = base_array(self.order.base)
+        """Return the message to the client: the order, or a piece of the base first."""
+        client, base = self.client, self.order.base
+        if base is None or client.has_base:
+            left_out = self.order.cached_parts
+            sent = {k: v for k, v in self.arrays.items() if k not in left_out}
+            content, kind = wire.encode_order(self.order, sent), str(self.kind)
+        else:
+            content = wire.encode_piece(*base_piece(base, client.base_kept))
+            kind = wire.PIECE_MESSAGE
         return Message(
-            wire.encode_order(self.order, sent),
-            self.client.node_id,
-            self.kind,
+            content,
+            client.node_id,
+            kind,
             group_id=str(self.order.server_round),
             ttl=self.ttl,
         )
@@ -169,8 +172,6 @@ def orders_of(
         versions = {}
         if settings.wire.expert_cache:
             versions = {name: packer.version(array) for name, array in arrays.items()}
-        if order.base is not None:
-            versions[BASE] = order.base
         orders.append(
             SentOrder(
                 client=client,

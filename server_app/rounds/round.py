@@ -20,6 +20,7 @@ from common.wire import QueryReply, WireError
 from server_app.contract import Algorithm, Plan, Reply
 from server_app.fleet.client_domains import domain_of
 from server_app.rounds import intake
+from server_app.rounds.asking_again import asked_again
 from server_app.rounds.orders import SentOrder, flaw
 from server_app.rounds.record import ClientRound
 from server_app.run_error import RunError
@@ -101,6 +102,7 @@ class Round:
         self._no_clients = shortage
         self._failures: list[Exception] = []
         self._waiting: dict[int, SentOrder] = {}
+        self._sizes: dict[int, int] = {}  # of the last message to each node
 
     def ask(self, sent: SentOrder) -> Message:
         """Expect an answer of a client from now on; return the message to it."""
@@ -115,7 +117,8 @@ class Round:
                 domain=self._domain(sent.client.profile),
             ),
         )
-        asked.bytes_down += wire.message_bytes(message)
+        self._sizes[sent.client.node_id] = wire.message_bytes(message)
+        asked.bytes_down += self._sizes[sent.client.node_id]
         return message
 
     def _domain(self, profile: QueryReply) -> str | None:
@@ -123,17 +126,17 @@ class Round:
         return None if domain is None else str(domain)
 
     def resend_missing(self, message: Message) -> Message | None:
-        """Return a message that sends everything to a client that has lost its cache.
+        """Return what a client is sent that lacks parts, or the base, of its model.
 
-        None if this reply does not say so; a client can say so once a round.
+        None if this reply does not say so; see ``server_app.rounds.asking_again``.
         """
         sent = self._waiting.get(message.metadata.src_node_id)
-        if sent is None or (missing := intake.missing_parts(message, sent)) is None:
+        if sent is None or (again := asked_again(message, sent)) is None:
             return None
-        sent.client.forget_cache()
+        order, notes = again
         self.clients[sent.client.row].bytes_up += wire.message_bytes(message)
-        self.notes.append(f"{sent.client.name} lacked {', '.join(missing)}")
-        return self.ask(sent.in_full())
+        self.notes += notes
+        return self.ask(order)
 
     def resend_lost(self, node: int) -> Message | None:
         """Return the order again for a device that lost it, or whose reply was lost.
@@ -181,7 +184,7 @@ class Round:
         if not self._one_test_set:
             asked.client_global = None
         client.observe(
-            asked.seconds_until_reply, asked.seconds, asked.bytes_down + bytes_up
+            asked.seconds_until_reply, asked.seconds, self._sizes[node] + bytes_up
         )
         client.take_report(report)
         for warning in report.warnings:

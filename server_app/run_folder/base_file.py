@@ -1,4 +1,4 @@
-"""The frozen checkpoint of a run, on the server: loaded once, sent once, written once.
+"""The frozen base of a run, on the server: loaded once, cut into pieces, written once.
 
 It is part of no checkpoint of the server. The run's directory has it, with its
 tokeniser, as ``pretrained/``: a directory that any other run can start from.
@@ -8,24 +8,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.app import Array
 from safetensors.torch import save_file
-from torch import nn
 
-from common import wire
+from common.base_source import VALUES, load_base
 from common.errors import SettingsError
 from common.files import atomic_folder
-from common.hub import load_weights, save_checkpoint
+from common.hub import save_checkpoint
 from common.moe import ModelSpec
-from common.moe.bases import install, installed, is_installed
-from common.moe.vectors import pack
-from common.networks.weight_files import put_values
-from common.registry import BACKBONES
+from common.moe.bases import base_of, freeze, install
 from common.settings import Settings
+from common.wire import PIECE, BasePiece
 
 FOLDER = "pretrained"
-VALUES = "base.safetensors"
-"""Of a network of images, in that folder."""
 
 
 def with_base(spec: ModelSpec, settings: Settings) -> ModelSpec:
@@ -38,26 +34,27 @@ def with_base(spec: ModelSpec, settings: Settings) -> ModelSpec:
     """
     if spec.built_around is None:
         return spec
-    base = _loaded(spec, settings.model.pretrained)
-    version = wire.version(Array(pack(base)))
-    if not is_installed(version):
-        install(version, base)
-    return spec.with_base(version)
+    base = freeze(load_base(spec, settings.model.pretrained))
+    install(base)
+    return spec.with_base(base.version)
 
 
-def _loaded(spec: ModelSpec, pretrained: str) -> nn.Module:
-    if (network := spec.network) is None:
-        return load_weights(pretrained)
-    if Path(pretrained, VALUES).is_file():  # of an earlier run: exactly its values
-        return put_values(network.empty(), str(Path(pretrained, VALUES)))
-    base: nn.Module = BACKBONES.find(network.name).loaded(network.size, pretrained)
-    return base
+def base_piece(version: str, kept: int) -> tuple[BasePiece, Array]:
+    """Return the piece that follows what a device keeps, and its bytes."""
+    start = kept // PIECE * PIECE
+    data, pieces = _packed(version)
+    if start >= len(data):
+        start = 0
+    if start not in pieces:  # one object for all who are sent it
+        view = np.frombuffer(data, np.uint8)[start : start + PIECE]
+        pieces[start] = Array(view)
+    return BasePiece(base=version, start=start, total=len(data)), pieces[start]
 
 
 @lru_cache(maxsize=1)
-def base_array(version: str) -> Array:
-    """Return the base as it is sent, packed when the first client needs it."""
-    return Array(pack(installed(version)))
+def _packed(version: str) -> tuple[bytes, dict[int, Array]]:
+    """Return the base as it travels, packed when the first client needs it."""
+    return base_of(version).to_bytes(), {}
 
 
 def keep_base(
@@ -86,10 +83,12 @@ def keep_base(
     if not (folder / FOLDER).exists():
         # Whole or not at all: what is there is predicted with.
         with atomic_folder(folder / FOLDER) as made:
+            base = base_of(version)
             if spec.network is not None:
-                save_file(installed(version).state_dict(), made / VALUES)
+                save_file(base.module.state_dict(), made / VALUES)
             else:
-                save_checkpoint(settings.model.pretrained, installed(version), made)
+                name = settings.model.pretrained
+                save_checkpoint(name, base.module, base.tensors(), made)
     return {"base": version}
 
 

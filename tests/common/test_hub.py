@@ -37,7 +37,7 @@ def test_a_checkpoint_is_read_saved_and_rebuilt(kind: str, tmp_path: Path) -> No
     empty = empty_model(found.config)
     unpack_into(empty, weights)
     assert np.array_equal(pack(empty), weights)
-    save_checkpoint(name, empty, tmp_path / "b")
+    save_checkpoint(name, empty, empty.state_dict(), tmp_path / "b")
     again = read_checkpoint(str(tmp_path / "b"))
     assert again.config == found.config
     assert np.array_equal(pack(load_weights(again.name)), weights)

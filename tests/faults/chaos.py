@@ -53,7 +53,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     "impossible accuracy": ("expert-accuracy", _report("expert-accuracy", [1.5, 0.0])),
     "negative count": ("expert-samples", _report("expert-samples", [-1, 1])),
     "impossible count": ("are possible", _report("expert-samples", [10**9, 0])),
-    "wrong version": ("protocol", _report("protocol", 7)),
+    "wrong version": ("protocol", _report("protocol", 8)),
     "stale round": ("is for round", _report("server-round", 0)),
     "other code": ("other code", _report("code-hash", "f" * 16)),
 }

@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from common import wire
 from common.cost import training_memory
 from common.hub import SHIFT, load_weights, read_checkpoint
 from common.moe import EncoderSpec, ModelSpec
-from common.moe.bases import base_values, install, install_vector, installed
+from common.moe.bases import (
+    base_of,
+    base_values,
+    fill,
+    freeze,
+    install,
+    installed,
+    read,
+)
 from common.moe.pretrained import base_flops
 from common.moe.vectors import pack
 from tests.checkpoints import BLOCKS, WIDTH, save
@@ -20,9 +27,8 @@ from tests.checkpoints import BLOCKS, WIDTH, save
 def spec_of(kind: str, folder: Path) -> ModelSpec:
     """Return a spec whose base is installed: mixtures after blocks 1 and 3 of three."""
     name = save(kind, folder)
-    found, base = read_checkpoint(name), load_weights(name)
-    version = wire.version(wire.pack({"base": pack(base)})["base"])
-    install(version, base)
+    found, base = read_checkpoint(name), freeze(load_weights(name))
+    install(base)
     return ModelSpec(
         backbone="pretrained",
         input_shape=(8,),
@@ -37,7 +43,7 @@ def spec_of(kind: str, folder: Path) -> ModelSpec:
             heads=found.heads,
             moe_layers=(1, 3),
             config=found.config,
-            base=version,
+            base=base.version,
         ),
     )
 
@@ -54,7 +60,7 @@ def test_untrained_adapters_change_nothing(spec: ModelSpec) -> None:
     model = spec.build([0, 5], seed=1).eval()
     assert spec.encoder is not None
     real = (TOKENS != 0).float()
-    plain = installed(spec.encoder.base)(
+    plain = installed(spec.base)(
         input_ids=(TOKENS - 1).clamp_min(0), attention_mask=real
     ).last_hidden_state
     mean = (plain * real[:, :, None]).sum(1) / real.sum(1, keepdim=True)
@@ -80,7 +86,7 @@ def test_parts_are_head_gate_and_held_adapters_alone(spec: ModelSpec) -> None:
 def test_padding_changes_nothing_and_only_adapters_learn(spec: ModelSpec) -> None:
     assert spec.encoder is not None
     model = spec.build([0, 1, 4, 5], seed=2)
-    before = pack(installed(spec.encoder.base)).copy()
+    before = pack(installed(spec.base)).copy()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     for _ in range(3):
         optimizer.zero_grad()
@@ -89,7 +95,7 @@ def test_padding_changes_nothing_and_only_adapters_learn(spec: ModelSpec) -> Non
         )
         loss.backward()
         optimizer.step()
-    assert np.array_equal(pack(installed(spec.encoder.base)), before)
+    assert np.array_equal(pack(installed(spec.base)), before)
     moved = spec.build([0, 1, 4, 5], seed=2).vectors(model.parts())
     after = model.vectors(model.parts())
     assert not np.array_equal(after["extractor"], moved["extractor"])
@@ -103,22 +109,27 @@ def test_padding_changes_nothing_and_only_adapters_learn(spec: ModelSpec) -> Non
 
 def test_a_base_that_came_in_a_message_is_the_same(spec: ModelSpec) -> None:
     assert spec.encoder is not None
-    vector = pack(installed(spec.encoder.base))
+    sent = read(base_of(spec.base).to_bytes())
     with torch.inference_mode():
-        install_vector(replace(spec.encoder, base="f" * 16), vector)
-    other = replace(spec, encoder=replace(spec.encoder, base="f" * 16))
+        came = fill(spec.encoder.empty(), sent)
+    assert came.version == spec.base
+    install(replace(came, version=spec.base[::-1]))
+    other = spec.with_base(spec.base[::-1])
     model, same = spec.build([0, 4]).eval(), other.build([0, 4])
     torch.testing.assert_close(same.eval()(TOKENS).logits, model(TOKENS).logits)
     same.train()(TOKENS).logits.sum().backward()
-    with pytest.raises(ValueError, match="base has shape"):
-        install_vector(replace(spec.encoder, base="e" * 16), vector[:-1])
+    name, tensor = sent.popitem()
+    with pytest.raises(ValueError, match=f"the base's {name} is not there"):
+        fill(spec.encoder.empty(), sent)
+    with pytest.raises(ValueError, match=f"{name} is .*, expected"):
+        fill(spec.encoder.empty(), {**sent, name: tensor[:-1]})
     with pytest.raises(LookupError, match="is not loaded"):
         installed("e" * 16)
 
 
 def test_the_base_counts_in_memory_and_work(spec: ModelSpec) -> None:
     assert spec.encoder is not None
-    vector = pack(installed(spec.encoder.base))
+    vector = pack(installed(spec.base))
     assert base_values(spec.encoder) == len(vector)
     # In matrices a block has 4 D^2 weights for attention and 2 * 4 D^2 behind it; the
     # BERT here has a feed-forward layer of 2 D: 4 D^2 + 2 * 2 D^2.

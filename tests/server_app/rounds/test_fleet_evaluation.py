@@ -14,13 +14,13 @@ from client_app.app import app as client_app
 from client_app.session import Session
 from common import wire
 from common.inline_grid import InlineGrid
-from common.parts import BASE
 from common.settings import Settings
 from common.shape import dataset_of, model_spec
 from server_app.rounds.loop import RoundLoop
 from server_app.rounds.record import RoundRecord
 from server_app.run_folder.base_file import with_base
 from server_app.strategies import find_strategy
+from tests.checkpoints import Devices, without_weights
 from tests.server_app.run_folder.test_base_file import config_of as config_of_texts
 
 CLIENTS = 4
@@ -273,29 +273,33 @@ def test_who_never_answers_holds_the_run_up_until_the_deadline_and_no_longer() -
 def test_a_frozen_base_is_not_sent_again_to_measure_unless_it_was_lost(
     tmp_path: Path,
 ) -> None:
-    sent: list[tuple[str, str, bool]] = []
-    forgetful, app = {2}, ClientApp()
-    app.query()(lambda message, context: client_app(message, context))
+    config = {**config_of_texts(tmp_path, "bert"), "num-rounds": 2}
+    lacking = without_weights(config["pretrained"], tmp_path / "lacking")
+    devices = Devices({node: {"pretrained": lacking} for node in (1, 2, 3)})
+    forgetful, answer = {2}, devices._answer
 
-    def noted(message: Message, context: Context) -> Message:
+    def forgetting(message: Message, context: Context) -> Message:
         kind = message.metadata.message_type
         if kind == "evaluate" and context.node_id in forgetful:
             forgetful.remove(context.node_id)
-            for record in context.state.config_records.values():
-                for name in [n for n in record if n.startswith("base/")]:
-                    del record[name]
-        has_base = BASE in wire.arrays_of(message.content)
-        sent.append((kind, message.metadata.group_id, has_base))
-        return client_app(message, context)
+            context.state.config_records.pop("store//bases")
+        return answer(message, context)
 
-    app.train()(noted)
-    app.evaluate()(noted)
-    config = {**config_of_texts(tmp_path, "bert"), "num-rounds": 2}
-    grid = InlineGrid(app, 3, config)
-    _, records = run(grid)
+    devices._answer = forgetting  # type: ignore[method-assign]
+    _, records = run(InlineGrid(devices.app, 3, config))
     assert all(r.fleet is not None and not notes([r]) for r in records)
-    with_base = [(kind, number) for kind, number, has in sent if has]
-    assert with_base == [("train", "1")] * 3 + [("evaluate", "1")]
+    kinds = [
+        (message.metadata.message_type, number, node)
+        for number, node, message in devices.down
+        if number == "1"
+    ]
+    pieces = [node for kind, _, node in kinds if kind == wire.PIECE_MESSAGE]
+    assert pieces == [1, 2, 3, 2]
+    assert not any(
+        m.metadata.message_type == wire.PIECE_MESSAGE
+        for number, _, m in devices.down
+        if number == "2"
+    )
 
 
 def test_where_the_server_cannot_predict_nobody_is_asked() -> None:
