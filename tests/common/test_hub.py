@@ -132,7 +132,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_settings_that_do_not_go_together() -> None:
     for config in ({"backbone": "pretrained"}, {"pretrained": "bert-base-uncased"}):
-        with pytest.raises(SettingsError, match="and only with it"):
+        with pytest.raises(SettingsError, match="is not allowed with backbone = "):
             Settings.from_run_config(config)
 
 
