@@ -138,4 +138,4 @@ def fake_device() -> Iterator[None]:
                 yield
             finally:  # the bases of this process are everybody's
                 for base in bases._installed.values():
-                    base.cpu()
+                    base.module.cpu()
