@@ -139,3 +139,7 @@ def fake_device() -> Iterator[None]:
             finally:  # the bases of this process are everybody's
                 for base in bases._installed.values():
                     base.module.cpu()
+    for module in [*sys.modules.values()]:
+        # Imported meanwhile, it took the answer for the function.
+        if getattr(module, "device_of", None) is answer:
+            module.device_of = device_of  # type: ignore[attr-defined]
