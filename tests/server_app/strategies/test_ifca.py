@@ -7,6 +7,7 @@ import pytest
 
 from common.moe import ModelSpec
 from common.settings import Settings
+from server_app.run_folder.checkpoint import decode, encode
 from server_app.strategies.base import Reply
 from server_app.strategies.ifca import IFCA
 from tests.server_app.strategies import handmade
@@ -115,6 +116,14 @@ def test_what_is_served_is_the_clusters_own_model() -> None:
             np.testing.assert_array_equal(vector, strategy.model[prefix + part])
     most = strategy.global_model().model.vectors(["extractor"])["extractor"]
     np.testing.assert_array_equal(most, strategy.model["model2.extractor"])
+
+
+def test_who_chose_what_outlives_a_cut() -> None:
+    # A client that is not asked in the first round after it has its model all the same.
+    strategy, resumed = split(), strategy_of("clusters=3, warmup=0")
+    strategy.cluster = np.array([2, 0, 1, -1])
+    resumed.load_state(decode(encode(strategy.state())))
+    assert [resumed.serves(client) for client in range(4)] == [2, 0, 1, 0]
 
 
 def test_one_cluster_is_fedavg(exercise: Any) -> None:
