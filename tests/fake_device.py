@@ -122,12 +122,14 @@ def _exit(self: Any, *error: Any) -> None:
 def fake_device() -> Iterator[None]:
     """Let everybody who asks ``device_of`` compute there."""
 
+    real = device_of  # this module's name is patched with all others
+
     def answer(_: object) -> torch.device:
         return DEVICE
 
     with ExitStack() as patches:
         for module in [*sys.modules.values()]:
-            if getattr(module, "device_of", None) is device_of:
+            if getattr(module, "device_of", None) is real:
                 patches.enter_context(mock.patch.object(module, "device_of", answer))
         # Wrapped tensors cannot be inference tensors; without gradients they can be.
         for name, does in {"__enter__": _enter, "__exit__": _exit}.items():
@@ -142,4 +144,4 @@ def fake_device() -> Iterator[None]:
     for module in [*sys.modules.values()]:
         # Imported meanwhile, it took the answer for the function.
         if getattr(module, "device_of", None) is answer:
-            module.device_of = device_of  # type: ignore[attr-defined]
+            module.device_of = real  # type: ignore[attr-defined]
