@@ -32,8 +32,8 @@ from torch import nn
 
 from common.local_method import PLAIN, LocalMethod
 from common.moe.bases import installed
-from common.moe.experts import run_experts
-from common.moe.layer import Routed
+from common.moe.experts import modules_of, run_experts
+from common.moe.routing import Routed
 from common.moe.spec import ModelSpec
 from common.optimizers import state_copies
 from common.parts import EXTRACTOR, GATE, expert_part
@@ -230,14 +230,19 @@ class _Activations:
 def _activations(spec: ModelSpec) -> tuple[_Activations, _Activations]:
     """Return what a routed sample needs in one expert of each layer, and elsewhere."""
     model = spec.build(spec.one_of_each).train()
-    features = int(model.extractor.out_features)  # type: ignore[arg-type]
     first = next(iter(model.layers[0].experts.values()))
     routed = torch.zeros(spec.positions, 1, dtype=torch.long)
-    expert = _Activations(
-        lambda x: run_experts(x, [first], routed),
-        torch.zeros(spec.positions, features),
-        first.parameters(),
+    expert, *others = (
+        _Activations(
+            lambda x, module=module: run_experts(x, [module], routed),  # type: ignore[misc]
+            x,
+            module.parameters(),
+        )
+        for module, x in zip(modules_of(first), model.expert_examples(), strict=True)
     )
+    for other in others:
+        expert.saved += other.saved
+        expert.largest = max(expert.largest, other.largest)
     if spec.encoder is None:
         extractor = model.extractor
         return expert, _Activations(extractor, spec.example(), extractor.parameters())

@@ -157,9 +157,14 @@ BACKBONES = Registry(
 EXPERTS = Registry(
     kind="experts",
     setting="expert",
-    built_in={"mlp": "common.moe.experts:MLPExpert"},
+    built_in={
+        "mlp": "common.moe.experts:MLPExpert",
+        "conv": "common.moe.convolution:ConvExpert",
+        "adapter": "common.moe.experts:AdapterExpert",
+        "lora": "common.moe.lora:LoRAExpert",
+    },
     expected="a class of modules, called with (in_features, hidden, out_features, "
-    "scale)",
+    "scale); what else it may say is in common.moe.experts",
 )
 CLIENT_METRICS = Registry(
     kind="client_metrics",

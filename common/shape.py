@@ -22,10 +22,12 @@ from common.data.domains import check_factors
 from common.data.partition_kinds import NO_OWNERS
 from common.errors import SettingsError
 from common.hub import fingerprint, read_checkpoint, tokeniser_of
+from common.linears import Linear
 from common.moe import EncoderSpec, ModelSpec
 from common.moe.image_network import NetworkSpec, measured
 from common.networks.look import Look
 from common.parts import HEAD, NORM
+from common.places import linears_of, place_of
 from common.registry import BACKBONES
 from common.seeding import stream
 from common.settings import Settings
@@ -224,6 +226,7 @@ def model_spec(settings: Settings, data: Task | Dataset) -> ModelSpec:
             f"backbone = {model.backbone!r} is not allowed with {what}, which is "
             f"{has}: choose {wants}"
         )
+    place_of(model)
     encoder = None
     if model.takes_tokens:
         blocks, width, heads = (
@@ -232,10 +235,12 @@ def model_spec(settings: Settings, data: Task | Dataset) -> ModelSpec:
             model.encoder_heads,
         )
         limit, config = "encoder-layers", ""
+        linears: tuple[Linear, ...] = ()
         if model.backbone == PRETRAINED:
             found = read_checkpoint(model.pretrained)
             blocks, width, heads = found.layers, found.width, found.heads
             limit, config = "the blocks of the checkpoint", found.config
+            linears = linears_of(model, found)
         encoder = EncoderSpec(
             vocabulary=task.vocabulary_size,
             layers=blocks,
@@ -244,6 +249,8 @@ def model_spec(settings: Settings, data: Task | Dataset) -> ModelSpec:
             moe_layers=model.moe_depths(blocks, limit),
             routing=model.routing,
             config=config,
+            linears=linears,
+            alpha=model.lora_alpha if linears else 1.0,
         )
     network = None
     if model.is_network:

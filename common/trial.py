@@ -7,21 +7,23 @@ too, not by a device in the middle of a round.
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NoReturn
 
 import torch
 
 from common.augment import try_augment
 from common.errors import SettingsError
 from common.moe import ModelSpec
+from common.moe.experts import acts_on, run_experts, silence
+from common.moe.flops import flops_of
 from common.moe.model import backbone_of
 from common.optimizers import find_optimizer
 from common.registry import BACKBONES, EXPERTS, OPTIMIZERS, Registry
 from common.settings.training_settings import TrainingSettings
 from common.text import reason
 
-SAMPLES = 2
+SAMPLES, INPUTS = 2, 3
 
 LARGE = 64
 """Pixels or steps that are enough for every backbone of ours."""
@@ -38,6 +40,10 @@ def try_parts(spec: ModelSpec, settings: TrainingSettings) -> None:
     """
     check_samples(spec)
     try_augment(settings.augment, spec.input_shape)
+    kind = EXPERTS.find(spec.expert)
+    place = _try(EXPERTS, spec.expert, lambda: acts_on(kind))
+    if spec.encoder is None and place == "maps":
+        _check_maps(spec)
     ours = spec.backbone in BACKBONES.built_in
     if not ours and spec.encoder is None and spec.network is None:
         _try_backbone(spec)
@@ -116,16 +122,70 @@ def _try_backbone(spec: ModelSpec) -> None:
         )
 
 
-def _try_expert(spec: ModelSpec) -> None:
-    kind, outputs = EXPERTS.find(spec.expert), spec.num_classes
-    x = torch.zeros(SAMPLES, 3)
-    made = _try(EXPERTS, spec.expert, lambda: kind(3, spec.expert_hidden, outputs, 1.0))
-    shape = _shape(_try(EXPERTS, spec.expert, lambda: made(x)))
-    if shape != (SAMPLES, outputs):
+def _check_maps(spec: ModelSpec) -> None:
+    """Check that a backbone has maps of more than one place."""
+    name, samples = spec.backbone, spec.input_shape
+    backbone = _try(BACKBONES, name, lambda: backbone_of(spec))
+    if not hasattr(backbone, "maps"):
         raise EXPERTS.error(
             spec.expert,
-            f"maps {tuple(x.shape)} to {shape}: expected {(SAMPLES, outputs)}",
+            f"is not allowed with backbone = {name!r}, which has no maps: choose cnn, "
+            "resnet8 or resnet18, or expert = 'mlp'",
         )
+    with torch.no_grad():
+        shape = _shape(
+            _try(BACKBONES, name, lambda: backbone.maps(torch.zeros(SAMPLES, *samples)))
+        )
+    if shape is None or len(shape) != 4 or shape[1] != backbone.out_features:
+        raise BACKBONES.error(
+            name, f"has maps of shape {shape}: expected (N, out_features, H, W)"
+        )
+    if shape[2:] == (1, 1):
+        raise EXPERTS.error(
+            spec.expert,
+            f"is not allowed with backbone = {name!r} and samples of shape {samples}: "
+            "maps of 1 x 1 have no places; choose mlp",
+        )
+
+
+@torch.random.fork_rng(devices=[])
+@torch.no_grad()
+def _try_expert(spec: ModelSpec) -> None:
+    """Hold a user's kind to what :class:`common.moe.experts.Expert` says."""
+
+    def attempt(act: Callable[[], Any]) -> Any:
+        return _try(EXPERTS, spec.expert, act)
+
+    def refuse(why: str) -> NoReturn:
+        raise EXPERTS.error(spec.expert, why)
+
+    kind = EXPERTS.find(spec.expert)
+    place = attempt(lambda: acts_on(kind))
+    outputs = INPUTS if place in {"blocks", "linears"} else spec.num_classes
+    x = torch.randn(2 * SAMPLES, INPUTS, *((4, 4) if place == "maps" else ()))
+    make = partial(kind, INPUTS, spec.expert_hidden, outputs, 1.0)
+    two = [attempt(make), attempt(make)]
+    alone = [attempt(lambda each=each: each(x)) for each in two]  # type: ignore[misc]
+    if (shape := _shape(alone[0])) != (len(x), outputs):
+        refuse(f"maps {tuple(x.shape)} to {shape}: expected {(len(x), outputs)}")
+    if not any(p.requires_grad for p in two[0].parameters()):
+        refuse("cannot be used: it has no parameters to train")
+    if not attempt(lambda: flops_of(two[0], x)) > 0:
+        refuse(
+            "cannot be used: it has no linear or convolution layer whose operations "
+            "could be counted: expected a method flops(x)"
+        )
+    slots = torch.arange(len(x))[:, None] % 2
+    taken = slots[:, :, None].expand(-1, -1, outputs)
+    expected = torch.stack(alone, 1).gather(1, taken)
+    mixed = attempt(lambda: run_experts(x, two, slots))
+    if _shape(mixed) != _shape(expected) or not torch.allclose(
+        mixed, expected, rtol=1e-3, atol=1e-4
+    ):
+        refuse("is not allowed: its run_together answers otherwise than one by one")
+    attempt(lambda: silence(two[0]))
+    if hasattr(two[0], "start_silent") and attempt(lambda: two[0](x)).any():
+        refuse("is not allowed: it still answers something after start_silent()")
 
 
 def _shape(value: object) -> tuple[int, ...] | None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from common.cost import BACKWARD
 from common.files import atomic_write
 from common.moe import ModelSpec
+from common.moe.experts import modules_of
 from common.optimizers import SGD
 
 SECONDS = 0.2
@@ -91,15 +92,14 @@ def measure(spec: ModelSpec, batch: int, seconds: float = SECONDS) -> float:
     model = spec.build(spec.one_of_each)
     expert = next(iter(model.layers[0].experts.values()))
     generator = torch.Generator().manual_seed(0)
-    rows = batch * spec.positions
-    features = int(model.extractor.out_features)  # type: ignore[arg-type]
-    x = torch.randn(rows, features, generator=generator)
-    y = torch.randint(expert(x).shape[1], (rows,), generator=generator)
+    inputs = [x.normal_(generator=generator) for x in model.expert_examples(batch)]
+    pairs = list(zip(modules_of(expert), inputs, strict=True))
     optimizer = SGD(expert.parameters(), lr=1e-3, momentum=0.9, weight_decay=0)
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(expert(x), y).backward()
+        loss = torch.stack([module(x).square().mean() for module, x in pairs]).sum()
+        loss.backward()
         optimizer.step()
 
     return BACKWARD * spec.flops("expert.0") * batch / _each(step, seconds)

@@ -2,14 +2,9 @@
 
 from common.moe.encoder import EncoderSpec
 from common.moe.experts import Expert, MLPExpert
-from common.moe.layer import (
-    Exploration,
-    MoELayer,
-    Routed,
-    Routing,
-    mean_entropy,
-)
+from common.moe.layer import MoELayer
 from common.moe.model import MoEModel
+from common.moe.routing import Exploration, Routed, Routing, mean_entropy
 from common.moe.spec import ModelSpec
 from common.moe.vectors import pack, unpack_into
 from common.parts import (

@@ -1,8 +1,9 @@
 """Shared feature extractors (psi) of images, series and numbers.
 
 A backbone maps inputs of shape (B, *input_shape) to features (B, D) and says D as
-``out_features``. ``width`` scales every hidden channel count, which is what FedRolex
-needs. One with ``takes_series = True`` is for windows (B, channels, steps), not images.
+``out_features``; where that is the mean over the places of an image, ``maps`` gives
+them before. ``width`` scales every hidden channel count, which is what FedRolex needs.
+One with ``takes_series = True`` is for windows (B, channels, steps), not images.
 Classification happens in the experts, not here.
 
 Convolutional backbones normalise with GroupNorm by default: BatchNorm's running
@@ -96,7 +97,11 @@ class CNN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, D)."""
-        return self.stages(x).mean(dim=(2, 3))
+        return self.maps(x).mean(dim=(2, 3))
+
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, D, H / 8, W / 8)."""
+        return self.stages(x)
 
 
 class CNN1D(nn.Module):
@@ -192,7 +197,11 @@ class ResNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (B, C, H, W) to (B, D)."""
-        return self.blocks(self.stem(x)).mean(dim=(2, 3))
+        return self.maps(x).mean(dim=(2, 3))
+
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (B, C, H, W) to (B, D, H', W'), halved after every stage but the last."""
+        return self.blocks(self.stem(x))
 
 
 resnet8 = partial(ResNet, stages=((16, 1), (32, 1), (64, 1)))

@@ -11,7 +11,7 @@ Shape suffixes: B texts, T tokens, D features, C classes.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
@@ -31,8 +31,20 @@ FEED_FORWARD = 4
 """Hidden units of a block without experts, in units of the encoder's width."""
 
 RoutingLevel = Literal["token", "sequence"]
-Mix = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Features (B, T, D) and real tokens (B, T) to features (B, T, D)."""
+Update = Callable[[torch.Tensor, int], torch.Tensor]
+"""What is added to what comes out of a linear layer, (B, T, O), from what goes into it,
+(B, T, D), and its number among those of the block; of experts that are one module, 0.
+"""
+
+
+class Mix(Protocol):
+    """What a mixture layer does at its place in an encoder."""
+
+    def choose(self, x_BTD: torch.Tensor, real_BT: torch.Tensor) -> Update:
+        """Choose experts by features (B, T, D), of which some are real tokens."""
+
+    def __call__(self, x_BTD: torch.Tensor, real_BT: torch.Tensor) -> torch.Tensor:
+        """Choose, and answer the same features: (B, T, D) to (B, T, D)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +64,11 @@ class EncoderSpec:
     config, base : str
         Configuration (JSON) and version of a frozen checkpoint inside
         (:mod:`common.moe.pretrained`); empty without one.
+    linears : tuple of (str, int, int)
+        Name, inputs and outputs of the linear layers of a block that experts act on;
+        empty where they act on features.
+    alpha : float
+        Numerator of the scale of what they add.
     """
 
     vocabulary: int
@@ -62,6 +79,8 @@ class EncoderSpec:
     routing: RoutingLevel = "token"
     config: str = ""
     base: str = ""
+    linears: tuple[tuple[str, int, int], ...] = ()
+    alpha: float = 1.0
 
     def empty(self) -> nn.Module:
         """Return a base of this configuration; its weights are anything."""

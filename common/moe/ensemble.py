@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from common.moe import mixing
+from common.moe.layer import over_places
 from common.moe.model import MoEModel
 
 NO_EXPERT = -1
@@ -105,8 +106,8 @@ class UsageMixture(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map inputs (B, *input_shape) to class probabilities (B, C)."""
         if self.model.spec.encoder is None:
-            features = self.model.extractor(x)
-            return self._mixed(self.members(features), self.shares(features))
+            seen = self.model.seen(x)
+            return self._mixed(self.members(seen), self.shares(seen))
         pairs = zip(self.model.layers, self.weights.split(self._counts), strict=True)
         mixes = [mixing.averaged(layer, weights) for layer, weights in pairs]
         logits: torch.Tensor = self.model.extractor(x, mixes)
@@ -123,21 +124,21 @@ class UsageMixture(nn.Module):
             most_used = self.weights.split(self._counts)[-1].argmax()
             nothing = torch.zeros_like(probabilities[:, 0], dtype=torch.int64)
             return Answer(probabilities, nothing + self.model.last_held[most_used])
-        features = self.model.extractor(x)
-        members_HBC, shares_HB = self.members(features), self.shares(features)
+        seen = self.model.seen(x)
+        members_HBC, shares_HB = self.members(seen), self.shares(seen)
         mixed_BC = self._mixed(members_HBC, shares_HB)
         chosen = mixed_BC.argmax(1).expand(len(members_HBC), 1, -1).mT
         given_HB = shares_HB * members_HBC.gather(2, chosen)[:, :, 0]
         return Answer(mixed_BC, self.model.moe.held_ids[given_HB.argmax(0)])
 
-    def members(self, features: torch.Tensor) -> torch.Tensor:
-        """Map features (B, D) to the class probabilities (H, B, C) of all experts."""
-        members = [f(features).softmax(1) for f in self.model.moe.experts.values()]
+    def members(self, seen: torch.Tensor) -> torch.Tensor:
+        """Map features or maps to the class probabilities (H, B, C) of all experts."""
+        members = [f(seen).softmax(1) for f in self.model.moe.experts.values()]
         return torch.stack(members)
 
-    def shares(self, features: torch.Tensor) -> torch.Tensor:
+    def shares(self, seen: torch.Tensor) -> torch.Tensor:
         """Return the weight of every expert in every answer, shape (H, 1) or (H, B)."""
-        del features  # the same for all
+        del seen  # the same for all
         return self.weights[:, None]
 
     def _mixed(
@@ -169,22 +170,22 @@ class GroupMixture(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map inputs (B, *input_shape) to class probabilities (B, C)."""
-        features = None if self.model.spec.encoder else self.model.extractor(x)
+        seen = None if self.model.spec.encoder else self.model.seen(x)
         answers = [
-            weight * self._logits(x, features, group).softmax(1)
+            weight * self._logits(x, seen, group).softmax(1)
             for group, weight in enumerate(self.weights)
         ]
         return torch.stack(answers).sum(0)
 
     def _logits(
-        self, x: torch.Tensor, features: torch.Tensor | None, group: int
+        self, x: torch.Tensor, seen: torch.Tensor | None, group: int
     ) -> torch.Tensor:
         """Return the logits (B, C) of one group."""
         size = len(self.model.layers[0].experts) // len(self.weights)
         mine = slice(group * size, (group + 1) * size)
-        if features is not None:
+        if seen is not None:
             experts = [*self.model.moe.experts.values()][mine]
-            return torch.stack([expert(features) for expert in experts]).sum(0)
+            return torch.stack([expert(seen) for expert in experts]).sum(0)
         ones = torch.zeros(size * len(self.weights), device=x.device)
         ones[mine] = 1
         mixes = [mixing.averaged(layer, ones) for layer in self.model.layers]
@@ -217,11 +218,11 @@ class ServerGated(UsageMixture):
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
-    def shares(self, features: torch.Tensor) -> torch.Tensor:
+    def shares(self, seen: torch.Tensor) -> torch.Tensor:
         """Return the weight of every expert in every answer, shape (H, B)."""
         # An expert nobody used yet has a tiny weight, not none: the gate may raise it.
         prior = self.weights.clamp_min(1e-6).log()
-        return (self.gate(features) + prior).softmax(1).T
+        return (self.gate(over_places(seen)) + prior).softmax(1).T
 
 
 def _shares(usage: torch.Tensor) -> torch.Tensor:

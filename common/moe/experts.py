@@ -1,32 +1,56 @@
-"""What a mixture layer knows of an expert, and the expert that comes with it.
+"""What a mixture layer knows of an expert, and the experts of two linear layers.
 
 Which expert a model is made of is a setting (:mod:`common.registry`). Who goes to
-which one is the layer's business.
+which one is the layer's business. A user's own kind is held to what stands here by
+:mod:`common.trial`.
 
 Shape suffixes: as in :mod:`common.moe.layer`; N positions of one expert, F hidden
 units.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import nn
 
 from common.moe.grouped import run_mlps
 
+ActsOn = Literal["features", "blocks", "linears", "maps"]
+"""What experts of a kind take, and what becomes of their answers:
+
+``features``
+    (N, D), of samples as a backbone gives them, to class logits; inside an encoder, of
+    tokens, to features that are added to them.
+``blocks``
+    The latter alone, inside a frozen encoder: what a block gives, to what is added.
+``linears``
+    (N, D), of tokens, as they go into a linear layer of a frozen encoder, to what is
+    added to what comes out of it. One expert has one module for each of these layers
+    (:class:`Updates`).
+``maps``
+    (N, D, H, W), of images as a backbone gives them before it averages over places
+    (its method ``maps``), to class logits.
+"""
+
 
 class Expert(Protocol):
-    """How an expert is made: a class of modules that map features (N, D) to (N, O).
+    """A kind of expert: a class of modules, called with the sizes of one.
 
-    Its parameters and float buffers are what travels. A forward pass is counted by its
-    linear and convolution layers. Two members are optional:
+    Its parameters and float buffers are what travels, is merged and counts as bytes and
+    memory. All other members are optional, on the class:
 
-    ``run_together(x_MD, experts, slots_MK)``, a static method, is what
-    :func:`run_experts` calls instead of the experts one by one, as fast as they allow.
-
-    ``start_silent()`` lets a new expert add nothing to what goes through it; it is
-    called where experts are adapters of a frozen checkpoint.
+    ``acts_on``
+        An :data:`ActsOn`; without it, ``features``.
+    ``flops(x)``
+        Floating-point operations of a forward pass of x. Without it they are counted:
+        two for each multiply-add of linear and convolution layers.
+    ``run_together(x_MD, experts, slots_MK)``
+        A static method that answers as :func:`run_experts`, which calls it instead of
+        the experts one by one, as fast as they allow.
+    ``start_silent()``
+        Lets a new expert add nothing to what goes through it; it is called where
+        experts are inside a frozen encoder.
     """
 
     def __call__(
@@ -41,8 +65,34 @@ class Expert(Protocol):
         hidden : int
             Its size, in units of its own.
         scale : float
-            Factor of hidden activations; see :class:`common.moe.layer.MoELayer`.
+            Factor of hidden activations; see :class:`common.moe.layer.MoELayer`. Of an
+            update of a linear layer, ``lora-alpha`` / ``expert-hidden``.
         """
+
+
+def acts_on(kind: Any) -> ActsOn:
+    """Return what experts of a kind act on.
+
+    Raises
+    ------
+    ValueError
+        If the kind says something else than there is.
+    """
+    said: ActsOn = getattr(kind, "acts_on", "features")
+    if said not in get_args(ActsOn):
+        raise ValueError(
+            f"acts_on = {said!r} is not allowed: one of {', '.join(get_args(ActsOn))}"
+        )
+    return said
+
+
+class Updates(nn.ModuleList):
+    """One expert of a block: what it adds to each of the block's linear layers."""
+
+
+def modules_of(expert: nn.Module) -> list[nn.Module]:
+    """Return what an expert consists of: itself, or an update for each linear layer."""
+    return list(expert) if isinstance(expert, Updates) else [expert]
 
 
 class MLPExpert(nn.Module):
@@ -69,6 +119,20 @@ class MLPExpert(nn.Module):
         nn.init.zeros_(self.out.bias)
 
 
+class AdapterExpert(MLPExpert):
+    """The same as a bottleneck adapter (Houlsby et al., ICML 2019)."""
+
+    acts_on: ActsOn = "blocks"
+
+
+def silence(expert: nn.Module) -> None:
+    """Let an expert add nothing, if it knows how."""
+    for module in modules_of(expert):
+        start = getattr(module, "start_silent", None)
+        if start is not None:
+            start()
+
+
 def run_experts(
     x_MD: torch.Tensor, experts: Sequence[nn.Module], slots_MK: torch.Tensor
 ) -> torch.Tensor:
@@ -76,7 +140,7 @@ def run_experts(
 
     Parameters
     ----------
-    x_MD : Tensor, shape (M, D)
+    x_MD : Tensor, shape (M, D), or of maps, (M, D, H, W)
     experts : sequence of nn.Module
         Of one kind and shape. One without positions takes no part, and its parameters
         get no gradient.

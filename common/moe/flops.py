@@ -1,21 +1,44 @@
-"""Operations of a forward pass, counted as it runs."""
+"""Operations of a forward pass, counted by its linear and convolution layers.
+
+Two for each multiply-add. Norms, activations, biases and attention itself are left out.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+_LAYERS = nn.Linear | nn.Conv1d | nn.Conv2d
 
-def count_into(
-    counts: dict[str, int], name: str, module: nn.Module
-) -> list[torch.utils.hooks.RemovableHandle]:
-    """Add to ``counts[name]`` what every call of the module takes.
 
-    Two operations per multiply-add of linear and convolution layers.
-    """
+@contextmanager
+def counted(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, int]]:
+    """Count, by name, what every call of these modules takes until the end."""
+    counts = dict.fromkeys(modules, 0)
+    hooks = []
+    for name, module in modules.items():
 
-    def count(layer: nn.Module, _: object, output: torch.Tensor) -> None:
-        weight = layer.get_parameter("weight")
-        counts[name] += 2 * weight.numel() * (output.numel() // len(weight))
+        def count(
+            layer: nn.Module, _: object, output: torch.Tensor, name: str = name
+        ) -> None:
+            weight = layer.get_parameter("weight")
+            counts[name] += 2 * weight.numel() * (output.numel() // len(weight))
 
-    kinds = nn.Linear | nn.Conv1d | nn.Conv2d
-    layers = [f for f in module.modules() if isinstance(f, kinds)]
-    return [layer.register_forward_hook(count) for layer in layers]
+        layers = [each for each in module.modules() if isinstance(each, _LAYERS)]
+        hooks += [layer.register_forward_hook(count) for layer in layers]
+    try:
+        yield counts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def flops_of(module: nn.Module, x: torch.Tensor) -> int:
+    """Return the operations of one pass of an expert: what it says, else counted."""
+    said = getattr(module, "flops", None)
+    if said is not None:
+        return int(said(x))
+    with counted({"it": module}) as counts:
+        module(x)
+    return counts["it"]

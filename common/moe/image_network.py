@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.moe.bases import installed, is_installed
-from common.moe.flops import count_into
+from common.moe.flops import counted
 from common.registry import BACKBONES
 
 AT_A_TIME = 16
@@ -117,7 +117,7 @@ def measured(name: str, size: tuple[int, int]) -> NetworkFacts:
     SettingsError
         If it cannot be made, or does not map (B, 3, H, W) to (B, D).
     """
-    counts, largest = {"": 0}, [0]
+    largest = [0]
 
     def note(_: nn.Module, __: object, out: Any) -> None:
         if isinstance(out, torch.Tensor):
@@ -132,9 +132,9 @@ def measured(name: str, size: tuple[int, int]) -> NetworkFacts:
         net = network.make(size).eval()
         for module in net.modules():
             module.register_forward_hook(note)
-        count_into(counts, "", net)
         try:
-            out = net(torch.zeros(1, 3, *size))
+            with counted({name: net}) as counts:
+                out = net(torch.zeros(1, 3, *size))
         except Exception as error:  # whatever a network says of such an image
             raise BACKBONES.error(
                 name, f"cannot take images of {size[0]}x{size[1]}: {error}"
@@ -146,7 +146,7 @@ def measured(name: str, size: tuple[int, int]) -> NetworkFacts:
         )
     return NetworkFacts(
         out_features=out.shape[1],
-        flops=counts[""],
+        flops=counts[name],
         largest=largest[0],
         stages=len(network.stages(net)),
     )

@@ -8,126 +8,14 @@ Which experts exist on a device is decided elsewhere; the layer never allocates 
 was not given.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from common.moe.experts import Expert, MLPExpert, run_experts
+from common.moe.experts import Expert, MLPExpert, modules_of, run_experts
+from common.moe.routing import Exploration, Routing
 from common.parts import Mixes
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exploration:
-    """How a gate tries experts it would not choose, in training only.
-
-    Attributes
-    ----------
-    share : float
-        Chance that what is routed goes to held experts drawn at random.
-    generator : torch.Generator
-        Of the CPU; draws whether and where.
-    """
-
-    share: float
-    generator: torch.Generator
-
-
-@dataclass(frozen=True, kw_only=True)
-class Routing:
-    """Where one layer sent what, in one pass.
-
-    Attributes
-    ----------
-    slots : Tensor of int, shape (M, K)
-        To which of the held experts, by its position in ``held``.
-    held_probs : Tensor, shape (M, H)
-        Softmax over the held experts, the others masked.
-    gate_logits : Tensor, shape (M, E)
-        Gate logits over all experts of the layer, held or not.
-    samples : Tensor of int, shape (M,), or None
-        Sample of the batch each position belongs to; None where positions are samples.
-    expert_logits : Tensor, shape (M, K, C), or None
-        Class logits of the experts each position was routed to; None for a layer inside
-        an encoder, whose experts do not classify.
-    """
-
-    slots: torch.Tensor
-    held_probs: torch.Tensor
-    gate_logits: torch.Tensor
-    samples: torch.Tensor | None = None
-    expert_logits: torch.Tensor | None = None
-
-    def float32(self) -> "Routing":
-        """Return the same in float32, whatever it was computed in."""
-        own = self.expert_logits
-        return replace(
-            self,
-            held_probs=self.held_probs.float(),
-            gate_logits=self.gate_logits.float(),
-            expert_logits=None if own is None else own.float(),
-        )
-
-    def balance_loss(self) -> torch.Tensor:
-        """Return the load-balancing loss of Switch Transformers (Eq. 4-6) over H.
-
-        1 for a uniform split; above 1 the more the gate concentrates on few experts.
-        """
-        held = self.held_probs.shape[1]
-        slots = self.slots.flatten()
-        share_H = torch.bincount(slots, minlength=held) / len(slots)
-        return held * (share_H * self.held_probs.mean(0)).sum()
-
-    def entropy(self) -> torch.Tensor:
-        """Return the mean entropy of the gate over the held experts, in nats."""
-        return mean_entropy(self.held_probs)
-
-
-def mean_entropy(gates: torch.Tensor) -> torch.Tensor:
-    """Return the mean entropy of rows of probabilities (M, E), in nats.
-
-    Where a gate is so sure that a probability underflows to 0, the slope of -p log p is
-    infinite, and one such sample would make every weight of the gate NaN: the log stops
-    at the smallest normal number.
-    """
-    logs = gates.clamp_min(torch.finfo(gates.dtype).tiny).log()
-    return -(gates * logs).sum(1).mean()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Routed:
-    """What one pass through the model produced, statistics included.
-
-    Attributes
-    ----------
-    logits : Tensor, shape (B, C)
-        The mixture's answer; their softmax are the class probabilities.
-    layers : tuple of Routing
-        One for each mixture layer, from the input on.
-    """
-
-    logits: torch.Tensor
-    layers: tuple[Routing, ...]
-
-    def float32(self) -> "Routed":
-        """Return the same in float32, whatever it was computed in."""
-        return replace(
-            self,
-            logits=self.logits.float(),
-            layers=tuple(layer.float32() for layer in self.layers),
-        )
-
-    def balance_loss(self) -> torch.Tensor:
-        """Return the load-balancing loss, the mean over layers."""
-        return _mean([layer.balance_loss() for layer in self.layers])
-
-    def entropy(self) -> torch.Tensor:
-        """Return the gates' mean entropy over held experts and layers, in nats."""
-        return _mean([layer.entropy() for layer in self.layers])
-
-
-def _mean(values: list[torch.Tensor]) -> torch.Tensor:
-    return values[0] if len(values) == 1 else torch.stack(values).mean()
 
 
 class BankGate(nn.Module):
@@ -235,20 +123,41 @@ class MoELayer(nn.Module):
         left = torch.rand(count, 1, generator=explore.generator) >= explore.share
         return order[:, : self.top_k].masked_fill(left, -1).to(self.held_ids.device)
 
+    def members(self, module: int = 0) -> list[nn.Module]:
+        """Return one module of every held expert; most experts are only one."""
+        return [modules_of(expert)[module] for expert in self.experts.values()]
+
     def forward(
         self,
         x_MD: torch.Tensor,
         gate_input: torch.Tensor | None = None,
         drawn_MK: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, Routing]:
-        """Route features (M, D); return outputs (M, O) and who was sent where.
+        """Route features (M, D) or maps; return outputs (M, O) and who was sent where.
 
         The gate may look at other features than the experts, shape (M, G). What was
         drawn goes where :meth:`draw` says.
         """
         if self.scale != 1:
             x_MD = self.scale * x_MD
-        gate_ME = self.gate(x_MD if gate_input is None else gate_input)
+        seen_MD = over_places(x_MD) if gate_input is None else gate_input
+        weight_MK, routing = self.choose(seen_MD, drawn_MK)
+        expert_MKO = run_experts(x_MD, self.members(), routing.slots)
+        output_MO = self.combine(expert_MKO, weight_MK)
+        return output_MO, replace(routing, expert_logits=expert_MKO)
+
+    def choose(
+        self, seen_MD: torch.Tensor, drawn_MK: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Routing]:
+        """Choose experts by what the gate sees, (M, D).
+
+        Returns
+        -------
+        tuple of (Tensor, Routing)
+            Weights (M, K) of the chosen experts, as :meth:`combine` takes them, and who
+            was chosen.
+        """
+        gate_ME = self.gate(seen_MD)
         # Selecting the held columns equals masking the others with -inf before the
         # softmax, without computing the masked ones.
         held_MH = gate_ME.index_select(1, self.held_ids)
@@ -266,21 +175,26 @@ class MoELayer(nn.Module):
             # gradient stays the gate's.
             least = weight_MK.detach().clamp_min(1 / probs_MH.shape[1])
             weight_MK = weight_MK + (least - weight_MK.detach()) * (drawn_MK >= 0)
-        expert_MKO = run_experts(x_MD, [*self.experts.values()], slots_MK)
-        if self.mixes == "sum":
-            if self.training:  # the experts must not follow a gate that nobody shares
-                weight_MK = torch.full_like(weight_MK, 1 / weight_MK.shape[1])
-            output_MO = self.whole * (expert_MKO * weight_MK[:, :, None]).sum(1)
-        elif self.mixes == "logits":
-            output_MO = (expert_MKO * weight_MK[:, :, None]).sum(1)
-        else:
+        if self.mixes == "sum" and self.training:
+            # The experts must not follow a gate that nobody shares.
+            weight_MK = torch.full_like(weight_MK, 1 / weight_MK.shape[1])
+        elif self.mixes == "probabilities":
             # In logs throughout: the log of a product that underflowed has no gradient.
             weight_MK = held_MH.log_softmax(1).gather(1, slots_MK)
+        routing = Routing(slots=slots_MK, held_probs=probs_MH, gate_logits=gate_ME)
+        return weight_MK, routing
+
+    def combine(
+        self, expert_MKO: torch.Tensor, weight_MK: torch.Tensor
+    ) -> torch.Tensor:
+        """Mix what the chosen experts answered, (M, K, O), into (M, O)."""
+        if self.mixes == "probabilities":
             joint_MKO = expert_MKO.log_softmax(2) + weight_MK[:, :, None]
-            output_MO = joint_MKO.logsumexp(1)
-        return output_MO, Routing(
-            expert_logits=expert_MKO,
-            slots=slots_MK,
-            held_probs=probs_MH,
-            gate_logits=gate_ME,
-        )
+            return joint_MKO.logsumexp(1)
+        mixed_MO = (expert_MKO * weight_MK[:, :, None]).sum(1)
+        return self.whole * mixed_MO if self.mixes == "sum" else mixed_MO
+
+
+def over_places(x: torch.Tensor) -> torch.Tensor:
+    """Return features (M, D) as they are, and the mean over places of maps."""
+    return x if x.ndim == 2 else x.flatten(2).mean(2)

@@ -13,8 +13,11 @@ from torch import nn
 from common.moe import mixing
 from common.moe.apart import Rest, cut_out
 from common.moe.backbones import NORMS, SERIES_NORMS
+from common.moe.experts import Expert, acts_on
 from common.moe.image_network import NetworkExtractor
-from common.moe.layer import MoELayer, Routed, Routing
+from common.moe.layer import MoELayer
+from common.moe.lora import PerLinear
+from common.moe.routing import Routed, Routing
 from common.moe.vectors import pack, unpack_into
 from common.parts import COMMON, EXTRACTOR, GATE, Mixes, Vector, expert_part
 from common.registry import BACKBONES, EXPERTS
@@ -53,8 +56,9 @@ class MoEModel(nn.Module):
         self.common: nn.Module | None = None
         if spec.common_gate:
             self.common = backbone_of(spec).requires_grad_(False)
+        self._on_maps = acts_on(EXPERTS.find(spec.expert)) == "maps"
         features = int(self.extractor.out_features)  # type: ignore[arg-type]
-        expert = EXPERTS.find(spec.expert)
+        expert = expert_of(spec)
         self.layers = nn.ModuleList(  # type: ignore[assignment]
             MoELayer(
                 in_features=features,
@@ -86,7 +90,7 @@ class MoEModel(nn.Module):
         """Map inputs (B, *input_shape) to the routed result."""
         if (encoder := self.spec.encoder) is None:
             drawn = self.moe.draw(x.shape[0])
-            logits, routing = self.moe(self.extractor(x), self.gate_input(x), drawn)
+            logits, routing = self.moe(self.seen(x), self.gate_input(x), drawn)
             return Routed(logits=logits, layers=(routing,))
         record: list[Routing] = []
         seen = self.gate_input(x)
@@ -98,6 +102,26 @@ class MoEModel(nn.Module):
     def gate_input(self, x: torch.Tensor) -> torch.Tensor | None:
         """Return what the gates see of each sample, None if it is what experts see."""
         return None if self.common is None else features_of(self.common, x)
+
+    def seen(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what experts that classify see of inputs: features (B, D) or maps."""
+        seen: torch.Tensor = (
+            self.extractor.maps(x)  # type: ignore[operator]
+            if self._on_maps
+            else self.extractor(x)
+        )
+        return seen
+
+    def expert_examples(self, samples: int = 1) -> list[torch.Tensor]:
+        """Return zeros as an expert sees them, for each module it consists of."""
+        encoder, rows = self.spec.encoder, samples * self.spec.positions
+        if encoder is None and self._on_maps:
+            with torch.no_grad():
+                return [torch.zeros_like(self.seen(self.spec.example(samples)))]
+        features = int(self.extractor.out_features)  # type: ignore[arg-type]
+        if encoder is None or not encoder.linears:
+            return [torch.zeros(rows, features)]
+        return [torch.zeros(rows, inputs) for _, inputs, _ in encoder.linears]
 
     def parts(self) -> dict[str, nn.Module]:
         """Return the module of every part this device holds."""
@@ -141,6 +165,15 @@ def features_of(extractor: nn.Module, x: torch.Tensor) -> torch.Tensor:
     whole = getattr(extractor, "features", extractor)
     features: torch.Tensor = whole(x)
     return features
+
+
+def expert_of(spec: "ModelSpec") -> Expert:
+    """Return the kind of expert of a model of this shape."""
+    kind: Expert = EXPERTS.find(spec.expert)
+    if spec.encoder is None or not spec.encoder.linears:
+        return kind
+    sizes = [(inputs, outputs) for _, inputs, outputs in spec.encoder.linears]
+    return PerLinear(kind, sizes, spec.encoder.alpha)
 
 
 def backbone_of(spec: "ModelSpec") -> nn.Module:

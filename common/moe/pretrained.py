@@ -1,9 +1,11 @@
-"""An encoder of text around a frozen checkpoint: BERT or GPT-2 with adapters.
+"""An encoder of text around a frozen checkpoint: BERT or GPT-2 with experts inside.
 
-After the blocks at the chosen depths, the mixture's answer to the block's (normalised)
-output is added to it: experts are bottleneck adapters (Houlsby et al., ICML 2019) of
-``expert-hidden`` units, which add nothing until they have learnt something. The frozen
-base is none of the model's parts (:mod:`common.moe.bases`).
+At the chosen depths, the mixture's answer to a block's (normalised) output is added to
+it: experts are bottleneck adapters (Houlsby et al., ICML 2019). Or experts act on
+linear layers inside the block (:mod:`common.moe.lora`): then the gate sees the
+(normalised) input of the block, chooses once, and the answer to what goes into each of
+these layers is added to what comes out. New experts add nothing. The frozen base is
+none of the model's parts (:mod:`common.moe.bases`).
 
 Shape suffixes: B texts, T tokens, D features, C classes.
 """
@@ -14,11 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from common.data import PADDING
 from common.hub import SHIFT, blocks_of
 from common.moe.bases import installed
-from common.moe.encoder import EncoderSpec, Mix, pooled
+from common.moe.encoder import EncoderSpec, Mix, Update, pooled
 
 
 class PretrainedEncoder(nn.Module):
@@ -62,11 +65,16 @@ class PretrainedEncoder(nn.Module):
         real_BT = tokens_BT != PADDING
         base = installed(self.spec.base).to(tokens_BT.device)
         blocks = blocks_of(base)
-        hooks = [
-            blocks[depth - 1].register_forward_hook(_adding(mix, real_BT))
-            for depth, mix in zip(self.spec.moe_layers, mixes, strict=False)
-            if mix is not None
-        ]
+        linears = [name for name, _, _ in self.spec.linears]
+        hooks: list[RemovableHandle] = []
+        for depth, mix in zip(self.spec.moe_layers, mixes, strict=False):
+            block = blocks[depth - 1]
+            if mix is None:
+                continue
+            if linears:
+                hooks += _updating(block, linears, mix, real_BT)
+            else:
+                hooks.append(block.register_forward_hook(_adding(mix, real_BT)))
         try:
             out = base(
                 input_ids=(tokens_BT - SHIFT).clamp_min(0),
@@ -88,6 +96,33 @@ def _adding(mix: Mix, real_BT: torch.Tensor) -> Callable[..., Any]:
         return out_BTD + mix(seen_BTD, real_BT)
 
     return add
+
+
+def _updating(
+    block: nn.Module, linears: Sequence[str], mix: Mix, real_BT: torch.Tensor
+) -> list[RemovableHandle]:
+    """Let a mixture add its answers to what linear layers of a block give."""
+    chosen: list[Update] = []
+
+    def choose(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        x_BTD = args[0] if args else kwargs["hidden_states"]
+        seen_BTD = F.layer_norm(x_BTD, x_BTD.shape[-1:])
+        chosen[:] = [mix.choose(seen_BTD, real_BT)]
+
+    def adding(number: int) -> Callable[..., Any]:
+        def add(_: nn.Module, args: Any, out_BTO: torch.Tensor) -> torch.Tensor:
+            [answer] = chosen
+            return out_BTO + answer(args[0], number).to(out_BTO.dtype)
+
+        return add
+
+    return [
+        block.register_forward_pre_hook(choose, with_kwargs=True),
+        *(
+            block.get_submodule(name).register_forward_hook(adding(number))
+            for number, name in enumerate(linears)
+        ),
+    ]
 
 
 def base_flops(encoder: EncoderSpec, tokens: int) -> int:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from common.moe.bases import base_values
 from common.moe.encoder import EncoderSpec
-from common.moe.flops import count_into
+from common.moe.experts import modules_of, silence
+from common.moe.flops import counted, flops_of
 from common.moe.image_network import NetworkSpec, measured
 from common.moe.model import MoEModel
 from common.moe.pretrained import base_flops
@@ -93,8 +94,11 @@ class ModelSpec:
             "apart": tuple(facts.get("apart", ())),
         }
         if (encoder := fields.get("encoder")) is not None:
-            depths = tuple(encoder["moe_layers"])
-            fields["encoder"] = EncoderSpec(**{**encoder, "moe_layers": depths})
+            tuples = {
+                "moe_layers": tuple(encoder["moe_layers"]),
+                "linears": tuple(map(tuple, encoder.get("linears", ()))),
+            }
+            fields["encoder"] = EncoderSpec(**{**encoder, **tuples})
         if (network := fields.get("network")) is not None:
             size = tuple(network["size"])
             fields["network"] = NetworkSpec(**{**network, "size": size})
@@ -201,9 +205,9 @@ class ModelSpec:
                 # stack traces at every call.
                 torch.default_generator.manual_seed(derive(seed, "init", name))
                 initialise(module)
-                silence = getattr(module, "start_silent", None)
-                if self.encoder and self.built_around and silence is not None:
-                    silence()
+                inside = self.encoder and self.built_around
+                if inside and expert_id(name) is not None:
+                    silence(module)
         return model
 
     def part_names(self) -> list[str]:
@@ -275,14 +279,15 @@ def _flops(spec: ModelSpec) -> dict[str, int]:
     model = spec.build(spec.one_of_each).eval()
     parts = model.parts()
     counts = dict.fromkeys(parts, 0)
-    hooks = []
-    for name, module in parts.items():
-        # What is cut out of the extractor still counts in it.
-        if expert_id(name) is None and name not in spec.apart:
-            hooks += count_into(counts, name, module)
-    model(spec.example())
-    for hook in hooks:
-        hook.remove()
+    # What is cut out of the extractor still counts in it.
+    others = {
+        name: module
+        for name, module in parts.items()
+        if expert_id(name) is None and name not in spec.apart
+    }
+    with counted(others) as found:
+        model(spec.example())
+    counts |= found
     if (network := spec.network) is not None and not network.all_frozen:
         counts[EXTRACTOR] = measured(network.name, network.size).flops
     if spec.encoder is not None and spec.built_around:
@@ -294,14 +299,9 @@ def _flops(spec: ModelSpec) -> dict[str, int]:
 @torch.no_grad()
 def _expert_flops(spec: ModelSpec) -> dict[str, int]:
     model = spec.build(spec.one_of_each).eval()
-    features = int(model.extractor.out_features)  # type: ignore[arg-type]
-    counts: dict[str, int] = {}
+    parts, counts = model.parts(), {}
     # The layer runs experts as one product and never calls them as modules.
-    for name, module in model.parts().items():
-        if expert_id(name) is not None:
-            counts[name] = 0
-            hooks = count_into(counts, name, module)
-            module(torch.zeros(spec.positions, features))
-            for hook in hooks:
-                hook.remove()
+    for name in map(expert_part, spec.one_of_each):
+        each = zip(modules_of(parts[name]), model.expert_examples(), strict=True)
+        counts[name] = sum(flops_of(module, x) for module, x in each)
     return counts

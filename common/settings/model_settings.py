@@ -40,10 +40,23 @@ class ModelSettings(Section):
         8, ge=1, le=4096, description="experts of each layer, 1 to 4096"
     )
     expert: Annotated[str, named(EXPERTS)] = Field(
-        "mlp", description="kind of expert: mlp or module:attr"
+        "mlp",
+        description="kind of expert: mlp, conv (images), adapter, lora (pretrained) or "
+        "module:attr",
     )
     expert_hidden: int = Field(
-        32, ge=1, description="hidden units of one expert, at least 1"
+        32,
+        ge=1,
+        description="hidden units of one expert, channels of conv, rank of lora; at "
+        "least 1",
+    )
+    lora_targets: str = Field(
+        "",
+        description="linear layers that lora updates in every block of moe-layers, as "
+        'in "query,value", or all; empty: query,value of a BERT, c_attn of a GPT-2',
+    )
+    lora_alpha: float = Field(
+        16.0, gt=0, description="lora updates count lora-alpha / expert-hidden times"
     )
     top_k: int = Field(
         1, ge=0, description="held experts a sample is routed to; 0 means all (soft)"
@@ -82,6 +95,13 @@ class ModelSettings(Section):
     def _whole_depths(cls, value: str) -> str:
         if value != "all" and any(not part.isdecimal() for part in value.split(",")):
             raise ValueError('expected "all" or depths from 1 such as "1,3"')
+        return value
+
+    @field_validator("lora_targets")
+    @classmethod
+    def _whole_names(cls, value: str) -> str:
+        if value and not all(part.strip() for part in value.split(",")):
+            raise ValueError('expected names such as "query,value", all or nothing')
         return value
 
     @field_validator("freeze")

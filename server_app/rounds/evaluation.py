@@ -261,9 +261,9 @@ def expert_recall(
     right = torch.zeros(len(experts), classes, dtype=torch.float64, device=y.device)
     size = evaluation_batch(model.spec)
     for inputs, labels in zip(x.split(size), y.split(size), strict=True):
-        features = model.moe.scale * model.extractor(inputs)
+        seen = model.moe.scale * model.seen(inputs)
         for row, expert in zip(right, experts, strict=True):
-            hits = labels[expert(features).argmax(1) == labels]
+            hits = labels[expert(seen).argmax(1) == labels]
             row += torch.bincount(hits, minlength=classes)
     # 0 / 0 is NaN: nothing is known about a class that was not tested.
     return (right / torch.bincount(y, minlength=classes)).cpu().numpy()

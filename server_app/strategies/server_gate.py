@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from common.moe.ensemble import ServerGated
+from common.moe.layer import over_places
 from common.optimizers import AdamW
 from common.settings.training_settings import TrainingSettings
 from common.steps import Steps
@@ -45,11 +46,12 @@ def train_gate(
     x, y = data
     mixture.to(y.device)
     with torch.no_grad():
-        features_BD = mixture.model.eval().extractor(x)
+        seen = mixture.model.eval().seen(x)
         # What each expert gives to the true class: all the loss needs of it.
-        true_HB = mixture.members(features_BD).gather(
+        true_HB = mixture.members(seen).gather(
             2, y.expand(len(mixture.weights), -1)[:, :, None]
         )[:, :, 0]
+        features_BD = over_places(seen)
     gate = [*mixture.gate.parameters()]
     adam = AdamW(gate, lr=RATE, beta=0.9, weight_decay=0)  # without decay it is Adam
     steps = Steps(gate, training, adam)

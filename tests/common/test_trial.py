@@ -55,11 +55,16 @@ def adam(parameters: Any, settings: TrainingSettings) -> Any:
     return torch.optim.Adam(parameters, lr=settings.lr)
 
 
-def tried(backbone: str = "mlp", expert: str = "mlp", optimizer: str = "sgd") -> None:
+def tried(
+    backbone: str = "mlp",
+    expert: str = "mlp",
+    optimizer: str = "sgd",
+    shape: tuple[int, ...] = (1, 4, 4),
+) -> None:
     spec = ModelSpec(
         backbone=backbone,
         expert=expert,
-        input_shape=(1, 4, 4),
+        input_shape=shape,
         num_classes=5,
         num_experts=2,
         expert_hidden=8,
@@ -81,14 +86,15 @@ def tried(backbone: str = "mlp", expert: str = "mlp", optimizer: str = "sgd") ->
         ),
         ("expert", "not_a_module", "cannot be used: TypeError: 'int' object"),
         ("expert", "OneArgument", "cannot be used: TypeError: .*5 were given"),
-        ("expert", "OneTooMany", r"maps \(2, 3\) to \(2, 6\): expected \(2, 5\)"),
+        ("expert", "OneTooMany", r"maps \(4, 3\) to \(4, 6\): expected \(4, 5\)"),
         ("optimizer", "never", "cannot be used: OSError: no such day"),
         ("optimizer", "not_a_module", "returned a int: expected zero_grad"),
     ],
 )
 def test_what_is_wrong_with_a_part(setting: str, part: str, said: str) -> None:
     with pytest.raises(SettingsError, match=f"^{setting} = '{MINE}:{part}' {said}"):
-        tried(**{setting: f"{MINE}:{part}"})
+        parts: dict[str, Any] = {setting: f"{MINE}:{part}"}
+        tried(**parts)
 
 
 def test_what_is_right_passes() -> None:
@@ -174,3 +180,87 @@ def test_samples_that_a_backbone_cannot_take(
 )
 def test_samples_that_it_can_take(backbone: str, shape: tuple[int, ...]) -> None:
     checked(backbone, shape)
+
+
+class Bare(Plain):
+    """Wrong in one thing, each subclass in another; right but for that."""
+
+
+class Elsewhere(Bare):
+    acts_on = "somewhere"
+
+
+class Uncounted(nn.Module):
+    def __init__(self, inputs: int, hidden: int, outputs: int, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(inputs, outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight
+
+
+class Counted(Uncounted):
+    def flops(self, x: torch.Tensor) -> int:
+        return 2 * len(x) * self.weight.numel()
+
+
+class WrongTogether(Bare):
+    @staticmethod
+    def run_together(
+        x: torch.Tensor, experts: list[Bare], slots: torch.Tensor
+    ) -> torch.Tensor:
+        return experts[0](x)[:, None]
+
+
+class Loud(Bare):
+    def start_silent(self) -> None:
+        nn.init.zeros_(self.out.weight)
+
+
+class Frozen(Bare):
+    def __init__(self, *sizes: Any) -> None:
+        super().__init__(*sizes)
+        self.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (
+            "Elsewhere",
+            "cannot be used: ValueError: acts_on = 'somewhere' is not "
+            "allowed: one of features, blocks, linears, maps",
+        ),
+        ("Uncounted", "cannot be used: it has no linear .*: expected a method flops"),
+        ("WrongTogether", "is not allowed: its run_together answers otherwise"),
+        ("Loud", "is not allowed: it still answers something after start_silent"),
+        ("Frozen", "cannot be used: it has no parameters to train"),
+    ],
+)
+def test_an_expert_that_does_not_keep_to_the_protocol(part: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=f"^expert = '{MINE}:{part}' {said}"):
+        tried(expert=f"{MINE}:{part}")
+
+
+def test_an_expert_may_count_for_itself() -> None:
+    tried(expert=f"{MINE}:Counted")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "shape", "said"),
+    [
+        ("mlp", (1, 16, 16), "backbone = 'mlp', which has no maps: choose cnn"),
+        ("cnn", (1, 8, 8), "samples of shape (1, 8, 8): maps of 1 x 1 have no places"),
+    ],
+)
+def test_convolutions_need_maps(
+    backbone: str, shape: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(SettingsError) as error:
+        tried(backbone, "conv", shape=shape)
+    assert said in str(error.value)
+
+
+def test_convolutions_of_a_backbone_with_maps() -> None:
+    for backbone in ("cnn", "resnet8"):
+        tried(backbone, "conv", shape=(1, 16, 16))

@@ -1,6 +1,7 @@
 """Models with mixture layers inside an encoder of text."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from common.cost import training_memory, training_work, upload
 from common.moe import Exploration, ModelSpec
-from common.moe.encoder import INITIAL_STD, Mix
+from common.moe.encoder import INITIAL_STD
 from common.moe.ensemble import GatedMixture, UsageMixture
 from common.moe.model import features_of
 from tests.common.moe.support import LENGTH, exported_answer, text_spec, texts
@@ -21,7 +22,7 @@ HELD = (0, 2, 3, 5, 7)
 def by_hand(model: Any, x: torch.Tensor) -> Any:
     """Route one token at a time, through one expert at a time."""
 
-    def mix_of(layer: Any) -> Mix:
+    def mix_of(layer: Any) -> Callable[..., torch.Tensor]:
         def mix(x_BTD: torch.Tensor, real_BT: torch.Tensor) -> torch.Tensor:
             out = torch.zeros_like(x_BTD)
             for b, t in real_BT.nonzero().tolist():
