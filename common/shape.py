@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common.acting import encoder_spec, place_of
 from common.data import (
     Dataset,
     HashedPieces,
@@ -22,12 +23,10 @@ from common.data.domains import check_factors
 from common.data.partition_kinds import NO_OWNERS
 from common.errors import SettingsError
 from common.hub import fingerprint, read_checkpoint, tokeniser_of
-from common.linears import Linear
-from common.moe import EncoderSpec, ModelSpec
+from common.moe import ModelSpec
 from common.moe.image_network import NetworkSpec, measured
 from common.networks.look import Look
 from common.parts import HEAD, NORM
-from common.places import linears_of, place_of
 from common.registry import BACKBONES
 from common.seeding import stream
 from common.settings import Settings
@@ -227,31 +226,7 @@ def model_spec(settings: Settings, data: Task | Dataset) -> ModelSpec:
             f"{has}: choose {wants}"
         )
     place_of(model)
-    encoder = None
-    if model.takes_tokens:
-        blocks, width, heads = (
-            model.encoder_layers,
-            model.encoder_width,
-            model.encoder_heads,
-        )
-        limit, config = "encoder-layers", ""
-        linears: tuple[Linear, ...] = ()
-        if model.backbone == PRETRAINED:
-            found = read_checkpoint(model.pretrained)
-            blocks, width, heads = found.layers, found.width, found.heads
-            limit, config = "the blocks of the checkpoint", found.config
-            linears = linears_of(model, found)
-        encoder = EncoderSpec(
-            vocabulary=task.vocabulary_size,
-            layers=blocks,
-            width=width,
-            heads=heads,
-            moe_layers=model.moe_depths(blocks, limit),
-            routing=model.routing,
-            config=config,
-            linears=linears,
-            alpha=model.lora_alpha if linears else 1.0,
-        )
+    encoder = encoder_spec(model, task) if isinstance(task, TextTask) else None
     network = None
     if model.is_network:
         network = _network_spec(settings, task)

@@ -15,9 +15,9 @@ from common.errors import SettingsError
 from common.hub import blocks_of, read_checkpoint
 from common.linears import find_linears
 from common.moe import ModelSpec, MoELayer, MoEModel, Routing, mixing
+from common.moe.bases import installed
 from common.moe.ensemble import GatedMixture, UsageMixture
 from common.moe.lora import LoRAExpert, PerLinear
-from common.moe.pretrained import installed
 from common.moe.vectors import pack
 from tests.checkpoints import WIDTH, save
 from tests.common.moe.support import exported_answer

@@ -1,14 +1,16 @@
-"""Where the experts of a run act: which kinds go with which backbone.
+"""Where the experts of a run act: which kinds go with which backbone, at what depths.
 
 What a kind acts on is said by the kind (:data:`common.moe.experts.ActsOn`).
 """
 
 from common.errors import SettingsError
-from common.hub import Checkpoint
+from common.hub import read_checkpoint
 from common.linears import Linear, find_linears
+from common.moe.encoder import EncoderSpec
 from common.moe.experts import ActsOn, acts_on
 from common.registry import EXPERTS
 from common.settings.model_settings import PRETRAINED, ModelSettings
+from common.task import TextTask
 
 _PLACES: dict[ActsOn, str] = {
     "features": "features",
@@ -52,14 +54,35 @@ def place_of(model: ModelSettings) -> ActsOn:
     return place
 
 
-def linears_of(model: ModelSettings, checkpoint: Checkpoint) -> tuple[Linear, ...]:
-    """Return the linear layers of every block that experts act on, none if on others.
+def encoder_spec(model: ModelSettings, task: TextTask) -> EncoderSpec:
+    """Return the shape of an encoder of text, and where in it experts act.
 
     Raises
     ------
     SettingsError
-        If ``lora-targets`` names one that there is not.
+        If ``moe-layers`` or ``lora-targets`` name what there is not.
     """
-    if place_of(model) != "linears":
-        return ()
-    return find_linears(checkpoint, model.lora_targets)
+    blocks, width, heads = (
+        model.encoder_layers,
+        model.encoder_width,
+        model.encoder_heads,
+    )
+    limit, config = "encoder-layers", ""
+    linears: tuple[Linear, ...] = ()
+    if model.backbone == PRETRAINED:
+        found = read_checkpoint(model.pretrained)
+        blocks, width, heads = found.layers, found.width, found.heads
+        limit, config = "the blocks of the checkpoint", found.config
+        if place_of(model) == "linears":
+            linears = find_linears(found, model.lora_targets)
+    return EncoderSpec(
+        vocabulary=task.vocabulary_size,
+        layers=blocks,
+        width=width,
+        heads=heads,
+        moe_layers=model.moe_depths(blocks, limit),
+        routing=model.routing,
+        config=config,
+        linears=linears,
+        alpha=model.lora_alpha if linears else 1.0,
+    )
