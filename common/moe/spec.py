@@ -205,8 +205,7 @@ class ModelSpec:
                 # stack traces at every call.
                 torch.default_generator.manual_seed(derive(seed, "init", name))
                 initialise(module)
-                inside = self.encoder and self.built_around
-                if inside and expert_id(name) is not None:
+                if self.encoder and self.built_around and expert_id(name) is not None:
                     silence(module)
         return model
 
@@ -278,16 +277,10 @@ def _layouts(spec: ModelSpec) -> dict[str, Layout]:
 def _flops(spec: ModelSpec) -> dict[str, int]:
     model = spec.build(spec.one_of_each).eval()
     parts = model.parts()
-    counts = dict.fromkeys(parts, 0)
     # What is cut out of the extractor still counts in it.
-    others = {
-        name: module
-        for name, module in parts.items()
-        if expert_id(name) is None and name not in spec.apart
-    }
-    with counted(others) as found:
+    with counted({n: m for n, m in parts.items() if n not in spec.apart}) as counts:
         model(spec.example())
-    counts |= found
+    counts |= dict.fromkeys(spec.apart, 0)
     if (network := spec.network) is not None and not network.all_frozen:
         counts[EXTRACTOR] = measured(network.name, network.size).flops
     if spec.encoder is not None and spec.built_around:
@@ -299,9 +292,9 @@ def _flops(spec: ModelSpec) -> dict[str, int]:
 @torch.no_grad()
 def _expert_flops(spec: ModelSpec) -> dict[str, int]:
     model = spec.build(spec.one_of_each).eval()
-    parts, counts = model.parts(), {}
+    parts, examples = model.parts(), model.expert_examples()
     # The layer runs experts as one product and never calls them as modules.
-    for name in map(expert_part, spec.one_of_each):
-        each = zip(modules_of(parts[name]), model.expert_examples(), strict=True)
-        counts[name] = sum(flops_of(module, x) for module, x in each)
-    return counts
+    return {
+        name: sum(map(flops_of, modules_of(parts[name]), examples))
+        for name in map(expert_part, spec.one_of_each)
+    }
