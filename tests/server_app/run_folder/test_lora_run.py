@@ -1,15 +1,11 @@
 """Runs of low-rank updates over the real apps: they learn, go on bit for bit, serve."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from common.errors import SettingsError
-from common.serving.export import export_onnx
-from common.serving.onnx_file import onnx_runner
 from server_app.run_source import RunSource
 from tests.server_app.run_folder.test_base_file import config_of, records, run
 
@@ -35,10 +31,6 @@ def test_it_learns_goes_on_and_serves(kind: str, tmp_path: Path) -> None:
     x = served.encode(["very bad", "the plot a good"])
     answer = served.predict(x)
     assert answer.classes.tolist() == [0, 1]
-    if find_spec("onnxruntime") is not None:
-        export_onnx(served, tmp_path / "m.onnx")
-        probabilities, _ = onnx_runner(tmp_path / "m.onnx")(x)
-        np.testing.assert_allclose(probabilities, answer.probabilities, atol=1e-4)
 
 
 # Those that do something of their own with experts or their parts.
