@@ -23,7 +23,7 @@ class TrainingSettings(Section):
         "sgd", description="sgd, adamw, or module:attr of a function that makes another"
     )
     lr: float = Field(
-        0.05, gt=0, description="learning rate, above 0; adamw wants about 0.001"
+        0.05, gt=0, description="learning rate, above 0; of adamw 0.001 to 0.01"
     )
     lr_schedule: str = Field(
         "constant", description=f"the rate over the rounds: {lr_schedule.KINDS}"
