@@ -51,7 +51,7 @@ def _costs(
     config: tuple[tuple[str, Any], ...], clients: int, data_dir: str
 ) -> dict[str, float]:
     # Late: they bring torch, which a study that only draws does not need.
-    from common.cost import RUNTIME, training_memory, training_work
+    from common.cost import RUNTIME, training_copies, training_memory, training_work
     from common.settings import Settings
     from common.shape import dataset_of, model_spec
     from server_app.strategies import find_strategy
@@ -67,7 +67,7 @@ def _costs(
         batch=settings.training.batch_size,
         train_samples=samples,
         test_samples=0,
-        more_copies=strategy.method.more_copies,
+        more_copies=training_copies(settings.training, strategy.method),
         candidates=strategy.method.candidates,
     )
     passes = strategy.method.passes(settings.training.local_epochs)
