@@ -143,6 +143,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
             server_round=order.server_round, client=session.client, parts=error.parts
         )
         return Message(wire.encode_missing(missing), reply_to=message)
+    session.keep_features(spec)
     model = spec.build(order.experts, session.settings.run.seed)
     candidate = 0
     if order.candidates > 1:

@@ -44,6 +44,7 @@ def measure(
             server_round=order.server_round, client=session.client, parts=error.parts
         )
         return Message(wire.encode_missing(missing), reply_to=message)
+    session.keep_features(spec)
     model = spec.build(order.experts, session.settings.run.seed)
     model.load(vectors)
     try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from common.cost import AT_ONCE
 from common.data import ClientData, Dataset
+from common.features import FeatureData
 from common.own.mapped import Reading
 
 
@@ -21,7 +22,7 @@ class ModelInputs:
 
     Parameters
     ----------
-    data : Dataset or ClientData
+    data : Dataset, ClientData or FeatureData
         Which says how samples are normalised.
     x : ndarray, shape (N, *stored)
         May be mapped from a file.
@@ -33,7 +34,7 @@ class ModelInputs:
 
     def __init__(
         self,
-        data: Dataset | ClientData,
+        data: Dataset | ClientData | FeatureData,
         x: NDArray[Any],
         rows: NDArray[np.int64],
         device: torch.device,
@@ -61,7 +62,7 @@ class ModelInputs:
 
 
 def model_inputs(
-    data: Dataset | ClientData,
+    data: Dataset | ClientData | FeatureData,
     x: NDArray[Any],
     rows: NDArray[np.int64],
     device: torch.device,

@@ -6,7 +6,6 @@ sharing a worker process share nothing but the read-only data set underneath.
 
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +28,13 @@ from common.data import (
     share_moved,
 )
 from common.errors import DataError
+from common.feature_table import cache_folder, not_kept
+from common.features import Features, identity_of_test, identity_of_train
 from common.moe import ModelSpec
 from common.own.own_data import OwnData, open_own_data
 from common.seeding import stream
 from common.settings import Settings
+from common.settings.sizes import parse_bytes
 from common.settings.training_settings import TrainingSettings
 from common.shape import (
     dataset_of,
@@ -40,7 +42,6 @@ from common.shape import (
     model_spec,
     task_of_set,
     test_rows,
-    test_samples,
     tokeniser_for,
 )
 from common.task import Task
@@ -74,6 +75,9 @@ class Session:
     node : NodeConfig
     server_data : str
         As given.
+    features : Features or None
+        Of the model that is ordered, where they are computed once: set when its base is
+        in this process. Then inputs are features.
     server_round : int
         Of the message being handled, set as soon as it is known: drifting data depend
         on it. 0 outside a round.
@@ -83,6 +87,7 @@ class Session:
         self, context: Context, task: Task | None = None, server_data: str = ""
     ) -> None:
         self.server_round = 0
+        self.features: Features | None = None
         self._told = task
         self.server_data = server_data
         node = NodeConfig.of(context.node_config)
@@ -269,8 +274,25 @@ class Session:
         counts = np.bincount(self.data.y_train, minlength=self.data.num_classes)
         return torch.from_numpy((counts > 0).astype(np.float32)).to(self.device)
 
+    def keep_features(self, spec: ModelSpec) -> None:
+        """From now on, compute what frozen layers of a model give only once.
+
+        What is public is kept for all clients of the machine, what is a device's own in
+        its state directory; without one, as long as the message is handled.
+        """
+        folder = cache_folder() if self.own is None else None
+        if self.state_dir:
+            folder = Path(self.state_dir) / "features"
+        limit = parse_bytes(self.settings.run.feature_cache)
+        self.features = Features.of(spec, folder, limit)
+
     def train_tensors(self) -> Tensors:
         """Return local training inputs, as :func:`model_inputs` does, and labels."""
+        if (
+            augment := getattr(self.settings.training, "augment", "")
+        ) and self.features:
+            not_kept(f"augment = {augment!r} makes other samples in every epoch")
+            return _as_tensors(self.data, self.data.train, self.device, None, "")
         return self._tensors(self.data.train)
 
     def held_out_tensors(self) -> Tensors:
@@ -285,32 +307,47 @@ class Session:
         """
         if self.own is None:
             domain = self.data.domain
-            return _test_tensors(self.settings, self.dataset, domain, self.device)
+            return _test_tensors(
+                self.settings, self.dataset, domain, self.device, self.features
+            )
         if self.own.own_test is None or self.settings.data.task:
             return None
         rows = test_rows(self.settings, self.own.y[self.own.own_test])
         return self._tensors(self.own.own_test[rows])
 
     def _tensors(self, rows: NDArray[np.int64]) -> Tensors:
-        return _as_tensors(self.data, self.data.x, self.data.y, rows, self.device)
+        identity = ""
+        if self.features is not None:
+            own = self.own
+            identity = own.rows_digest if own else identity_of_train(self.dataset)
+        return _as_tensors(self.data, rows, self.device, self.features, identity)
 
 
 # Public, so all virtual clients of a process may share it; nothing private is kept.
 # Once for each of the usual four domains: clients of different ones take turns.
 @lru_cache(maxsize=4)
 def _test_tensors(
-    settings: Settings, dataset: Dataset, domain: Domain, device: torch.device
+    settings: Settings,
+    dataset: Dataset,
+    domain: Domain,
+    device: torch.device,
+    features: Features | None,
 ) -> Tensors:
-    data = seen_in(domain, dataset, *test_samples(settings, dataset))
-    return _as_tensors(data, data.x, data.y, data.held_out, device)
+    data = seen_in(domain, dataset, dataset.x_test, dataset.y_test)
+    identity = "" if features is None else identity_of_test(dataset)
+    rows = test_rows(settings, dataset.y_test)
+    return _as_tensors(data, rows, device, features, identity)
 
 
 def _as_tensors(
     data: ClientData,
-    x: NDArray[Any],
-    y: NDArray[np.int64],
     rows: NDArray[np.int64],
     device: torch.device,
+    features: Features | None,
+    identity: str,
 ) -> Tensors:
-    labels = torch.from_numpy(y[rows]).to(device)
-    return model_inputs(data, x, rows, device), labels
+    labels = torch.from_numpy(data.y[rows]).to(device)
+    if features is None:
+        return model_inputs(data, data.x, rows, device), labels
+    kept, chosen = features.rows_of(data, data.x, rows, identity)
+    return model_inputs(features.data, kept, chosen, device), labels

@@ -11,7 +11,8 @@ checkpoints.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -196,6 +197,24 @@ def blocks_of(model: nn.Module) -> nn.ModuleList:
     blocks = model.get_submodule(place)
     assert isinstance(blocks, nn.ModuleList)
     return blocks
+
+
+def with_blocks(model: nn.Module, blocks: Sequence[nn.Module]) -> nn.Module:
+    """Return the same model, all weights shared, with other blocks in its row."""
+    *above, last = BLOCKS[model.config.model_type].split(".")  # type: ignore[union-attr, index]
+    made = inner = _shallow(model)
+    for name in above:
+        child = _shallow(inner.get_submodule(name))
+        setattr(inner, name, child)
+        inner = child
+    setattr(inner, last, nn.ModuleList(blocks))
+    return made
+
+
+def _shallow(module: nn.Module) -> nn.Module:
+    made = copy(module)
+    made._modules = dict(module._modules)
+    return made
 
 
 def tokeniser_of(checkpoint: Checkpoint, length: int) -> Tokeniser:

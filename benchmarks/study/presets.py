@@ -3,7 +3,8 @@
 ``quick`` is the papers' main table, with the dense models that are used in practice, at
 a size for two cores (runs of about half a minute): 4 000 training samples, a small
 model, 44 rounds. ``shift`` has devices that differ in what they see or what they call
-it, at the same size, and ``reviews`` texts of four domains. ``ablations`` takes the
+it, at the same size, and ``reviews`` texts of four domains. ``frozen`` has all of
+CIFAR-10, as a pretrained network sees it that is not trained. ``ablations`` takes the
 strategies apart and stresses them at the same size, one seed. ``paper`` is the full
 setting (C = 20, E = 8, ResNet, 100 rounds): days on a processor, so that ``--only``
 picks from it and a GPU is used where there is one.
@@ -53,6 +54,16 @@ REVIEWS: dict[str, Scalar] = {
     "eval-every": 5,
     "batch-size": 16,
     "lr": 0.02,
+}
+FROZEN: dict[str, Scalar] = {
+    "backbone": "efficientnet_lite_pytorch:efficientnet-lite0",
+    "pretrained": "default",
+    "preprocessing": "size=128",
+    "num-rounds": 10,
+    "eval-every": 5,
+    "local-epochs": 1,
+    "batch-size": 32,
+    "lr": 0.05,
 }
 PAPER: dict[str, Scalar] = {
     "backbone": "resnet18",
@@ -272,6 +283,21 @@ def reviews() -> list[Cell]:
     return cells("text", ("reviews",), ("natural",), variants, REVIEWS, clients=8)
 
 
+def frozen() -> list[Cell]:
+    """Return FLEX-MoE's four partitions of CIFAR-10 over pretrained, frozen features.
+
+    The features of the 60 000 images are extracted once on a machine.
+    """
+    variants: Variants = {
+        "flex-moe": STRATEGIES["flex-moe"],
+        **KIN,
+        BASELINE: DENSE[BASELINE],
+        "local": DENSE["local"],
+    }
+    partitions = ("iid", "dirichlet:0.8", "classes:4", "classes:2")
+    return cells("frozen", ("cifar10",), partitions, variants, FROZEN)
+
+
 def ablations() -> list[Cell]:
     """Return the parts of the strategies, budgets and stress at the quick size."""
     one = ("emnist",), ("dirichlet:0.3",)
@@ -318,6 +344,7 @@ PRESETS = {
     "quick": quick,
     "shift": shift,
     "reviews": reviews,
+    "frozen": frozen,
     "ablations": ablations,
     "paper": paper,
 }

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from common.data import PADDING
-from common.hub import SHIFT, blocks_of
+from common.hub import SHIFT, blocks_of, with_blocks
 from common.moe.bases import installed
 from common.moe.encoder import EncoderSpec, Mix, Update, pooled
 
@@ -51,7 +51,7 @@ class PretrainedEncoder(nn.Module):
     def forward(
         self, tokens_BT: torch.Tensor, mixes: Sequence[Mix | None]
     ) -> torch.Tensor:
-        """Map tokens (B, T) to logits (B, C)."""
+        """Map tokens (B, T), or kept features (B, T, D + 1), to logits (B, C)."""
         return self.head(self.norm(self._pooled(tokens_BT, mixes)))
 
     def features(self, tokens_BT: torch.Tensor) -> torch.Tensor:
@@ -62,13 +62,19 @@ class PretrainedEncoder(nn.Module):
     def _pooled(
         self, tokens_BT: torch.Tensor, mixes: Sequence[Mix | None]
     ) -> torch.Tensor:
-        real_BT = tokens_BT != PADDING
         base = installed(self.spec.base).to(tokens_BT.device)
+        done = 0
+        if tokens_BT.ndim == 3:  # kept hidden features, and the ids beside them
+            hidden_BTD, tokens_BT = tokens_BT[..., :-1], tokens_BT[..., -1].long()
+            known = blocks_before_mixtures(self.spec)
+            rest = [*blocks_of(base)][known:]
+            base, done = with_blocks(base, [_Given(hidden_BTD), *rest]), known - 1
+        real_BT = tokens_BT != PADDING
         blocks = blocks_of(base)
         linears = [name for name, _, _ in self.spec.linears]
         hooks: list[RemovableHandle] = []
         for depth, mix in zip(self.spec.moe_layers, mixes, strict=False):
-            block = blocks[depth - 1]
+            block = blocks[depth - 1 - done]
             if mix is None:
                 continue
             if linears:
@@ -76,15 +82,52 @@ class PretrainedEncoder(nn.Module):
             else:
                 hooks.append(block.register_forward_hook(_adding(mix, real_BT)))
         try:
-            out = base(
-                input_ids=(tokens_BT - SHIFT).clamp_min(0),
-                attention_mask=real_BT.long(),
-                use_cache=False,
-            )
+            out = base(**_asked(tokens_BT))
         finally:
             for hook in hooks:
                 hook.remove()
         return pooled(out.last_hidden_state, real_BT)
+
+
+class _Given(nn.Module):
+    """Stands for the first blocks: what they gave is known."""
+
+    def __init__(self, hidden_BTD: torch.Tensor) -> None:
+        super().__init__()
+        self.hidden_BTD = hidden_BTD
+
+    def forward(self, *_: Any, **__: Any) -> torch.Tensor:
+        return self.hidden_BTD
+
+
+def _asked(tokens_BT: torch.Tensor) -> dict[str, Any]:
+    return {
+        "input_ids": (tokens_BT - SHIFT).clamp_min(0),
+        "attention_mask": (tokens_BT != PADDING).long(),
+        "use_cache": False,
+    }
+
+
+def blocks_before_mixtures(spec: EncoderSpec) -> int:
+    """Return how many blocks give what no expert has changed.
+
+    An adapter is behind the block of its depth, low-rank updates are inside it.
+    """
+    return spec.moe_layers[0] - bool(spec.linears)
+
+
+@torch.no_grad()
+def hidden_before_mixtures(spec: EncoderSpec, tokens_BT: torch.Tensor) -> torch.Tensor:
+    """Return what the blocks up to the first mixture give, (B, T, D)."""
+    base = installed(spec.base)
+    blocks = [*blocks_of(base)][: blocks_before_mixtures(spec)]
+    found: list[torch.Tensor] = []
+    hook = blocks[-1].register_forward_hook(lambda *call: found.append(call[2]))
+    try:
+        with_blocks(base, blocks)(**_asked(tokens_BT))
+    finally:
+        hook.remove()
+    return found[0]
 
 
 def _adding(mix: Mix, real_BT: torch.Tensor) -> Callable[..., Any]:

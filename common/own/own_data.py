@@ -81,6 +81,8 @@ class OwnData(ClientData):
         16 hexadecimal digits that change when a sample is added, lost or changed.
     marks : Marks
         Of what its owner has put aside for testing.
+    rows_digest : str
+        16 hexadecimal digits of what is in ``x``, row by row.
     """
 
     path: Path
@@ -95,6 +97,7 @@ class OwnData(ClientData):
     like_tests: int = 0
     digest: str = ""
     marks: Marks = NO_MARKS
+    rows_digest: str = ""
 
     @property
     def rows(self) -> int:
@@ -197,6 +200,7 @@ def _of(path: Path, task: Task, kept: Kept) -> OwnData:
         contradictions=_contradictions(index),
         like_tests=int(np.isin(index.identity, index.identity[test]).sum()) - len(test),
         digest=_digest(index),
+        rows_digest=_short(index.content.tobytes()),
         marks=marks_of(index.content[test], index.y[test]),
         format=", ".join(endings) or task.reader or "saved",
         num_classes=task.num_classes,

@@ -3,10 +3,11 @@
 import tomllib
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from common.errors import SettingsError
 from common.settings.section import Section
+from common.settings.sizes import parse_bytes
 
 
 class RunSettings(Section):
@@ -24,6 +25,11 @@ class RunSettings(Section):
     )
     state_dir: str = Field(
         "", description="client directory for its private gate; empty means in memory"
+    )
+    feature_cache: str = Field(
+        "4G",
+        description="room on the disk for what frozen layers give, computed once, as "
+        "in 800M; 0 computes it in every pass",
     )
     resume_from: str = Field(
         "", description="directory of a run to go on with; empty starts a new one"
@@ -59,6 +65,12 @@ class RunSettings(Section):
     unknown_clients: Literal["refuse", "admit"] = Field(
         "refuse", description="what happens to clients that are not in fleet-list"
     )
+
+    @field_validator("feature_cache")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        parse_bytes(value)
+        return value
 
     def parsed_strategy_options(self) -> dict[str, Any]:
         """Return ``strategy-options`` as a dictionary.

@@ -8,6 +8,7 @@ global model, without any gate.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,18 +23,27 @@ from common.class_counts import ClassCounts, summed
 from common.cost import evaluation_batch
 from common.data import (
     PLAIN,
+    ClientData,
     Dataset,
     Domain,
-    model_input,
     parse_partition,
     seen_in,
 )
+from common.feature_table import cache_folder
+from common.features import Features, identity_of_test
 from common.moe import COMMON, GATE, MoEModel
 from common.moe.counting import count_answers
 from common.moe.described import alike
 from common.own.own_data import OwnData, open_own_data
 from common.settings import Settings
-from common.shape import dataset_of, device_of, test_samples, tokeniser_for
+from common.settings.sizes import parse_bytes
+from common.shape import (
+    dataset_of,
+    device_of,
+    test_rows,
+    test_samples,
+    tokeniser_for,
+)
 from common.task import Task
 from server_app.contract import Algorithm
 from server_app.fleet.agreement import Agreement
@@ -68,17 +78,45 @@ def server_evaluation(
         x, y = test_samples(settings, dataset)
         if parse_partition(settings.data.partition).factors:
             return DomainEvaluation(strategy, dataset, x, y, learned, clients)
-        return ServerEvaluation(strategy, dataset.normalise(x), y, learned)
+        found = _of_test_set(
+            strategy, seen_in(PLAIN, dataset, *_whole(dataset)), dataset
+        )
+        return ServerEvaluation(strategy, found, y, learned)
     if (own := own_test_set(settings, agreement.task)) is None:
         return None
 
     @cache
     def measure() -> ServerEvaluation:
         task = agreement.task  # its scale is known by now
-        x = model_input(own.x, task.input_shape, task.normaliser, task.model_kind)
+        scaled = replace(own, normaliser=task.normaliser)
+        x = _inputs(strategy, scaled, np.arange(own.rows), own.rows_digest)
         return ServerEvaluation(strategy, x, own.y, learned)
 
     return lambda server_round, arrays: measure()(server_round, arrays)
+
+
+def _inputs(
+    strategy: Algorithm, data: ClientData, rows: NDArray[np.int64], identity: str
+) -> NDArray[Any]:
+    """Return samples as the model takes them; what is frozen is computed once."""
+    limit = parse_bytes(strategy.settings.run.feature_cache)
+    features = Features.of(strategy.spec, cache_folder(), limit)
+    if features is None:
+        return data.normalise(data.x[rows])
+    kept, rows = features.rows_of(data, data.x, rows, identity)
+    return features.data.normalise(kept[rows])
+
+
+def _of_test_set(
+    strategy: Algorithm, data: ClientData, dataset: Dataset
+) -> NDArray[Any]:
+    """Return what is measured of a whole test set, as clients of a domain have it."""
+    rows = test_rows(strategy.settings, dataset.y_test)
+    return _inputs(strategy, data, rows, identity_of_test(dataset))
+
+
+def _whole(dataset: Dataset) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    return dataset.x_test, dataset.y_test
 
 
 def own_test_set(settings: Settings, task: Task) -> OwnData | None:
@@ -187,8 +225,10 @@ class DomainEvaluation(ServerEvaluation):
         learned: Learned | None,
         clients: Callable[[], Sequence[Client]],
     ) -> None:
-        super().__init__(strategy, dataset.normalise(x), y, learned)
-        self._dataset, self._stored, self._labels = dataset, x, y
+        plain = seen_in(PLAIN, dataset, *_whole(dataset))
+        found = _of_test_set(strategy, plain, dataset)
+        super().__init__(strategy, found, y, learned)
+        self._dataset, self._labels = dataset, y
         self._clients = clients
 
     def _measure(self) -> MetricRecord:
@@ -218,9 +258,10 @@ class DomainEvaluation(ServerEvaluation):
         return found
 
     def _tensors_in(self, domain: Domain) -> tuple[torch.Tensor, torch.Tensor]:
-        data = seen_in(domain, self._dataset, self._stored, self._labels)
-        x = torch.from_numpy(data.normalise(data.x)).to(self._device)
-        return x, torch.from_numpy(data.y.copy()).to(self._device)
+        data = seen_in(domain, self._dataset, *_whole(self._dataset))
+        x = torch.from_numpy(_of_test_set(self._strategy, data, self._dataset))
+        y = domain.relabelled(self._labels).copy()
+        return x.to(self._device), torch.from_numpy(y).to(self._device)
 
 
 def bare_experts(strategy: Algorithm) -> MoEModel | None:
