@@ -131,8 +131,13 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_settings_that_do_not_go_together() -> None:
-    for config in ({"backbone": "pretrained"}, {"pretrained": "bert-base-uncased"}):
-        with pytest.raises(SettingsError, match="is not allowed with backbone = "):
+    for config, told in (
+        ({"backbone": "pretrained"}, "pretrained = '' is not allowed with backbone"),
+        ({"pretrained": "bert-base-uncased"}, "it goes with backbone = 'pretrained'"),
+        ({"backbone": "pretrained", "pretrained": "x", "freeze": "2"}, "always frozen"),
+        ({"feature-cache": "much"}, "feature-cache = 'much'"),
+    ):
+        with pytest.raises(SettingsError, match=told):
             Settings.from_run_config(config)
 
 
