@@ -32,11 +32,11 @@ CONFIG: dict[str, Any] = {
 
 def rounds_of(config: dict[str, Any], clients: int, folder: Path) -> list[Any]:
     """Run; return what ``metrics.jsonl`` says of every round."""
-    before = {*folder.glob("*")}
+    before = {*folder.glob("*/metrics.jsonl")}
     settings = {**app_defaults(APP_DIR), **config, "output-dir": str(folder)}
     simulate(settings, clients)
-    [made] = {*folder.glob("*")} - before
-    lines = (made / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    [made] = {*folder.glob("*/metrics.jsonl")} - before
+    lines = made.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -51,9 +51,10 @@ def main() -> None:
         key, _, value = each.partition("=")
         config[key] = int(value) if value.isdecimal() else value
     with tempfile.TemporaryDirectory() as name:
-        os.environ["XDG_CACHE_HOME"] = name  # empty: the first round extracts
-        never = rounds_of({**config, "feature-cache": "0"}, args.clients, Path(name))
-        kept = rounds_of(config, args.clients, Path(name))
+        os.environ["XDG_CACHE_HOME"] = f"{name}/cache"  # the first round extracts
+        runs = Path(name, "runs")
+        never = rounds_of({**config, "feature-cache": "0"}, args.clients, runs)
+        kept = rounds_of(config, args.clients, runs)
     print("round  seconds: never kept, kept, ratio   bytes: ratio   server_global")
     for a, b in zip(never, kept, strict=True):
         sent = [r["bytes_down"] + r["bytes_up"] for r in (a, b)]

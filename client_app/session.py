@@ -288,9 +288,7 @@ class Session:
 
     def train_tensors(self) -> Tensors:
         """Return local training inputs, as :func:`model_inputs` does, and labels."""
-        if (
-            augment := getattr(self.settings.training, "augment", "")
-        ) and self.features:
+        if (augment := self.settings.training.augment) and self.features is not None:
             not_kept(f"augment = {augment!r} makes other samples in every epoch")
             return _as_tensors(self.data, self.data.train, self.device, None, "")
         return self._tensors(self.data.train)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from common.data import ClientData, Dataset, fingerprint
 from common.feature_table import FeatureTable, not_kept
 from common.moe import EncoderSpec, ModelSpec
+from common.moe.bases import installed
 from common.moe.image_network import AT_A_TIME, NetworkSpec, frozen_features, measured
 from common.moe.pretrained import blocks_before_mixtures, hidden_before_mixtures
 
@@ -147,15 +148,20 @@ class Features:
 
     @torch.no_grad()
     def _piece(self, x: torch.Tensor) -> NDArray[np.float16]:
+        # Wherever a model of this process has used it last.
+        there = x.to(next(installed(self.inside.base).parameters()).device)
         if isinstance(self.inside, NetworkSpec):
-            return frozen_features(self.inside, x).numpy().astype(np.float16)
-        hidden = hidden_before_mixtures(self.inside, x).numpy().astype(np.float16)
+            found = frozen_features(self.inside, there)
+            return found.cpu().numpy().astype(np.float16)
+        hidden = hidden_before_mixtures(self.inside, there).cpu().numpy()
+        hidden = hidden.astype(np.float16)
         ids = x.numpy().astype(np.uint16).view(np.float16)[..., None]
         return np.concatenate([hidden, ids], axis=-1)
 
     def _key(self, data: ClientData, identity: str) -> str:
-        encoder = isinstance(self.inside, EncoderSpec)
-        first = blocks_before_mixtures(self.inside) if encoder else 0  # type: ignore[arg-type]
+        first = 0
+        if isinstance(self.inside, EncoderSpec):
+            first = blocks_before_mixtures(self.inside)
         seen = (
             getattr(self.inside, "size", ()),
             *(getattr(self.inside, name, "") for name in ("interpolation", "channels")),
