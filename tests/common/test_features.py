@@ -11,6 +11,7 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
+from client_app.app import app as client_app
 from common.data import PLAIN, seen_in
 from common.feature_table import ROWS, STEP, VALUES, FeatureTable
 from common.features import Features, identity_of_test
@@ -22,7 +23,6 @@ from tests.common.moe.test_pretrained import TOKENS
 from tests.common.moe.test_pretrained import spec_of as encoder_spec
 from tests.common.networks.test_networks import settings_of, spec_of
 from tests.common.networks.tiny_network import FEATURES, NAME, weights
-from tests.server_app.run_folder.test_base_file import Recorder
 
 
 def squares(rows: np.ndarray) -> np.ndarray:
@@ -170,7 +170,7 @@ def run(folder: Path, **changes: Any) -> tuple[list[dict[str, Any]], Path]:
     }
     before = {*(folder / "results").glob("*")}
     context = Context(0, 0, {}, RecordDict(), config)
-    server_app(InlineGrid(Recorder().app, 3, config), context)
+    server_app(InlineGrid(client_app, 3, config), context)
     [made] = {*(folder / "results").glob("*")} - before
     lines = (made / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines], made
