@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,26 @@ import torch
 from torch import nn
 
 from common.cost import training_memory
+from common.data import Normaliser
 from common.errors import SettingsError
-from common.hub import blocks_of, read_checkpoint
+from common.hub import (
+    SHIFT,
+    blocks_of,
+    load_weights,
+    read_checkpoint,
+    tokeniser_of,
+)
 from common.linears import find_linears
-from common.moe import ModelSpec, MoELayer, MoEModel, Routing, mixing
-from common.moe.bases import installed
+from common.moe import EncoderSpec, ModelSpec, MoELayer, MoEModel, Routing, mixing
+from common.moe.bases import install, installed
 from common.moe.ensemble import GatedMixture, UsageMixture
 from common.moe.lora import LoRAExpert, PerLinear
 from common.moe.vectors import pack
+from common.task.known import task_of_shape
 from tests.checkpoints import WIDTH, save
 from tests.common.moe.support import exported_answer
 from tests.common.moe.test_pretrained import TOKENS, spec_of
+from tests.real_weights import minilm
 
 RANK, ALPHA = 2, 6.0
 
@@ -210,3 +220,70 @@ def test_a_name_of_no_linear_layer_is_refused(targets: str, tmp_path: Path) -> N
     checkpoint = read_checkpoint(save("bert", tmp_path))
     with pytest.raises(SettingsError, match="is no linear layer of a bert, which has"):
         find_linears(checkpoint, targets)
+
+
+def test_it_is_exported(tmp_path: Path) -> None:
+    if find_spec("onnxruntime") is None:
+        pytest.skip("the extra `export` is not installed")
+    from common.serving.export import export_onnx
+    from common.serving.servable import Servable
+
+    spec = lora_of("gpt2", tmp_path)  # whose linear layers are transposed
+    assert spec.encoder is not None
+    held = (0, 2, 5)
+    task = task_of_shape((8,), 3, Normaliser(), spec.encoder.vocabulary)
+    servable = Servable(
+        predictor=GatedMixture(drawn(spec, list(held))),
+        task=task,
+        run="r",
+        server_round=1,
+        experts=held,
+    )
+    # It is run and compared with torch on sixteen texts before it is kept.
+    assert export_onnx(servable, tmp_path / "m.onnx").difference < 1e-4
+
+
+def test_real_weights_are_updated_and_learn() -> None:
+    checkpoint = read_checkpoint(minilm())
+    linears = find_linears(checkpoint, "")
+    assert linears == (
+        ("attention.self.query", 384, 384),
+        ("attention.self.value", 384, 384),
+    )
+    install("m" * 16, load_weights(minilm()))
+    encoder = EncoderSpec(
+        vocabulary=checkpoint.words + SHIFT,
+        layers=checkpoint.layers,
+        width=checkpoint.width,
+        heads=checkpoint.heads,
+        moe_layers=(6,),
+        config=checkpoint.config,
+        base="m" * 16,
+        linears=linears,
+        alpha=8.0,
+    )
+    spec = ModelSpec(
+        backbone="pretrained",
+        input_shape=(12,),
+        num_classes=2,
+        num_experts=2,
+        expert_hidden=4,
+        top_k=1,
+        expert="lora",
+        encoder=encoder,
+    )
+    assert spec.size("expert.0") == 2 * 4 * (384 + 384)
+    model = spec.build((0, 1), seed=0).train()
+    good, bad = ["what a lovely day", "i love it"], ["this is awful", "i hate it"]
+    tokens = torch.from_numpy(tokeniser_of(checkpoint, 12).encode(good + bad))
+    y = torch.tensor([1, 1, 0, 0])
+    only = [p for layer in model.layers for p in layer.experts.parameters()]
+    optimizer = torch.optim.AdamW(only, lr=1e-2)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(tokens.long()).logits, y)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0], losses
