@@ -23,7 +23,7 @@ from common.hub import (
 )
 from common.linears import find_linears
 from common.moe import EncoderSpec, ModelSpec, MoELayer, MoEModel, Routing, mixing
-from common.moe.bases import install, installed
+from common.moe.bases import freeze, install, installed
 from common.moe.ensemble import GatedMixture, UsageMixture
 from common.moe.lora import LoRAExpert, PerLinear
 from common.moe.vectors import pack
@@ -250,7 +250,8 @@ def test_real_weights_are_updated_and_learn() -> None:
         ("attention.self.query", 384, 384),
         ("attention.self.value", 384, 384),
     )
-    install("m" * 16, load_weights(minilm()))
+    base = freeze(load_weights(minilm()))
+    install(base)
     encoder = EncoderSpec(
         vocabulary=checkpoint.words + SHIFT,
         layers=checkpoint.layers,
@@ -258,7 +259,7 @@ def test_real_weights_are_updated_and_learn() -> None:
         heads=checkpoint.heads,
         moe_layers=(6,),
         config=checkpoint.config,
-        base="m" * 16,
+        base=base.version,
         linears=linears,
         alpha=8.0,
     )
