@@ -101,8 +101,8 @@ MUTANTS = (
     Mutant(
         what="APFL trains its own model with all of the gradient, not its share",
         file="client_app/local/mixture.py",
-        before="v.grad = alpha * p.grad",
-        after="v.grad = p.grad.clone()",
+        before="v.grad.mul_(alpha)",
+        after="v.grad.mul_(1.0)",
         tests="tests/client_app/local/test_mixture.py",
     ),
     Mutant(
@@ -122,8 +122,8 @@ MUTANTS = (
     Mutant(
         what="the upload budget ignores upload-dtype",
         file="server_app/fleet/budget.py",
-        before="upload(self._spec, self._settings.wire.upload_dtype, self._private)",
-        after="upload(self._spec, private=self._private)",
+        before="upload(spec, self._settings.wire.upload_dtype, self._private)",
+        after="upload(spec, private=self._private)",
         tests="tests/server_app/fleet/test_budget.py",
     ),
     Mutant(

@@ -8,14 +8,14 @@ cost.
 
 from typing import Annotated
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from pydantic import AfterValidator, Field
 
 from common.parts import BASE
 from common.text import one_line
 from common.wire.arrays import flat
 from common.wire.payloads import ClientName, Count, Payload, Version, WireError
-from common.wire.records import ARRAYS, arrays_of
+from common.wire.records import ARRAYS, MISSING, arrays_of
 
 PIECE = 16 << 20
 """Bytes of a piece; the last one is what is left."""
@@ -82,6 +82,13 @@ def decode_piece(content: RecordDict) -> tuple[BasePiece, memoryview]:
 def encode_kept(kept: BaseKept) -> RecordDict:
     """Build the content of the answer to a piece."""
     return RecordDict({_KEPT: kept.to_record()})
+
+
+def asks_for_more(reply: Message) -> bool:
+    """Whether a reply to an order asks for parts, or for more of a base."""
+    if reply.has_error():
+        return False
+    return not reply.content.config_records.keys().isdisjoint({MISSING, _KEPT})
 
 
 def decode_kept(content: RecordDict) -> BaseKept | None:

@@ -25,7 +25,7 @@ def asked_again(
     None where its reply does not ask for more, cannot be believed, or has asked for the
     same too often.
     """
-    if message.has_error() or wire.message_bytes(message) > sent.largest_report():
+    if wire.message_bytes(message) > sent.largest_report():
         return None
     try:
         if (kept := wire.decode_kept(message.content)) is not None:

@@ -229,7 +229,7 @@ class _Asked:
         if sent is None:
             return None
         self.nbytes += wire.message_bytes(reply)
-        if (again := asked_again(reply, sent)) is not None:
+        if wire.asks_for_more(reply) and (again := asked_again(reply, sent)):
             return self._send(again[0])
         del self._waiting[node]
         try:

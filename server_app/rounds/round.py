@@ -131,7 +131,9 @@ class Round:
         None if this reply does not say so; see ``server_app.rounds.asking_again``.
         """
         sent = self._waiting.get(message.metadata.src_node_id)
-        if sent is None or (again := asked_again(message, sent)) is None:
+        if sent is None or not wire.asks_for_more(message):
+            return None
+        if (again := asked_again(message, sent)) is None:
             return None
         order, notes = again
         self.clients[sent.client.row].bytes_up += wire.message_bytes(message)

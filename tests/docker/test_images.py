@@ -107,7 +107,7 @@ def test_an_image_installs_what_is_locked_but_torch(tmp_path: Path) -> None:
         for name in ("requirements", "constraints", "uv")
     )
     assert "ortools" in wanted
-    assert "torch==" not in kept and "torchvision==" not in kept
+    assert not re.search(r"^torch(vision)?==", kept, re.MULTILINE)
     locked = (ROOT / "constraints.txt").read_text()
     assert kept.count("--hash") == locked.count("--hash") - sum(
         block.count("--hash")
