@@ -138,6 +138,11 @@ class ModelSettings(Section):
                 f"freeze = {self.freeze!r} is not allowed with backbone = "
                 f"{PRETRAINED!r}, whose base is always frozen: all"
             )
+        if self.freeze.isdecimal() and not self.pretrained:
+            raise SettingsError(
+                f"freeze = {self.freeze!r} is not allowed without pretrained: weights "
+                "that begin at random are trained"
+            )
         if self.backbone != PRETRAINED:  # a checkpoint is not read for this
             self.moe_depths(self.encoder_layers, "encoder-layers")
         if self.encoder_width % self.encoder_heads:

@@ -135,6 +135,7 @@ def test_settings_that_do_not_go_together() -> None:
         ({"backbone": "pretrained"}, "pretrained = '' is not allowed with backbone"),
         ({"pretrained": "bert-base-uncased"}, "it goes with backbone = 'pretrained'"),
         ({"backbone": "pretrained", "pretrained": "x", "freeze": "2"}, "always frozen"),
+        ({"backbone": "cnn", "freeze": "2"}, "not allowed without pretrained"),
         ({"feature-cache": "much"}, "feature-cache = 'much'"),
     ):
         with pytest.raises(SettingsError, match=told):
