@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.study.presets import BASELINE, DENSE, PLUS
+from benchmarks.study.variants import BASELINE, DENSE, PLUS
 from server_app.commands.simulate import simulate
 
 Arrays = dict[str, NDArray[Any]]

@@ -23,9 +23,10 @@ from rich.progress import (
 
 from benchmarks.study.cells import Cell, read_lines
 from benchmarks.study.costs import with_costs
-from benchmarks.study.presets import BASELINE, OURS, PEER, PRESETS
+from benchmarks.study.presets import PRESETS
 from benchmarks.study.runner import default_jobs, run_all
 from benchmarks.study.tables import compact, markdown, paired, write_csv
+from benchmarks.study.variants import BASELINE, OURS, PEER
 
 
 def chosen(cells: list[Cell], only: str) -> list[Cell]:

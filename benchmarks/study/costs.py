@@ -15,7 +15,8 @@ from functools import cache
 from typing import Any
 
 from benchmarks.study.cells import Cell
-from benchmarks.study.presets import BASELINE, shift
+from benchmarks.study.presets import shift
+from benchmarks.study.variants import BASELINE
 
 
 def with_costs(

@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib
 
 from benchmarks.study.cells import ACCURACIES, Cell
-from benchmarks.study.presets import BASELINE
 from benchmarks.study.tables import Lines, interval
+from benchmarks.study.variants import BASELINE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
