@@ -41,7 +41,6 @@ test-all: $(STAMP) ## The same, every fleet and every simulation (half an hour)
 	$(MAKE) --jobs=2 --output-sync=target test-fleets test-others
 
 # Real fleets wait for each other's clocks: all others take what they leave of the machine.
-# `.ci/run` starts these two itself, with `check` beside them.
 test-fleets: $(STAMP)
 	$(BIN)/python -m pytest -m deployment tests/deployment $(PYTEST_ARGS)
 
