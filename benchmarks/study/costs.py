@@ -55,11 +55,12 @@ def _costs(
     from common.cost import RUNTIME, training_copies, training_memory, training_work
     from common.settings import Settings
     from common.shape import dataset_of, model_spec
+    from server_app.run_folder.base_file import with_base
     from server_app.strategies import find_strategy
 
     settings = Settings.from_run_config({**dict(config), "data-dir": data_dir})
     dataset = dataset_of(settings)
-    spec = model_spec(settings, dataset)
+    spec = with_base(model_spec(settings, dataset), settings)
     strategy = find_strategy(settings.run.strategy)(settings, spec)
     held = min(settings.rounds.expert_capacity.largest, strategy.max_budget)
     samples = (settings.data.train_samples or len(dataset.y_train)) // clients

@@ -24,8 +24,11 @@ from benchmarks.study.tables import (
     paired,
     write_csv,
 )
+from common.hub import load_weights
 from common.settings import Settings
 from server_app.strategies import find_strategy
+from tests.checkpoints import save
+from tests.server_app.strategies.test_text import texts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -164,6 +167,18 @@ def test_what_a_strategy_costs_a_device_follows_from_its_settings() -> None:
     assert dense["GFLOP"] < mixture["GFLOP"] < soft["GFLOP"] < 2 * dense["GFLOP"]
     assert dense["device_MB"] < mixture["device_MB"] < ifca["device_MB"]
     assert costs_of(cell_of("fedavg", seed=9), "data") == dense
+
+
+def test_what_is_frozen_costs_a_device_memory_and_work(tmp_path: Path) -> None:
+    (tmp_path / "opinions.jsonl").write_text("\n".join(texts(60)) + "\n")
+    of_text = {"backbone": "pretrained", "text-length": 8, "moe-layers": "3"}
+    made = {**of_text, "pretrained": save("bert", tmp_path / "bert")}
+    costs = costs_of(
+        replace(cell_of("flex-moe", **made), dataset="opinions"), str(tmp_path)
+    )
+    weights = sum(p.numel() for p in load_weights(made["pretrained"]).parameters())
+    assert costs["device_MB"] * 1e6 > 4 * weights
+    assert costs["GFLOP"] > 0
 
 
 @pytest.mark.parametrize("preset", PRESETS)
