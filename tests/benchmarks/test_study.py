@@ -171,12 +171,16 @@ def test_what_a_strategy_costs_a_device_follows_from_its_settings() -> None:
 
 def test_what_is_frozen_costs_a_device_memory_and_work(tmp_path: Path) -> None:
     (tmp_path / "opinions.jsonl").write_text("\n".join(texts(60)) + "\n")
-    of_text = {"backbone": "pretrained", "text-length": 8, "moe-layers": "3"}
-    made = {**of_text, "pretrained": save("bert", tmp_path / "bert")}
-    costs = costs_of(
-        replace(cell_of("flex-moe", **made), dataset="opinions"), str(tmp_path)
-    )
-    weights = sum(p.numel() for p in load_weights(made["pretrained"]).parameters())
+    base = save("bert", tmp_path / "bert")
+    made: dict[str, Any] = {
+        "backbone": "pretrained",
+        "pretrained": base,
+        "text-length": 8,
+        "moe-layers": "3",
+    }
+    cell = replace(cell_of("flex-moe", **made), dataset="opinions")
+    costs = costs_of(cell, str(tmp_path))
+    weights = sum(p.numel() for p in load_weights(base).parameters())
     assert costs["device_MB"] * 1e6 > 4 * weights
     assert costs["GFLOP"] > 0
 
