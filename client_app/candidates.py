@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn import functional as F
 
-from client_app.session import Tensors
+from client_app.sample_tensors import Tensors
 from common.cost import evaluation_batch
 from common.moe import MoEModel, Vector
 from common.moe.counting import Batches

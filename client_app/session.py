@@ -4,7 +4,7 @@ Built afresh for every message from the message's ``Context``, so that virtual c
 sharing a worker process share nothing but the read-only data set underneath.
 """
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +13,21 @@ from flwr.app import Context
 from numpy.typing import NDArray
 
 from client_app.device.node import NodeConfig
-from client_app.model_inputs import ModelInputs, model_inputs
+from client_app.sample_tensors import Tensors, shared_test_tensors, tensors_of
 from common.data import (
     ClientData,
     Dataset,
-    Domain,
     Tokeniser,
     client_partition,
     fingerprint,
     load_client_data,
     parse_partition,
     partition_hash,
-    seen_in,
     share_moved,
 )
 from common.errors import DataError
 from common.feature_table import cache_folder, not_kept
-from common.features import Features, identity_of_test, identity_of_train
+from common.features import Features, identity_of_train
 from common.moe import ModelSpec
 from common.own.own_data import OwnData, open_own_data
 from common.seeding import stream
@@ -46,9 +44,6 @@ from common.shape import (
 )
 from common.task import Task
 from common.wire import TrainOrder
-
-Tensors = tuple[torch.Tensor | ModelInputs, torch.Tensor]
-"""Inputs of shape (n, *input_shape), and labels of shape (n,)."""
 
 
 class Session:
@@ -287,10 +282,10 @@ class Session:
         self.features = Features.of(spec, folder, limit)
 
     def train_tensors(self) -> Tensors:
-        """Return local training inputs, as :func:`model_inputs` does, and labels."""
+        """Return local training inputs, as :func:`tensors_of` does, and labels."""
         if (augment := self.settings.training.augment) and self.features is not None:
             not_kept(f"augment = {augment!r} makes other samples in every epoch")
-            return _as_tensors(self.data, self.data.train, self.device, None, "")
+            return tensors_of(self.data, self.data.train, self.device, None, "")
         return self._tensors(self.data.train)
 
     def held_out_tensors(self) -> Tensors:
@@ -305,7 +300,7 @@ class Session:
         """
         if self.own is None:
             domain = self.data.domain
-            return _test_tensors(
+            return shared_test_tensors(
                 self.settings, self.dataset, domain, self.device, self.features
             )
         if self.own.own_test is None or self.settings.data.task:
@@ -318,34 +313,4 @@ class Session:
         if self.features is not None:
             own = self.own
             identity = own.rows_digest if own else identity_of_train(self.dataset)
-        return _as_tensors(self.data, rows, self.device, self.features, identity)
-
-
-# Public, so all virtual clients of a process may share it; nothing private is kept.
-# Once for each of the usual four domains: clients of different ones take turns.
-@lru_cache(maxsize=4)
-def _test_tensors(
-    settings: Settings,
-    dataset: Dataset,
-    domain: Domain,
-    device: torch.device,
-    features: Features | None,
-) -> Tensors:
-    data = seen_in(domain, dataset, dataset.x_test, dataset.y_test)
-    identity = "" if features is None else identity_of_test(dataset)
-    rows = test_rows(settings, dataset.y_test)
-    return _as_tensors(data, rows, device, features, identity)
-
-
-def _as_tensors(
-    data: ClientData,
-    rows: NDArray[np.int64],
-    device: torch.device,
-    features: Features | None,
-    identity: str,
-) -> Tensors:
-    labels = torch.from_numpy(data.y[rows]).to(device)
-    if features is None:
-        return model_inputs(data, data.x, rows, device), labels
-    kept, chosen = features.rows_of(data, data.x, rows, identity)
-    return model_inputs(features.data, kept, chosen, device), labels
+        return tensors_of(self.data, rows, self.device, self.features, identity)

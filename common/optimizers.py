@@ -114,7 +114,19 @@ def adamw(parameters: Parameters, settings: TrainingSettings) -> Optimizer:
     )
 
 
-class SGD:
+class _OfParameters:
+    """What both optimizers of ours have in common: whose gradients they follow."""
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        self._parameters = list(parameters)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+
+class SGD(_OfParameters):
     """``b <- m b + g + wd w``, then ``w <- w - lr b``; as ``torch.optim.SGD``.
 
     Parameters
@@ -136,14 +148,9 @@ class SGD:
         momentum: float,
         weight_decay: float,
     ) -> None:
-        self._parameters = list(parameters)
+        super().__init__(parameters)
         self._lr, self._momentum, self._decay = lr, momentum, weight_decay
         self._velocity: dict[int, torch.Tensor] = {}
-
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
-        for parameter in self._parameters:
-            parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
@@ -162,7 +169,7 @@ class SGD:
             parameter.add_(gradient, alpha=-self._lr)
 
 
-class AdamW:
+class AdamW(_OfParameters):
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019, Algorithm 2).
 
     ::
@@ -196,15 +203,10 @@ class AdamW:
         beta: float,
         weight_decay: float,
     ) -> None:
-        self._parameters = list(parameters)
+        super().__init__(parameters)
         self._lr, self._beta, self._decay = lr, beta, weight_decay
         self._moments: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._steps: dict[int, int] = {}
-
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
-        for parameter in self._parameters:
-            parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:

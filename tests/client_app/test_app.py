@@ -121,8 +121,10 @@ def test_only_held_experts_are_ever_allocated(
         built.append(self)
         original(self, *args, **options)
 
+    order = order_of(1, [2, 5], evaluate=True)
+    ask(grid, spec, 1, order)  # builds what a process measures of a model once
     monkeypatch.setattr(MLPExpert, "__init__", remembered)
-    ask(grid, spec, 1, order_of(1, [2, 5], evaluate=True))
+    ask(grid, spec, 1, order)
     # ``ask`` itself builds the whole mixture to take the experts it sends from it.
     assert len(built) == spec.num_experts + 2
 
