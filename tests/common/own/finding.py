@@ -25,3 +25,10 @@ def labels(
     samples, skipped = found(path, task, **options)
     assert not skipped
     return [(sample.name, sample.label) for sample in samples]
+
+
+def write(path: Path, *lines: str, encoding: str = "utf-8") -> Path:
+    """Write lines into a file, its folder too; return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes("\n".join([*lines, ""]).encode(encoding))
+    return path

@@ -1,7 +1,5 @@
 """Rows of CSV, Parquet and jsonl files as samples of tables and texts."""
 
-import gzip
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,13 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from common.errors import DataError
-from common.own.cells import label_of, numbers_of
 from common.task import TableTask, TextTask, parse_task
-from tests.common.own.finding import TOKENS, found, labels
+from tests.common.own.finding import found, labels, write
 
 TASK = TableTask(
     classes=("ok", "worn"),
@@ -24,12 +19,6 @@ TASK = TableTask(
     group_column="machine",
 )
 TEXT = TextTask(classes=("good", "bad"), length=6, vocabulary=64)
-
-
-def write(path: Path, *lines: str, encoding: str = "utf-8") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes("\n".join([*lines, ""]).encode(encoding))
-    return path
 
 
 def test_a_row_becomes_numbers_and_ones_and_zeros(tmp_path: Path) -> None:
@@ -130,37 +119,6 @@ def test_a_class_is_never_a_number_unless_it_is_called_so(tmp_path: Path) -> Non
     assert labels(path, digits) == [("a.csv#2", "0")]
 
 
-@pytest.mark.parametrize("cell", ["1", 1, 1.0, "1.0", np.int64(1), True])
-def test_a_number_may_be_the_name_of_a_class(cell: object) -> None:
-    task = TableTask(classes=("0", "1"), columns=1)
-    assert label_of(cell, task, "here") == "1"
-
-
-def test_a_class_may_have_the_name_of_nothing() -> None:
-    task = TableTask(classes=("none", "rust"), columns=1)
-    assert label_of("none", task, "here") == "none"
-    assert label_of("", task, "here") is None
-
-
-def test_letters_of_one_kind_are_one_class() -> None:
-    task = TableTask(classes=("M\u00fcll", "Glas"), columns=1)
-    assert label_of("Mu\u0308ll", task, "here") == "M\u00fcll"
-
-
-@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)))
-def test_every_number_of_32_bits_survives_a_file(values: list[float]) -> None:
-    read, bad = numbers_of([repr(value) for value in values], comma=False)
-    assert not bad
-    np.testing.assert_array_equal(read.astype(np.float32), np.array(values, np.float32))
-
-
-@given(st.lists(st.text(max_size=8)))
-def test_every_cell_is_a_number_a_gap_or_named(cells: list[str]) -> None:
-    values, bad = numbers_of(cells, comma=True)
-    assert len(values) == len(cells)
-    assert all(0 <= row < len(cells) for row in bad)
-
-
 def table(**columns: Any) -> pa.Table:
     return pa.table(columns)
 
@@ -211,45 +169,6 @@ def test_large_numbers_that_group_rows_stay_apart(tmp_path: Path) -> None:
     assert [s.group for s in samples] == [str(each) for each in ids]
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_lines_of_json_are_texts(tmp_path: Path, packed: bool) -> None:
-    lines = [
-        json.dumps({"text": "fine", "label": "good"}),
-        "",
-        "{broken",
-        "[1]",
-        json.dumps({"text": "", "label": "bad"}),
-        json.dumps({"text": "awful", "label": "bad", "split": "test"}),
-    ]
-    path = tmp_path / ("a.jsonl.gz" if packed else "a.jsonl")
-    data = "\n".join(lines).encode()
-    path.write_bytes(gzip.compress(data) if packed else data)
-    samples, skipped = found(path, TEXT)
-    assert [(s.name, s.label, s.test) for s in samples] == [
-        (f"{path.name}#1", "good", False),
-        (f"{path.name}#6", "bad", True),
-    ]
-    assert [name.partition("#")[2] for name in skipped] == ["3", "4", "5"]
-    for sample, text in zip(samples, ["fine", "awful"], strict=True):
-        np.testing.assert_array_equal(sample.value(), TOKENS.encode([text])[0])
-
-
-def test_a_text_file_is_a_sample(tmp_path: Path) -> None:
-    write(tmp_path / "good" / "a.txt", "fine")
-    write(tmp_path / "bad" / "b.txt", "süß", encoding="latin-1")
-    write(tmp_path / "bad" / "c.txt", "süß", encoding="utf-16")
-    samples, skipped = found(tmp_path, TEXT)
-    assert not skipped
-    assert [(s.name, s.label) for s in samples] == [
-        ("bad/b.txt", "bad"),
-        ("bad/c.txt", "bad"),
-        ("good/a.txt", "good"),
-    ]
-    with pytest.raises(DataError, match="UTF-8"):
-        samples[0].value()
-    np.testing.assert_array_equal(samples[1].value(), TOKENS.encode(["süß"])[0])
-
-
 def test_a_cell_in_another_encoding_costs_its_row_alone(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.csv", "text,label", "fine,good", "süß,good", encoding="latin-1"
@@ -287,17 +206,6 @@ def test_a_file_of_many_that_is_broken_is_passed_over(tmp_path: Path) -> None:
         found(tmp_path, TASK)
 
 
-def test_a_packed_file_may_not_fill_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("common.data.inflate.ALWAYS", 1000)
-    path = tmp_path / "a.jsonl.gz"
-    line = json.dumps({"text": "a" * 1000, "label": "good"}) + "\n"
-    path.write_bytes(gzip.compress(line.encode() * 1000))
-    with pytest.raises(DataError, match="unpacks to more than"):
-        found(path, TEXT)
-
-
 def test_the_column_of_classes_is_the_tasks(tmp_path: Path) -> None:
     task = parse_task(
         {
@@ -325,20 +233,6 @@ def test_a_name_that_is_no_utf8_can_be_shown(tmp_path: Path) -> None:
     assert sample.group == "M\\udcfcll"
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "a.jsonl is empty: expected a JSON object in every line"),
-        ('[{"text": "x"}]', "a.jsonl#1: .* expected a JSON object"),
-        ("text,label", "a.jsonl#1: the line is no JSON of its own"),
-    ],
-)
-def test_lines_that_are_no_objects(tmp_path: Path, content: str, message: str) -> None:
-    (tmp_path / "a.jsonl").write_text(content)
-    with pytest.raises(DataError, match=message):
-        found(tmp_path, TEXT)
-
-
 NUMBERS = TableTask(classes=("ok", "worn"), columns=("u", "v"))
 
 
@@ -355,11 +249,6 @@ def test_a_point_beside_a_decimal_comma_is_no_number(tmp_path: Path) -> None:
     ]
 
 
-def test_json_lines_may_have_decimal_commas(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", '{"u": "0,5", "v": "7", "label": "ok"}')
-    assert [s.value().tolist() for s in found(path, NUMBERS)[0]] == [[0.5, 7]]
-
-
 def test_numbers_too_fine_for_32_bits_are_noted(tmp_path: Path) -> None:
     ms = [1_700_000_000_000 + k for k in range(8)]
     path = write(tmp_path / "a.csv", "u,v,label", *(f"{t},{t % 9},ok" for t in ms))
@@ -368,17 +257,6 @@ def test_numbers_too_fine_for_32_bits_are_noted(tmp_path: Path) -> None:
         "u changes by too little for 32 bits: take a constant away from it",
         "",
     ]
-
-
-def test_a_list_is_no_text(tmp_path: Path) -> None:
-    path = write(
-        tmp_path / "a.jsonl",
-        '{"text": ["good"], "label": "good"}',
-        '{"text": 5, "label": "good"}',
-    )
-    samples, skipped = found(path, TEXT)
-    assert [s.name for s in samples] == ["a.jsonl#2"]
-    assert skipped == {"a.jsonl#1": "text holds ['good']: expected a text"}
 
 
 @pytest.mark.parametrize(
