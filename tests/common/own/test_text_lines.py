@@ -11,11 +11,6 @@ from common.errors import DataError
 from common.task import TableTask, TextTask
 from tests.common.own.finding import TOKENS, found, write
 
-TASK = TableTask(
-    classes=("ok", "worn"),
-    columns=({"name": "temp"}, {"name": "mode", "values": ["a", "b"]}),
-    group_column="machine",
-)
 TEXT = TextTask(classes=("good", "bad"), length=6, vocabulary=64)
 NUMBERS = TableTask(classes=("ok", "worn"), columns=("u", "v"))
 
