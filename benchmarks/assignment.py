@@ -2,6 +2,7 @@
 
     python -m benchmarks.assignment            # everything, some ten minutes
     python -m benchmarks.assignment --quick    # the small problems, about a minute
+    python -m benchmarks.assignment --large 1000000x256  # `solve` and its memory
 
 For each problem every solver that can handle its size prints
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from server_app.assignment import AssignmentProblem
+from server_app.assignment import AssignmentProblem, solve
 from server_app.assignment.flow.certified import certify
 from server_app.assignment.flow.sparsified import solve_counted
 from server_app.assignment.general.cp_sat import solve_cp_sat
@@ -185,11 +187,31 @@ def compare(
         print(f"  {x.name:14} {times} {gap:>9} {x.below:6d}  {x.proof}", flush=True)
 
 
+def large(size: str, kind: str) -> None:
+    """Solve one problem as a strategy would; print seconds and the process's peak."""
+    problem = draw_problem(size, kind)
+    own, wall, cpu = peak(), time.perf_counter(), time.process_time()
+    answer = solve(problem)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    proof = "certified" if answer.certified else answer.status
+    print(
+        f"{size}, {kind} fitness: {cpu:.1f} s of CPU, {wall:.1f} s, peak {peak():.2f} "
+        f"GB ({own:.2f} GB when drawn), {proof}, gap {answer.gap:.2g}; {answer.reason}",
+        flush=True,
+    )
+
+
+def peak() -> float:
+    """Return the most resident memory this process has had, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
 def main() -> None:
     """Parse the command line and print every table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small problems only")
     parser.add_argument("--sizes", nargs="*", help="only these, e.g. 1000x64")
+    parser.add_argument("--large", help="only this one, by `solve`, e.g. 1000000x64")
     parser.add_argument(
         "--fitness",
         nargs="*",
@@ -202,6 +224,10 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.large:
+        for kind in options.fitness:
+            large(options.large, kind)
+        return
     limits = WorkLimits.of(
         options.time_limit or (5.0 if options.quick else 30.0), options.seed
     )

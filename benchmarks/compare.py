@@ -13,10 +13,10 @@ from pathlib import Path
 
 from benchmarks.study.__main__ import run_missing
 from benchmarks.study.cells import Cell, Scalar
-from benchmarks.study.runner import default_jobs
+from benchmarks.study.one_cell import WorkersError
+from benchmarks.study.runner import add_workers_arguments, workers_of
 from benchmarks.study.tables import markdown
-from server_app.commands.simulate import APP_DIR
-from server_app.launcher.config import app_defaults, parse_run_config
+from server_app.launcher.config import THIS_APP, app_defaults, parse_run_config
 
 # A strategy's own name may have a colon (module:Class, flwr:Class); options have "=".
 _STRATEGY = re.compile(r"([^=]+?)(?::(\s*[\w-]+\s*=.*))?")
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--run-config", default="")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=default_jobs())
+    add_workers_arguments(parser)
     args = parser.parse_args()
     try:
         given: dict[str, Scalar] = dict(parse_run_config([args.run_config]))
@@ -59,7 +59,7 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    config = {**app_defaults(APP_DIR), **given}
+    config = {**app_defaults(THIS_APP), **given}
     cells = []
     for seed in seeds:
         for label, (name, options) in strategies.items():
@@ -75,7 +75,14 @@ def main() -> int:
                 )
             )
     data_dir = str(config["data-dir"])
-    lines, failures = run_missing(cells, args.out, args.jobs, data_dir)
+    try:
+        lines, failures = run_missing(cells, args.out, workers_of(args), data_dir)
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on with what {args.out} lacks")
+        return 130
+    except WorkersError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(markdown(cells, lines))
     return 1 if failures else 0
 

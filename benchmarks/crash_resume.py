@@ -23,10 +23,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.power_cut import Disk, survive
 from server_app.commands.simulate import simulate
+from server_app.run_folder.matrices import read_assignments, read_fitness
 
 CONFIG: dict[str, Any] = {
     "num-rounds": 6,
@@ -146,12 +145,10 @@ def _outcome(folder: Path) -> tuple[Any, ...]:
     """Return all that a run leaves and that does not depend on the clock."""
     run = _only_run(folder)
     assert run is not None
-    with np.load(run / "fitness.npz") as fitness:
-        learnt = fitness["fitness"].tobytes()
-    with np.load(run / "assignments.npz") as assignments:
-        held = assignments["assignments"].tobytes()
+    learnt, held = read_fitness(run), read_assignments(run)
+    matrices = learnt.rounds, learnt.values.tobytes(), held.values.tobytes()
     model = (run / "model.safetensors").read_bytes()
-    return model, _timeless(_rounds(run)), held, learnt
+    return model, _timeless(_rounds(run)), matrices
 
 
 def crashes(kills: int, seed: int, root: Path) -> Iterator[Crash]:
@@ -169,6 +166,7 @@ def crashes(kills: int, seed: int, root: Path) -> Iterator[Crash]:
 
     def config_in(name: str) -> dict[str, Any]:
         place = root / name
+        # As on devices: what is kept with the run is not synced.
         return {**CONFIG, "output-dir": str(place), "state-dir": str(place / "gates")}
 
     import_module("client_app.app")  # before the fork, so that it is shared

@@ -15,8 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from server_app.commands.simulate import APP_DIR, simulate
-from server_app.launcher.config import app_defaults, parse_run_config
+from server_app.commands.simulate import simulate
+from server_app.launcher.config import THIS_APP, app_defaults, parse_run_config
 
 CONFIG: dict[str, Any] = {
     "dataset": "digits",
@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
 def rounds_of(config: dict[str, Any], clients: int, folder: Path) -> list[Any]:
     """Run; return what ``metrics.jsonl`` says of every round."""
     before = {*folder.glob("*/metrics.jsonl")}
-    settings = {**app_defaults(APP_DIR), **config, "output-dir": str(folder)}
+    settings = {**app_defaults(THIS_APP), **config, "output-dir": str(folder)}
     simulate(settings, clients)
     [made] = {*folder.glob("*/metrics.jsonl")} - before
     lines = made.read_text(encoding="utf-8").splitlines()

@@ -22,6 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+NAMES = ".names"
+"""What the note of a directory ends with; a file may hold JSON as well."""
+
 SYNCS = ("fsync", "fdatasync")
 CHANGES = ("replace", "rename", "link", "unlink", "remove", "mkdir", "rmdir")
 
@@ -109,7 +112,9 @@ class Disk:
             if found.st_ino not in self._pinned:
                 # Held open, so that no other file gets its number.
                 self._pinned[found.st_ino] = os.open(path, os.O_RDONLY)
+            note = str(found.st_ino)
             if stat.S_ISDIR(found.st_mode):
+                note += NAMES
                 with os.scandir(path) as entries:
                     names = {entry.name: entry.inode() for entry in entries}
                 data = json.dumps(names).encode()
@@ -119,7 +124,7 @@ class Disk:
             partial.write_bytes(data)
             # Not through the watched functions.
             rename = self._originals.get("rename", os.rename)
-            rename(partial, self._journal / str(found.st_ino))
+            rename(partial, self._journal / note)
 
 
 def survive(root: Path, journal: Path, target: Path, rng: random.Random) -> None:
@@ -158,19 +163,15 @@ class _Survivors:
                 self.make(chosen, target / name)
 
     def _names(self, number: int) -> dict[str, int] | None:
-        data = self._noted(number)
-        try:
-            found = json.loads(data or b"")
-        except ValueError:
-            return None
-        return found if isinstance(found, dict) else None
+        data = self._noted(f"{number}{NAMES}")
+        return None if data is None else dict(json.loads(data))
 
-    def _noted(self, number: int) -> bytes | None:
-        path = self._journal / str(number)
+    def _noted(self, note: str) -> bytes | None:
+        path = self._journal / note
         return path.read_bytes() if path.exists() else None
 
     def _bytes(self, number: int, path: Path | None) -> bytes:
-        synced = self._noted(number) or b""
+        synced = self._noted(str(number)) or b""
         written = synced if path is None else path.read_bytes()
         if written == synced:
             return synced

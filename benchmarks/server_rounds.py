@@ -20,6 +20,7 @@ from flwr.clientapp import ClientApp
 
 from common import wire
 from common.code_hash import code_hash
+from common.data import Fingerprint
 from common.inline_grid import InlineGrid
 from common.moe import ModelSpec
 from common.settings import Settings
@@ -47,9 +48,19 @@ STEPS: tuple[tuple[str, Any, str], ...] = (
 )
 """Plan holds solve; the table takes what is inside off."""
 
+NO_DATA = Fingerprint("", "")
+"""Of clients that do not say which data set they have a share of."""
 
-def fake_clients(spec: ModelSpec) -> ClientApp:
-    """Return clients that answer at once."""
+
+def fake_clients(spec: ModelSpec, data: Fingerprint = NO_DATA) -> ClientApp:
+    """Return clients that answer at once.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    data : Fingerprint
+        Of the data set that they say they have a share of.
+    """
     app = ClientApp()
     layouts = {name: spec.layout(name) for name in spec.part_names()}
     packed: dict[str, dict[str, Array]] = {}
@@ -76,6 +87,8 @@ def fake_clients(spec: ModelSpec) -> ClientApp:
             num_examples=100,
             code_hash=code_hash(),
             partition_hash="0",
+            data_hash=data.train,
+            test_hash=data.test,
             task_hash=digest,
         )
         return Message(wire.encode_query_reply(reply), reply_to=message)

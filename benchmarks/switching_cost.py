@@ -15,6 +15,7 @@ from statistics import mean, stdev
 import numpy as np
 
 from server_app.commands.simulate import simulate
+from server_app.run_folder.matrices import read_assignments
 
 MEASURES = ("moves a round", "MB down", "server_global", "client_local", "CV cum")
 
@@ -50,8 +51,7 @@ def run(cost: float, seed: int, clients: int, rounds: int) -> tuple[float, ...]:
         simulate(config, clients)
         [path] = Path(folder).glob("*/metrics.jsonl")
         records = [json.loads(line) for line in path.read_text().splitlines()]
-        with np.load(path.with_name("assignments.npz")) as file:
-            moved = moves(file["assignments"])
+        moved = moves(read_assignments(path.parent).values)
     last = records[-1]
     return (
         moved,

@@ -2,10 +2,9 @@
 
 import sys
 
-from common.commands import run_command
+from common.commands import Table, run_command
 
-# Modules with add_arguments(parser) and main(args); loaded only when asked for.
-COMMANDS: dict[str, tuple[str, str]] = {
+COMMANDS: Table = {
     "profile": (
         "client_app.commands.profile",
         "what this device is and has to give",
@@ -21,6 +20,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "supernode": (
         "client_app.device.supernode",
         "connect to the SuperLink and train",
+    ),
+    "trainer": (
+        "client_app.device.trainer",
+        "train for a SuperNode that runs elsewhere on this machine",
     ),
     "predict": (
         "client_app.commands.predict",

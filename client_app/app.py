@@ -17,7 +17,7 @@ import torch
 from flwr.app import Array, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client_app.base_answers import base_fields, keep_piece, lacked_base
+from client_app.base_answers import base_fields, keep_piece, need_base
 from client_app.candidates import best_candidate
 from client_app.class_statistic import class_statistic
 from client_app.data_description import described
@@ -27,16 +27,25 @@ from client_app.device.speed import training_speed
 from client_app.flower_answer import answer_flower
 from client_app.kept.private import MODEL, Private, rounds_kept
 from client_app.kept.snapshot import save_snapshot
-from client_app.kept.store import open_store
 from client_app.local import BY_NAME, Given
 from client_app.local_round import accuracies, objective_of, statistics_of
 from client_app.measuring import measure
 from client_app.own_metrics import own_metrics
+from client_app.private_run import check_private
 from client_app.refusing import refusing
 from client_app.session import Session
+from client_app.stress import apply_stress, reported_capacity
 from client_app.transfer import PartsLackedError, Transfer
+from client_app.warming import tell
 from common import wire
+from common.chunks import cut_for
 from common.code_hash import code_hash
+from common.left_out import (
+    check_enough,
+    evenly_used,
+    without_data,
+    without_samples,
+)
 from common.moe import GATE
 from common.registry import CLIENT_METRICS
 from common.seeding import stream
@@ -57,13 +66,14 @@ def query(message: Message, context: Context) -> Message:
         if asked
         else Session(context)
     )
-    _set_up_process(session)
+    _set_up_process(context, session)
+    check_private(session)
     code = code_hash(session.settings)  # first: it names a part that is not here
     if name := session.settings.run.client_metrics:
         CLIENT_METRICS.find(name)  # a device that lacks it takes no part
     data, machine = described(session), _profile(session)
     # Last: what weights take is not what the process has at rest.
-    base, warnings = base_fields(session, context, asked.base if asked else None)
+    base, warnings = base_fields(session, asked.base if asked else None)
     data["warnings"] = [*warnings, *data.get("warnings", [])][:8]
     reply = wire.QueryReply(
         client=session.client,
@@ -75,17 +85,23 @@ def query(message: Message, context: Context) -> Message:
         **_statistic(session, asked),
         checkpoint=checkpoint_hash(session.settings),
         **base,
-        expert_cap=session.reported_capacity,
+        expert_cap=reported_capacity(session),
         **machine,
         seconds_total=time.perf_counter() - started,
     )
+    if session.privacy.leaves_out:
+        least = session.task.min_samples
+        check_enough(reply.rows, reply.num_examples, least)
+        # Epsilon of samples is of a number of them that everybody knows.
+        samples = reply.num_examples if session.privacy.is_device else least
+        reply = without_data(reply, samples)
     return Message(wire.encode_query_reply(reply), reply_to=message)
 
 
 @app.query("base")
 def take_base(message: Message, context: Context) -> Message:
     """Keep a piece of the frozen base, and say how much of it is here."""
-    kept = keep_piece(Session(context), context, *wire.decode_piece(message.content))
+    kept = keep_piece(Session(context), *wire.decode_piece(message.content))
     return Message(wire.encode_kept(kept), reply_to=message)
 
 
@@ -107,42 +123,53 @@ def evaluate_round(message: Message, context: Context) -> Message:
     order = wire.decode_measure_order(message.content)
     if order is not None:
         session = Session(context, task_from_json(order.task) if order.task else None)
-        _set_up_process(session)
-        return measure(message, context, session, order)
+        _set_up_process(context, session)
+        check_private(session, order)
+        return measure(message, session, order)
     return _answer(message, context, may_train=False)
 
 
-def _set_up_process(session: Session) -> None:
+def _set_up_process(context: Context, session: Session) -> None:
+    _ = session.device  # refused here if there is none
+    tell(context, session)
     torch.set_num_threads(session.settings.training.threads)
     keep_freed_memory()
+    if uplink := session.node.uplink_bytes_per_second:
+        cut_for(uplink)
 
 
 def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
     if not wire.is_order(message.content):
         session = Session(context)
-        _set_up_process(session)
+        _set_up_process(context, session)
+        check_private(session, stock=True)
         return answer_flower(message, session, may_train=may_train)
     started = time.perf_counter()
     order = wire.decode_order(message.content)
     session = Session(context, task_from_json(order.task) if order.task else None)
-    _set_up_process(session)
+    _set_up_process(context, session)
     session.server_round = order.server_round
+    check_private(session, order)
     if order.train and may_train:
-        session.apply_stress(order)
+        apply_stress(session, order)
     spec = ordered_spec(session.spec, order)
-    if (lacked := lacked_base(session, context, order, spec)) is not None:
-        return Message(wire.encode_missing(lacked), reply_to=message)
-    store = open_store(context, session.state_dir, order.run, session.client)
+    store = session.home.store(order.run)
     kept = rounds_kept(store, session.settings.run.keep_checkpoints)
     cached = session.settings.wire.expert_cache
-    transfer = Transfer(order, spec, store, cached=cached, kept=kept)
+    privacy = session.privacy
+    transfer = Transfer(
+        order,
+        spec,
+        store,
+        cached=cached,
+        kept=kept,
+        clip=privacy.privacy_clip if privacy.is_central else None,
+    )
     try:
+        need_base(session, spec)
         vectors = transfer.receive(message.content)
     except PartsLackedError as error:
-        missing = wire.MissingParts(
-            server_round=order.server_round, client=session.client, parts=error.parts
-        )
-        return Message(wire.encode_missing(missing), reply_to=message)
+        return error.answer(message, order, session.client)
     session.keep_features(spec)
     model = spec.build(order.experts, session.settings.run.seed)
     candidate = 0
@@ -189,7 +216,7 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
                 session.settings.run.seed, "upload", order.server_round, session.client
             ),
         )
-        if session.state_dir:
+        if session.home.state_dir:
             save_snapshot(
                 store,
                 session.client,
@@ -201,7 +228,8 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
             )
     else:
         method.recall(given)
-    measured = accuracies(model, session, order.label_prior) if order.evaluate else {}
+    measures = order.evaluate and not privacy.leaves_out
+    measured = accuracies(model, session, order.label_prior) if measures else {}
     metrics, warnings = own_metrics(model, session) if result else ({}, [])
     report = wire.TrainReport(
         server_round=order.server_round,
@@ -213,12 +241,16 @@ def _answer(message: Message, context: Context, *, may_train: bool) -> Message:
         **measured,
         seconds_train=seconds,
         seconds_total=time.perf_counter() - started,
-        expert_cap=session.reported_capacity,
+        expert_cap=reported_capacity(session),
         holds=transfer.holds(),
         warnings=[*store.warnings, *warnings],
         metrics=metrics,
         **(_memory_now(session) if session.owns_machine else {}),
     )
+    if privacy.leaves_out:
+        report = without_samples(report)
+    if privacy.leaves_out and privacy.is_device:
+        report = evenly_used(report, session.num_examples, spec.num_classes)
     return Message(wire.encode_report(report, deltas), reply_to=message)
 
 
@@ -248,15 +280,16 @@ def _profile(session: Session) -> dict[str, Any]:
     """
     if not session.owns_machine:
         return {}
-    found = profiler.profile(session.state_dir, session.memory_cap)
+    found = profiler.profile(session.home.state_dir, session.memory_cap)
     known = {name: v for name, v in asdict(found).items() if v is not None}
     batch = session.settings.training.batch_size
     speed = session.node.flops_per_second
     return {
         **known,
         "flops_per_second": speed
-        or training_speed(session.spec, batch, session.state_dir),
+        or training_speed(session.spec, batch, session.home.state_dir),
         "uplink": session.node.uplink_bytes_per_second,
+        "downlink": session.node.downlink_bytes_per_second,
     }
 
 

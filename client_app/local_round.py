@@ -9,17 +9,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from client_app.dp_sgd import release_of, train_private
+from client_app.labels import classes_present, log_frequencies
 from client_app.session import Session
 from client_app.statistics import LocalResult
 from client_app.training import Beside, Objective, evaluate, train
 from common.augment import find_augment
+from common.errors import SettingsError
 from common.moe import MoEModel
 from common.seeding import stream
+from common.settings.training_settings import TrainingSettings
 from common.wire import TrainOrder
 
 
 def objective_of(session: Session, order: TrainOrder) -> Objective:
     """Return the local objective that an order asks for."""
+    present = None
+    if order.masked_loss:
+        present = classes_present(session.data).to(session.device)
     # A shared gate explores as its own paper says.
     model = session.settings.model
     return Objective(
@@ -29,7 +36,7 @@ def objective_of(session: Session, order: TrainOrder) -> Objective:
         gate_supervision=order.gate_supervision,
         proximal=order.proximal,
         shift=label_shift(session, order.calibration),
-        present=session.classes_present() if order.masked_loss else None,
+        present=present,
     )
 
 
@@ -66,6 +73,8 @@ def train_locally(
     if epochs is not None:
         settings = settings.model_copy(update={"local_epochs": epochs})
     data = session.data
+    if session.privacy.is_device:
+        return _train_privately(model, session, objective, settings, beside)
     result = train(
         model,
         x,
@@ -77,6 +86,35 @@ def train_locally(
         augment=find_augment(settings.augment, data.input_shape, data.normaliser),
     )
     check_finite(model, result.train_loss, session)
+    return result
+
+
+def _train_privately(
+    model: MoEModel,
+    session: Session,
+    objective: Objective,
+    settings: TrainingSettings,
+    beside: Beside | None,
+) -> LocalResult:
+    """Train with noise, which is paid for first, on the disk."""
+    if beside is not None:
+        raise SettingsError(
+            'two models at once are not allowed with privacy = "device": choose '
+            "another strategy"
+        )
+    rules, (x, y), data = session.privacy, session.train_tensors(), session.data
+    session.spent().charge(*release_of(len(y), settings, rules))
+    result = train_private(
+        model,
+        x,
+        y,
+        settings=settings,
+        objective=objective,
+        rules=rules,
+        augment=find_augment(settings.augment, data.input_shape, data.normaliser),
+        counted=not rules.leaves_out,
+    )
+    check_finite(model, 0.0, session)  # what it lost says more than may be said
     return result
 
 
@@ -117,7 +155,9 @@ def statistics_of(result: LocalResult | None, order: TrainOrder) -> dict[str, An
 
 def label_shift(session: Session, weight: float) -> torch.Tensor | None:
     """Return the weighted log of the client's label frequencies; None for weight 0."""
-    return session.log_label_frequencies() * weight if weight else None
+    if not weight:
+        return None
+    return log_frequencies(session.data).to(session.device) * weight
 
 
 def accuracies(

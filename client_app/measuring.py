@@ -6,10 +6,9 @@ stream.
 
 import time
 
-from flwr.app import Context, Message
+from flwr.app import Message
 
-from client_app.base_answers import lacked_base
-from client_app.kept.store import open_store
+from client_app.base_answers import need_base
 from client_app.session import Session
 from client_app.transfer import PartsLackedError, Transfer
 from common import wire
@@ -21,9 +20,7 @@ from common.shape import ordered_spec
 from common.wire import MeasureOrder
 
 
-def measure(
-    message: Message, context: Context, session: Session, order: MeasureOrder
-) -> Message:
+def measure(message: Message, session: Session, order: MeasureOrder) -> Message:
     """Return how often the predictor was right, class by class.
 
     Raises
@@ -34,16 +31,12 @@ def measure(
     started = time.perf_counter()
     session.server_round = order.server_round
     spec = ordered_spec(session.spec, order)
-    if (lacked := lacked_base(session, context, order, spec)) is not None:
-        return Message(wire.encode_missing(lacked), reply_to=message)
-    store = open_store(context, session.state_dir, order.run, session.client)
+    store = session.home.store(order.run)
     try:
+        need_base(session, spec)
         vectors = Transfer(order, spec, store, cached=False).receive(message.content)
     except PartsLackedError as error:
-        missing = wire.MissingParts(
-            server_round=order.server_round, client=session.client, parts=error.parts
-        )
-        return Message(wire.encode_missing(missing), reply_to=message)
+        return error.answer(message, order, session.client)
     session.keep_features(spec)
     model = spec.build(order.experts, session.settings.run.seed)
     model.load(vectors)

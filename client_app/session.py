@@ -1,5 +1,8 @@
 """One client's view of a run: its name, its settings and its own data.
 
+Not here: what stays with it between messages (``client_app.kept``), and how it fails on
+purpose (``client_app.stress``).
+
 Built afresh for every message from the message's ``Context``, so that virtual clients
 sharing a worker process share nothing but the read-only data set underneath.
 """
@@ -13,6 +16,8 @@ from flwr.app import Context
 from numpy.typing import NDArray
 
 from client_app.device.node import NodeConfig
+from client_app.kept.home import Home
+from client_app.kept.spent import Spent
 from client_app.sample_tensors import Tensors, shared_test_tensors, tensors_of
 from common.data import (
     ClientData,
@@ -25,12 +30,11 @@ from common.data import (
     partition_hash,
     share_moved,
 )
-from common.errors import DataError
+from common.errors import DataError, SettingsError
 from common.feature_table import cache_folder, not_kept
 from common.features import Features, identity_of_train
 from common.moe import ModelSpec
 from common.own.own_data import OwnData, open_own_data
-from common.seeding import stream
 from common.settings import Settings
 from common.settings.sizes import parse_bytes
 from common.settings.training_settings import TrainingSettings
@@ -43,7 +47,6 @@ from common.shape import (
     tokeniser_for,
 )
 from common.task import Task
-from common.wire import TrainOrder
 
 
 class Session:
@@ -70,9 +73,15 @@ class Session:
     node : NodeConfig
     server_data : str
         As given.
+    told : Task or None
+        What the message says the samples are.
     features : Features or None
         Of the model that is ordered, where they are computed once: set when its base is
         in this process. Then inputs are features.
+    privacy : PrivacySettings
+        Of the run, with no more epsilon than the owner allows.
+    home : Home
+        Where what stays with this client is kept.
     server_round : int
         Of the message being handled, set as soon as it is known: drifting data depend
         on it. 0 outside a round.
@@ -83,7 +92,7 @@ class Session:
     ) -> None:
         self.server_round = 0
         self.features: Features | None = None
-        self._told = task
+        self.told = task
         self.server_data = server_data
         node = NodeConfig.of(context.node_config)
         self._says = {*context.node_config}
@@ -92,6 +101,7 @@ class Session:
             data = self.settings.data.model_copy(update={"data_dir": node.data_dir})
             self.settings = self.settings.model_copy(update={"data": data})
         self.node = node = node.in_folder(self.settings.data)
+        self.privacy = node.allowed(self.settings.privacy)
         if node.pretrained is not None and self.settings.model.pretrained:
             model = self.settings.model.model_copy(
                 update={"pretrained": node.pretrained}
@@ -100,15 +110,40 @@ class Session:
         self.partition_id = node.partition_id
         self.num_partitions = node.num_partitions
         self.client = node.client(context.node_id)
-        state_dir = self.settings.run.state_dir
-        self.state_dir = state_dir if node.state_dir is None else node.state_dir
+        run = self.settings.run
+        folder = run.state_dir if node.state_dir is None else node.state_dir
+        self.home = Home(
+            context=context,
+            client=self.client,
+            folder=folder,
+            in_run=folder == run.state_of_run,
+        )
         self.memory_cap = node.memory_bytes
-        self.device = device_of(self.settings)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where it computes. Asking for a GPU bars it from processes forked later."""
+        return device_of(self.settings)
 
     @property
     def training(self) -> TrainingSettings:
         """How it trains in the round being handled: with the rate of that round."""
         return self.settings.training_in(self.server_round)
+
+    def spent(self) -> Spent:
+        """Return the record of what was spent of this client's privacy.
+
+        Raises
+        ------
+        SettingsError
+            If it cannot be read, or would not outlive a restart of this device.
+        """
+        if self.owns_machine and not self.home.folder:
+            raise SettingsError(
+                'state-dir is missing: with privacy = "device", what is spent must '
+                "outlive a restart"
+            )
+        return Spent(self.home.privacy(), self.privacy)
 
     @property
     def owns_machine(self) -> bool:
@@ -119,50 +154,6 @@ class Session:
         its own.
         """
         return self._says != {"partition-id", "num-partitions"}
-
-    @property
-    def true_capacity(self) -> int:
-        """Experts of each layer it can hold: what its owner declared, else its tier."""
-        if self.node.expert_cap is not None:
-            return self.node.expert_cap
-        tiers = self.settings.rounds.expert_capacity
-        if not self.num_partitions:
-            return tiers.largest
-        rng = stream(self.settings.run.seed, "capacity")
-        return int(tiers.budgets(self.num_partitions, rng)[self.partition_id])
-
-    @property
-    def reported_capacity(self) -> int:
-        """What this device declares; wrong on purpose under ``capacity-error``.
-
-        0 means not declared: the server goes by the tier it knows.
-        """
-        error = self.settings.stress.capacity_error
-        if not error:
-            return self.node.expert_cap or 0
-        rng = stream(self.settings.run.seed, "capacity-error", self.client)
-        return max(1, round(self.true_capacity * (1 + rng.uniform(-error, error))))
-
-    def apply_stress(self, order: TrainOrder) -> None:
-        """Fail as the stress settings say; seeded, so that a run can be repeated.
-
-        Raises
-        ------
-        ConnectionError
-            This client drops out of this round.
-        MemoryError
-            It was sent more experts than it can hold, because it reported too much.
-        """
-        stress, seed = self.settings.stress, self.settings.run.seed
-        path = ("drop-out", order.server_round, order.attempt, self.client)
-        if stream(seed, *path).random() < stress.drop_out:
-            raise ConnectionError(f"simulated drop-out of {self.client}")
-        ordered = len(order.experts)
-        can_hold = self.true_capacity * self.spec.num_layers
-        if stress.capacity_error and ordered > can_hold:
-            raise MemoryError(
-                f"simulated: {self.client} can hold {can_hold} experts, not {ordered}"
-            )
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -177,8 +168,8 @@ class Session:
     @cached_property
     def task(self) -> Task:
         """The agreement on classes, shape and scale."""
-        if self._told is not None:
-            return self._told
+        if self.told is not None:
+            return self.told
         return task_of_set(self.settings, self.dataset)
 
     @cached_property
@@ -188,11 +179,11 @@ class Session:
         A device with a share of a user's own set, and another file than the server's,
         has data of its own.
         """
-        by_task = self._told is not None and not self.server_data
+        by_task = self.told is not None and not self.server_data
         path = self.node.own_data(self.settings.data, by_task=by_task)
         if path is None or by_task or self.num_partitions <= 1:
             return path
-        return path if self._told is not None and self._has_another_set() else None
+        return path if self.told is not None and self._has_another_set() else None
 
     def _has_another_set(self) -> bool:
         try:
@@ -205,8 +196,7 @@ class Session:
         """The data of its own, if it has such."""
         if (path := self.own_path) is None:
             return None
-        cache = Path(self.state_dir) / "data" if self.state_dir else None
-        return open_own_data(path, self.task, self.tokeniser, cache)
+        return open_own_data(path, self.task, self.tokeniser, self.home.cache("data"))
 
     @property
     def tokeniser(self) -> Tokeniser:
@@ -254,30 +244,14 @@ class Session:
             )
         )
 
-    def log_label_frequencies(self) -> torch.Tensor:
-        """Return the log of the local training labels' frequencies, shape (C,).
-
-        Half a sample is added to every class (Krichevsky and Trofimov, 1981): one that
-        is not here is unlikely, not impossible.
-        """
-        counts = np.bincount(self.data.y_train, minlength=self.data.num_classes) + 0.5
-        frequencies = np.log(counts / counts.sum()).astype(np.float32)
-        return torch.from_numpy(frequencies).to(self.device)
-
-    def classes_present(self) -> torch.Tensor:
-        """Return 1 for each class with a local training sample, else 0, shape (C,)."""
-        counts = np.bincount(self.data.y_train, minlength=self.data.num_classes)
-        return torch.from_numpy((counts > 0).astype(np.float32)).to(self.device)
-
     def keep_features(self, spec: ModelSpec) -> None:
         """From now on, compute what frozen layers of a model give only once.
 
         What is public is kept for all clients of the machine, what is a device's own in
         its state directory; without one, as long as the message is handled.
         """
-        folder = cache_folder() if self.own is None else None
-        if self.state_dir:
-            folder = Path(self.state_dir) / "features"
+        public = cache_folder() if self.own is None else None
+        folder = self.home.cache("features") or public
         limit = parse_bytes(self.settings.run.feature_cache)
         self.features = Features.of(spec, folder, limit)
 

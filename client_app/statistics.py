@@ -77,7 +77,7 @@ class Tally:
                 name: np.concatenate([each[name] for each in layers])
                 for name in layers[0]
             },
-            train_loss=self._train_loss / self._seen,
+            train_loss=self._train_loss / max(1, self._seen),
         )
 
 
@@ -120,18 +120,19 @@ class _LayerTally:
 
     def result(self) -> dict[str, NDArray[np.generic]]:
         routed = self.samples.clamp_min(1)
-        mean = self.gate_by_label.sum(0) / self.seen
+        seen = max(1, self.seen)
+        mean = self.gate_by_label.sum(0) / seen
         # I(X; Z) = H(Z) - H(Z | X), expert by expert; the same given the label.
         total = torch.special.entr(mean)
         given_label = self.gate_by_label / self.labels.clamp_min(1)[:, None]
-        share = self.labels / self.seen
+        share = self.labels / seen
         label_entropy = share @ torch.special.entr(given_label)
         return {
             "samples": self.samples.long().numpy(),
             "accuracy": (self.correct / routed).numpy(),
             "loss": (self.loss / routed).numpy(),
             "gate_mass": mean.numpy(),
-            "responsibility": (self.responsibility / self.seen).numpy(),
-            "input_information": (total - self.gate_entropy / self.seen).numpy(),
+            "responsibility": (self.responsibility / seen).numpy(),
+            "input_information": (total - self.gate_entropy / seen).numpy(),
             "label_information": (total - label_entropy).numpy(),
         }

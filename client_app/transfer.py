@@ -6,8 +6,9 @@ Encodings, the cache and error feedback meet here; each is in a module of its ow
 from collections.abc import Mapping
 
 import numpy as np
-from flwr.app import Array, RecordDict
+from flwr.app import Array, Message, RecordDict
 
+from client_app.clipping import clipped
 from client_app.kept.cache import PartCache
 from client_app.kept.residuals import Residuals
 from client_app.kept.store import Store
@@ -17,17 +18,29 @@ from common.wire import Packing, TrainOrder
 
 
 class PartsLackedError(LookupError):
-    """The cache does not hold what the order left to it.
+    """The client does not have what the order takes to be there.
 
     Attributes
     ----------
     parts : list of str
         What is missing.
+    base_kept : int
+        Where that is the base, bytes of it that are kept.
     """
 
-    def __init__(self, parts: list[str]) -> None:
-        super().__init__(f"not in the cache: {', '.join(parts)}")
-        self.parts = parts
+    def __init__(self, parts: list[str], base_kept: int = 0) -> None:
+        super().__init__(f"not here: {', '.join(parts)}")
+        self.parts, self.base_kept = parts, base_kept
+
+    def answer(self, message: Message, order: TrainOrder, client: str) -> Message:
+        """Return the reply to an order, which asks for it."""
+        missing = wire.MissingParts(
+            server_round=order.server_round,
+            client=client,
+            parts=self.parts,
+            base_kept=self.base_kept,
+        )
+        return Message(wire.encode_missing(missing), reply_to=message)
 
 
 class Transfer:
@@ -43,6 +56,8 @@ class Transfer:
         Whether the client keeps what it is sent.
     kept : int
         Rounds whose residuals are kept, at least 2.
+    clip : float or None
+        Largest norm of all that is sent together (``privacy-clip``).
     """
 
     def __init__(
@@ -53,8 +68,9 @@ class Transfer:
         *,
         cached: bool,
         kept: int = 2,
+        clip: float | None = None,
     ) -> None:
-        self._kept = kept
+        self._kept, self._clip = kept, clip
         self._order = order
         self._store = store
         self._cache = PartCache(store) if cached else None
@@ -107,13 +123,14 @@ class Transfer:
         rng : Generator
             Of the stochastic rounding.
         """
-        order = self._order
+        order, clip = self._order, self._clip
         if order.upload_dtype == "float32":
-            return wire.pack(deltas)
+            return wire.pack(deltas if clip is None else clipped(deltas, clip))
         return Residuals(self._store, kept=self._kept).pack(
             deltas,
             Packing(dtype=order.upload_dtype, layouts=self._layouts(deltas)),
             server_round=order.server_round,
             merged_round=order.merged_round,
             rng=rng,
+            clip=clip,
         )

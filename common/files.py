@@ -19,7 +19,9 @@ _LONGEST_PREFIX = 100
 
 
 @contextmanager
-def atomic_write(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
+def atomic_write(
+    path: Path, mode: int = 0o600, *, synced: bool = True
+) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path``; flush, sync and rename it at the end.
 
     If the block raises, the temporary file goes and ``path`` stays as it was.
@@ -28,6 +30,8 @@ def atomic_write(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
     ----------
     mode : int
         Permissions of the file, from the moment it can be seen under its name.
+    synced : bool
+        Whether it outlives a power cut; if not it outlives the process all the same.
     """
     make_folder(path.parent)
     file = tempfile.NamedTemporaryFile(  # noqa: SIM115 - renamed, not deleted
@@ -38,13 +42,15 @@ def atomic_write(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.chmod(file.name, mode)
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
         os.replace(file.name, path)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(file.name)
         raise
-    _sync(path.parent)
+    if synced:
+        _sync(path.parent)
 
 
 def version(path: Path) -> Hashable:
@@ -75,6 +81,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+    _sync(path.parent)
+
+
+def hold_on_to(path: Path, name: Path) -> None:
+    """Give a file that is written a second name in its directory, or a copy under it.
+
+    What had that name goes.
+    """
+    made = path.parent / f"{_prefix(name)}{_SUFFIX}"
+    with suppress(FileNotFoundError):
+        made.unlink()
+    try:
+        os.link(path, made)
+    except OSError:  # not every file system has links
+        with atomic_write(name) as file, path.open("rb") as source:
+            shutil.copyfileobj(source, file)
+        return
+    os.replace(made, name)
+    with suppress(FileNotFoundError):  # still there if both were the same file
+        made.unlink()
     _sync(path.parent)
 
 

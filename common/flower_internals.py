@@ -3,15 +3,18 @@
 ``flwr.app``, ``flwr.clientapp``, ``flwr.serverapp`` and ``flwr.serverapp.strategy`` are
 public; every other name may move or change in any release. They are imported here and
 nowhere else, so that another release of Flower is tried on one module: a test says of
-each name what we rely on. No device imports this while it trains.
+each name what we rely on. No device imports this while it trains, but for one behind a
+slow link.
 
 Some come with a database or a web server, two seconds of processor time that a command
 which needs neither does without: those are imported when they are asked for.
 """
 
+import logging
 import sys
+from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 from flwr.app.message import make_message
 from flwr.cli.cli_client_interceptor import CliClientHttpInterceptor
@@ -24,12 +27,25 @@ from flwr.common.config import (
 from flwr.common.constant import (
     HEARTBEAT_INTERVAL_INF,
     HEARTBEAT_MAX_INTERVAL,
+    HEARTBEAT_PATIENCE,
     ErrorCode,
 )
+from flwr.common.serde import (
+    context_to_proto,
+    fab_to_proto,
+    message_to_proto,
+    run_to_proto,
+    user_config_to_proto,
+)
 from flwr.common.serde_utils import metadata_from_proto
+from flwr.proto import message_pb2, runtime_pb2
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
+    ListRunsRequest,
     RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    StreamLogsRequest,
     UnregisterNodeRequest,
 )
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
@@ -37,10 +53,13 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.serverapp import Grid
+from flwr.supercore import log
 from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_head_values_from_object_content,
+    get_object_tree,
     iterate_object_tree,
 )
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
@@ -49,6 +68,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
     ObjectPushError,
+    ObjectUnavailableError,
     inflate_object_from_contents,
     pull_objects,
 )
@@ -61,34 +81,48 @@ if TYPE_CHECKING:
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
     from flwr.superlink.grid.http_grid import HttpGrid
     from flwr.superlink.grid.inmemory_grid import InMemoryGrid
+    from flwr.supernode.fleet_http_client import FleetHttpClient
 
 __all__ = [
     "HEARTBEAT_INTERVAL_INF",
     "HEARTBEAT_MAX_INTERVAL",
+    "HEARTBEAT_PATIENCE",
     "CliClientHttpInterceptor",
     "ConfirmMessageReceivedRequest",
     "ControlHttpClient",
     "ErrorCode",
+    "Fab",
+    "FleetHttpClient",
     "HttpGrid",
     "InMemoryGrid",
     "ListNodesRequest",
+    "ListRunsRequest",
     "NodeInfo",
     "ObjectPullError",
     "ObjectPushError",
     "ObjectTree",
+    "ObjectUnavailableError",
     "ProtoMessage",
     "PullAppMessagesRequest",
     "RegisterNodeRequest",
     "Run",
     "RuntimeVersionHttpInterceptor",
+    "StartRunRequest",
+    "StopRunRequest",
+    "StreamLogsRequest",
     "TaskIdentity",
     "UnregisterNodeRequest",
     "build_fab_from_disk",
+    "context_to_proto",
     "create_message_to_sign",
+    "cut_arrays",
+    "fab_to_proto",
     "flatten_dict",
+    "flower_log",
     "get_all_nested_objects",
     "get_metadata_from_config",
     "get_object_head_values_from_object_content",
+    "get_object_tree",
     "inflate_object_from_contents",
     "is_http_grid",
     "is_in_memory_grid",
@@ -96,12 +130,19 @@ __all__ = [
     "load_and_validate",
     "make_message",
     "make_pull_object_fn_protobuf",
+    "message_pb2",
+    "message_to_proto",
     "metadata_from_proto",
     "parse_config_args",
     "pull_objects",
+    "run_supernode",
+    "run_to_proto",
+    "runtime_pb2",
+    "user_config_to_proto",
 ]
 
 _LATE = {
+    "FleetHttpClient": "flwr.supernode.fleet_http_client",
     "HttpGrid": "flwr.superlink.grid.http_grid",
     "InMemoryGrid": "flwr.superlink.grid.inmemory_grid",
     "RuntimeVersionHttpInterceptor": "flwr.supercore.interceptors",
@@ -113,6 +154,46 @@ def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_LATE[name]), name)
+
+
+def cut_arrays(size: int) -> None:
+    """Have all arrays that are sent from now on cut into pieces of ``size`` bytes.
+
+    Flower reads the size from the environment once. One that was cut stays as it is.
+    """
+    setattr(import_module("flwr.app.message.array"), _CHUNK_SIZE, size)
+
+
+_CHUNK_SIZE = "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE"
+
+
+def flower_log(line: str) -> None:
+    """Write a line into the log of this process as Flower's own programs do."""
+    log(logging.INFO, "%s", line)
+
+
+def run_supernode(client: "type[FleetHttpClient]") -> None:
+    """Run ``flower-supernode`` on ``sys.argv`` with another client of the Fleet API.
+
+    It ends with Flower's exit code modulo 256; Flower itself says 1 for every error.
+    """
+    connection = import_module("flwr.supernode.fleet_http_connection")
+    connection.FleetHttpClient = client  # type: ignore[attr-defined]
+    for module in (connection, import_module("flwr.supernode.start_client_internal")):
+        module.flwr_exit = telling_exit(module.flwr_exit)  # type: ignore[attr-defined]
+    import_module("flwr.supernode.cli").flower_supernode()
+
+
+def telling_exit(flwr_exit: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+    """Return Flower's way to end a program, with an exit code that says why."""
+
+    def end(code: int, *args: Any, **kwargs: Any) -> NoReturn:
+        try:
+            flwr_exit(code, *args, **kwargs)
+        except SystemExit as ended:
+            raise SystemExit(code % 256 if ended.code else 0) from None
+
+    return end
 
 
 def is_http_grid(grid: Grid) -> "TypeGuard[HttpGrid]":

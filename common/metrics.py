@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 
 def coefficient_of_variation(load: ArrayLike) -> float:
@@ -44,3 +45,19 @@ def weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float | 
     total = sum(weights)
     pairs = zip(values, weights, strict=True)
     return sum(v * w for v, w in pairs) / total if total > 0 else None
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean and half the width of its 95 % interval, by Student's t.
+
+    Parameters
+    ----------
+    values : sequence of float
+        At least one; of a single value the width is None.
+    """
+    count = len(values)
+    mean = float(np.mean(values))
+    if count < 2:
+        return mean, None
+    error = float(np.std(values, ddof=1)) / count**0.5
+    return mean, float(stdtrit(count - 1, 0.975)) * error

@@ -36,6 +36,6 @@ cat <<EOF
 Server and devices are up. Now, with the same environment:
   export FLEET_DIR=$FLEET_DIR RUN_AS=$RUN_AS TASK=$TASK
   docker compose -f docker/compose.demo.yaml run --rm --use-aliases operator \
-    python -m server_app fleet submit -- --run-config 'task="/task.toml"' --stream
+    python -m server_app fleet run --run-config 'task="/task.toml"'
   docker compose -f docker/compose.demo.yaml down --volumes
 EOF

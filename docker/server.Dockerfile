@@ -47,7 +47,7 @@ WORKDIR /opt/expertfleet
 RUN install --directory --mode=1777 /database results fleet
 COPY --from=build /opt/venv /opt/venv
 COPY docker/health.sh /usr/local/bin/health.sh
-# What `fleet submit` signs and sends as well; the operator needs no checkout.
+# What `fleet run` signs and sends as well; the operator needs no checkout.
 COPY pyproject.toml README.md LICENSE ./
 COPY common common
 COPY client_app client_app

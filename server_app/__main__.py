@@ -2,10 +2,9 @@
 
 import sys
 
-from common.commands import run_command
+from common.commands import Table, run_command
 
-# Modules with add_arguments(parser) and main(args); loaded only when asked for.
-COMMANDS: dict[str, tuple[str, str]] = {
+COMMANDS: Table = {
     "simulate": (
         "server_app.commands.simulate",
         "run in this process, without Ray",
@@ -43,17 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    try:
-        return run_command("python -m server_app", __doc__, COMMANDS, argv)
-    except ModuleNotFoundError as error:
-        missing = str(error.name).partition(".")[0]
-        if missing != "ortools":
-            raise
-        print(
-            f"error: {missing} is missing: pip install 'expertfleet[server]'",
-            file=sys.stderr,
-        )
-        return 2
+    return run_command("python -m server_app", __doc__, COMMANDS, argv)
 
 
 if __name__ == "__main__":

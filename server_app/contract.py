@@ -13,14 +13,17 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 from flwr.app import ArrayRecord
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import nn
 
+from common.errors import SettingsError, nearest
 from common.local_method import LocalMethod
 from common.moe import ModelSpec, Vector
-from common.settings import Settings
+from common.settings import Settings, explain
 from common.settings.section import Section
 from common.wire import QueryReply, TrainOrder, TrainReport
 from server_app.assignment import Assignment, ExpertLayers
+from server_app.merging.bounds import NormBounds
 from server_app.merging.means import PartMeans, ServerAverage
 
 
@@ -43,6 +46,9 @@ class View:
         layer.
     previous : ndarray of bool, shape (P, E)
         What each participant was last assigned.
+    at_work : ndarray of bool, shape (B, E)
+        What is held by each client that has not answered an order of before yet; none
+        of them is a participant.
     profiles : tuple of QueryReply, length P
         What each participant last said about itself.
     fleet : tuple of QueryReply, length C
@@ -57,6 +63,7 @@ class View:
     budgets: NDArray[np.int64]
     layers: ExpertLayers
     previous: NDArray[np.bool_]
+    at_work: NDArray[np.bool_]
     profiles: tuple[QueryReply, ...]
     fleet: tuple[QueryReply, ...]
     rng: np.random.Generator
@@ -126,6 +133,28 @@ class StrategyOptions(Section):
     """Options of one algorithm, read from ``strategy-options``; none by default."""
 
 
+def read_options(
+    kind: type[StrategyOptions], given: Mapping[str, Any], strategy: str
+) -> StrategyOptions:
+    """Return the options of a strategy, of this name, as they were given.
+
+    Raises
+    ------
+    SettingsError
+        If one is wrong.
+    """
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        valid = [name.replace("_", "-") for name in kind.model_fields]
+        wrong = str(error.errors()[0]["loc"][-1]) if error.errors()[0]["loc"] else ""
+        raise SettingsError(
+            f"strategy-options of {strategy}: {explain(error)} (options: "
+            f"{', '.join(valid) or 'none'}"
+            f"{'' if wrong in valid else nearest(wrong, valid)})"
+        ) from None
+
+
 class Algorithm(Protocol):
     """What the round loop needs of a strategy; see :class:`ExpertStrategy`."""
 
@@ -143,6 +172,7 @@ class Algorithm(Protocol):
     method: LocalMethod
     sums: PartMeans
     average: ServerAverage
+    bounds: NormBounds
 
     @property
     def gate(self) -> Literal["private", "shared", "none"]:
@@ -180,6 +210,9 @@ class Algorithm(Protocol):
     def served_model(self, which: int) -> nn.Module | None:
         """Return one of these models."""
 
+    def not_private(self) -> str:
+        """Return why it cannot be trained with noise in its sums; "" if it can."""
+
     def published(self) -> dict[str, Vector]:
         """Return the parts that are measured and saved."""
 
@@ -197,3 +230,51 @@ class Algorithm(Protocol):
 
     def summary(self) -> None:
         """Log what will run."""
+
+
+def flaw(vector: object, size: int) -> str:
+    """Return why something is no vector of a part of ``size`` values; "" if it is.
+
+    Strategies are others' as well.
+    """
+    if not isinstance(vector, np.ndarray):
+        return f"is {type(vector).__name__}, expected float32[{size}]"
+    if vector.dtype != np.float32 or vector.shape != (size,):
+        shape = ", ".join(map(str, vector.shape))
+        return f"is {vector.dtype}[{shape}], expected float32[{size}]"
+    return ""
+
+
+def broken(strategy: Algorithm, before: Mapping[str, Vector]) -> str:
+    """Return what a strategy has made of its model that no client can train.
+
+    ``""`` if nothing; ``before`` is the model before. What replies brought was checked.
+    """
+    if others := sorted(strategy.model.keys() ^ before.keys()):
+        return f"added or dropped parts of its model: {others[:3]}"
+    for part, vector in before.items():
+        if wrong := flaw(strategy.model[part], vector.size):
+            return f"part {part} of its model {wrong}"
+    usage = np.asarray(strategy.usage)
+    if usage.shape != (strategy.spec.num_units,) or not (
+        np.isfinite(usage).all() and (usage >= 0).all()
+    ):
+        return (
+            f"its usage is {usage.tolist()!r:.100}, expected "
+            f"{strategy.spec.num_units} numbers from 0 on"
+        )
+    # Infinity a strategy may mean in a part of its own: Fed-MoE's alpha without a main
+    # expert. Clients refuse it.
+    sent = set(strategy.spec.part_names())
+    parts = [
+        part
+        for part, v in strategy.model.items()
+        if np.isnan(v).any() or (part in sent and np.isinf(v).any())
+    ]
+    if not parts:
+        return ""
+    return (
+        f"made NaN or infinity of {', '.join(parts[:3])}"
+        f"{' and others' if parts[3:] else ''}; its training on the server may diverge "
+        "at this learning rate"
+    )

@@ -171,19 +171,28 @@ def loss_score(loss: ArrayLike, scale: float = 1.0) -> NDArray[np.float64]:
 
 
 def initial_fitness(
-    num_clients: int, num_experts: int, seed: int
+    num_clients: int, num_experts: int, seed: int, first: int = 0
 ) -> NDArray[np.float64]:
     """Return Q_0: 0.5 everywhere plus a seeded tie-break of at most 1e-6.
 
     Each row has a random stream of its own, so a matrix that grows when clients join
     keeps the rows it had.
 
+    Parameters
+    ----------
+    num_clients, num_experts : int
+        C and E.
+    seed : int
+    first : int
+        The first row that is wanted, of C.
+
     Returns
     -------
-    ndarray, shape (C, E)
+    ndarray, shape (C - first, E)
     """
-    rows = [stream(seed, "fitness", c).random(num_experts) for c in range(num_clients)]
-    noise = np.array(rows).reshape(num_clients, num_experts)
+    clients = range(first, num_clients)
+    rows = [stream(seed, "fitness", c).random(num_experts) for c in clients]
+    noise = np.array(rows).reshape(len(clients), num_experts)
     return INITIAL + TIE_BREAK * noise
 
 
@@ -194,7 +203,7 @@ def grown(
     known, num_experts = fitness.shape
     if known >= num_clients:
         return fitness
-    return np.vstack([fitness, initial_fitness(num_clients, num_experts, seed)[known:]])
+    return np.vstack([fitness, initial_fitness(num_clients, num_experts, seed, known)])
 
 
 def update_fitness(

@@ -136,6 +136,63 @@ def dynamic_bounds(
     raise AssertionError("the band without lower bounds is always feasible")
 
 
+def with_holders(
+    bounds: Bounds,
+    capacity: ArrayLike,
+    target: NDArray[np.float64],
+    least: int,
+    layer: NDArray[np.int64],
+) -> tuple[Bounds, NDArray[np.bool_]]:
+    """Return bounds that give every expert ``least`` holders or none, and who has none.
+
+    Where budgets are too small for so many holders of every expert, those with the
+    highest target have them: whoever is left out builds up a deficit and is in next.
+
+    Parameters
+    ----------
+    bounds : Bounds
+    capacity : array_like of int, shape (C,)
+        Budgets k_c of all layers together, of this round's participants.
+    target : ndarray, shape (E,)
+        :func:`adjusted_target`.
+    least : int
+    layer : ndarray of int, shape (E,)
+        Layer of each expert, from 0.
+
+    Returns
+    -------
+    Bounds
+    ndarray of bool, shape (E,)
+        Experts that nobody is to hold; at least one of each layer is not among them.
+    """
+    layers = int(layer.max()) + 1
+    budgets = np.asarray(capacity) // layers
+    holders = int(np.count_nonzero(budgets))
+    if least <= 1 or not holders:
+        return bounds, np.zeros(layer.size, dtype=np.bool_)
+    lower, upper = bounds.lower.copy(), bounds.upper.copy()
+    closed = np.ones(layer.size, dtype=np.bool_)
+    wanted = min(least, holders)  # more than there are cannot be had
+    for number in range(layers):
+        experts = np.flatnonzero(layer == number)
+        places = int(np.minimum(budgets, experts.size).sum())
+        open_ = max(1, min(experts.size, places // wanted))
+        # A client holds an expert once, however large its budget.
+        while not lower_bounds_feasible([wanted] * open_, budgets):
+            open_ -= 1
+        chosen = experts[np.argsort(-target[experts], kind="stable")[:open_]]
+        fair = int(np.ceil((1 + bounds.tolerance) * places / open_))
+        closed[chosen] = False
+        upper[chosen] = np.clip(np.maximum(upper[chosen], fair), wanted, holders)
+        lower[chosen] = np.clip(lower[chosen], wanted, upper[chosen])
+        # Bounds that grew by deficits may ask for too much now: the least does not.
+        if not lower_bounds_feasible(lower[chosen], budgets):
+            lower[chosen] = wanted
+    lower[closed] = upper[closed] = 0
+    found = Bounds(lower=lower, upper=upper, tolerance=bounds.tolerance)
+    return found, closed
+
+
 def widened(bounds: Bounds, tolerance: float) -> tuple[str, ...]:
     """Return what the run log says of a band wider than asked; empty if it is not."""
     if bounds.tolerance <= tolerance:

@@ -17,9 +17,7 @@ from server_app.rounds.evaluation import own_test_set
 from server_app.strategies import find_strategy
 
 
-def check_run_config(
-    run_config: Mapping[str, Any], num_supernodes: int | None = None
-) -> None:
+def check_run_config(run_config: Mapping[str, Any], clients: int | None = None) -> None:
     """Check everything a run-config says before a device is contacted.
 
     Loads the data set (a download happens here), so that a name or file that cannot
@@ -28,8 +26,8 @@ def check_run_config(
     Parameters
     ----------
     run_config : mapping of str to scalar
-    num_supernodes : int, optional
-        Simulated devices, where they are known: then there must be as many as
+    clients : int, optional
+        Simulated clients, where they are known: then there must be as many as
         ``min-replies``, and samples for each.
 
     Raises
@@ -50,16 +48,24 @@ def check_run_config(
     spec = model_spec(settings, task)
     strategy.shape(spec)
     try_parts(spec, settings.training)
-    if num_supernodes is not None:
-        _check_fleet(settings, num_supernodes)
+    if clients is not None:
+        check_fleet(settings, clients)
 
 
-def _check_fleet(settings: Settings, num_supernodes: int) -> None:
+def check_fleet(settings: Settings, clients: int) -> None:
+    """Check that a simulation with so many clients can be.
+
+    Raises
+    ------
+    ValueError
+        As :func:`check_run_config`: they give too few replies, there are not as many
+        folders, or too few samples for each.
+    """
     needed = settings.rounds.min_replies
-    if needed > num_supernodes:
+    if needed > clients:
         raise SettingsError(
-            f"min-replies = {needed} is not allowed: num-supernodes = {num_supernodes} "
-            f"devices give {num_supernodes} replies at most"
+            f"min-replies = {needed} is not allowed with clients = {clients}: expected "
+            f"{clients} at most"
         )
     if settings.data.task:
         if settings.data.partition != FOLDERS:
@@ -67,13 +73,13 @@ def _check_fleet(settings: Settings, num_supernodes: int) -> None:
                 f"partition = {settings.data.partition!r} is not allowed with task in "
                 "a simulation: choose 'folders', <data-dir>/<client>/..."
             )
-        client_folders(settings.data.data_dir, num_supernodes)
+        client_folders(settings.data.data_dir, clients)
         return
     # As every client will cut it for itself; cached, so a run in this process gains.
     client_partition(
         dataset_of(settings),
         parse_partition(settings.data.partition),
-        num_supernodes,
+        clients,
         settings.run.seed,
         reserved=settings.data.reserved_samples,
         train_samples=settings.data.train_samples,

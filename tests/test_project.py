@@ -18,6 +18,10 @@ def test_one_version() -> None:
     assert f"\n## {project['version']}" in changes
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().split()) <= 900
+
+
 def test_types_are_for_users_as_well() -> None:
     for package in ("common", "server_app", "client_app"):
         assert (ROOT / package / "py.typed").is_file()

@@ -3,7 +3,8 @@
 ``python -m benchmarks.study --preset quick --data-dir DIR`` runs what is missing in
 ``results/study-quick/runs.jsonl``, so that it can be stopped and continued (with other
 code, name another ``--out``), and writes ``table.csv``, ``tables.md`` and figures
-beside it. ``--only cifar10,classes:2`` keeps the runs that have all of these among
+beside it. ``--ray-address`` runs on the machines of a Ray
+cluster. ``--only cifar10,classes:2`` keeps the runs that have all of these among
 their table, data set, partition and strategy.
 """
 
@@ -23,8 +24,14 @@ from rich.progress import (
 
 from benchmarks.study.cells import Cell, read_lines
 from benchmarks.study.costs import with_costs
+from benchmarks.study.one_cell import WorkersError
 from benchmarks.study.presets import PRESETS
-from benchmarks.study.runner import default_jobs, run_all
+from benchmarks.study.runner import (
+    Workers,
+    add_workers_arguments,
+    run_all,
+    workers_of,
+)
 from benchmarks.study.tables import compact, markdown, paired, write_csv
 from benchmarks.study.variants import BASELINE, OURS, PEER
 
@@ -48,7 +55,7 @@ def chosen(cells: list[Cell], only: str) -> list[Cell]:
 
 
 def run_missing(
-    cells: list[Cell], out: Path, jobs: int, data_dir: str
+    cells: list[Cell], out: Path, workers: Workers, data_dir: str
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """Run what ``out`` has no line of, behind a progress bar.
 
@@ -70,7 +77,7 @@ def run_missing(
     failures = 0
     with Progress(*columns) as progress:
         bar = progress.add_task("", total=len(missing))
-        for cell, line, error in run_all([*missing.values()], out, jobs, data_dir):
+        for cell, line, error in run_all([*missing.values()], out, workers, data_dir):
             progress.advance(bar)
             if line is not None:
                 lines[cell.key] = line
@@ -90,7 +97,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="NAME,...")
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", type=Path, metavar="DIR")
-    parser.add_argument("--jobs", type=int, default=default_jobs())
+    add_workers_arguments(parser)
     args = parser.parse_args()
     cells = chosen(PRESETS[args.preset](), args.only)
     if not cells:
@@ -100,10 +107,13 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / "runs.jsonl"
     try:
-        lines, failures = run_missing(cells, out, args.jobs, args.data_dir)
+        lines, failures = run_missing(cells, out, workers_of(args), args.data_dir)
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on with what {out} lacks")
         return 130
+    except WorkersError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     lines = with_costs(cells, lines, args.data_dir)
     write_csv(folder / "table.csv", cells, lines)
     text = "\n".join(

@@ -104,7 +104,7 @@ def main() -> None:
 
 def _bytes(cell: Cell, data_dir: str) -> tuple[float, float]:
     """Return the bytes to and from a client in a round, the mean of all clients."""
-    from benchmarks.study.runner import records
+    from benchmarks.study.one_cell import records
 
     first: dict[str, Any] = {"num-rounds": 1, "test-samples": 1}
     if cell.config["strategy"] == "ifca":  # the warm-up has one model

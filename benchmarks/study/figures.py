@@ -9,8 +9,9 @@ from typing import Any
 import matplotlib
 
 from benchmarks.study.cells import ACCURACIES, Cell
-from benchmarks.study.tables import Lines, interval
+from benchmarks.study.tables import Lines
 from benchmarks.study.variants import BASELINE
+from common.metrics import mean_interval
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -105,7 +106,7 @@ def _intervals(
             value = lines[c.key].get("served", value)
         if c.label == label and value is not None:
             values[c.dataset, c.partition].append(value)
-    return {place: interval(found) for place, found in values.items()}
+    return {place: mean_interval(found) for place, found in values.items()}
 
 
 def _curves(cells: Sequence[Cell], lines: Lines) -> Figure:

@@ -1,23 +1,34 @@
 """Runs what is missing of a study, several runs at a time, and keeps each at once."""
 
+import argparse
 import json
-import logging
-import multiprocessing
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from multiprocessing.connection import wait
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from threading import Thread
-from typing import Any
+from typing import Protocol
 
-from benchmarks.study.cells import Cell, summary
+from benchmarks.study.cells import Cell
+from benchmarks.study.one_cell import Ended, Task, run_cell
+from expertfleet.sweep.workers import default_jobs, in_processes
 
-Ended = tuple[Cell, dict[str, Any] | None, str | None]
+
+class Workers(Protocol):
+    """Who runs cells: ``Processes`` of this machine, or a ``RayCluster``."""
+
+    def __call__(self, tasks: Sequence[Task]) -> Generator[Ended, None, None]:
+        """Run cells; yield each as it ends, in any order.
+
+        What ends the iterator early ends the cells as well.
+
+        Raises
+        ------
+        WorkersError
+            If no cell can be run so.
+        """
 
 
 def run_all(
-    cells: Sequence[Cell], out: Path, jobs: int, data_dir: str
+    cells: Sequence[Cell], out: Path, workers: Workers, data_dir: str
 ) -> Iterator[Ended]:
     """Run cells, several at a time; yield each as it ends, its line written to ``out``.
 
@@ -25,8 +36,8 @@ def run_all(
     ----------
     out : Path
         JSON lines, one is added as each run ends: a study can be stopped and continued.
-    jobs : int
-        Runs at a time, one processor core each.
+    workers : Workers
+        See :func:`workers_of`.
     data_dir : str
         Where the data sets are; not part of what identifies a run.
 
@@ -38,11 +49,8 @@ def run_all(
     if not cells:
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    tasks = [(cell, data_dir) for cell in cells]
-    # A fresh interpreter per worker: torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(min(jobs, len(tasks)), initializer=_start_worker) as pool:
-        for ended in pool.imap_unordered(_run, tasks):
+    with closing(workers([(cell, data_dir) for cell in cells])) as all_ended:
+        for ended in all_ended:
             if ended[1] is not None:
                 _append(out, json.dumps(ended[1]))
             yield ended
@@ -55,58 +63,47 @@ def _append(path: Path, line: str) -> None:
         file.write(f"{'' if whole else chr(10)}{line}\n")
 
 
-def _end_with_parent() -> None:
-    """Wait for the study to end: killed, it takes its runs with it."""
-    study = multiprocessing.parent_process()
-    assert study is not None
-    wait([study.sentinel])
-    os._exit(1)
+class Processes:
+    """Runs cells in processes of this machine, one core each.
+
+    Parameters
+    ----------
+    jobs : int
+        Runs at a time.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+
+    def __call__(self, tasks: Sequence[Task]) -> Generator[Ended, None, None]:
+        """Run cells; yield each as it ends."""
+        with closing(in_processes(run_cell, tasks, self.jobs)) as all_ended:
+            for (cell, _), ended, lost in all_ended:
+                yield ended or (cell, None, lost)
 
 
-def _start_worker() -> None:
-    Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    logging.disable(logging.WARNING)
+def add_workers_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say who runs the cells."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--jobs",
+        type=int,
+        default=default_jobs(),
+        metavar="N",
+        help="runs at a time on this machine (default: one per core)",
+    )
+    where.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="run on the machines of this Ray cluster instead, one core each",
+    )
 
 
-def records(cell: Cell, data_dir: str, folder: str) -> list[dict[str, Any]]:
-    """Return the records of a run's rounds; its files are left in ``folder``."""
-    # Late: the parent process plans and draws, and needs neither torch nor Flower.
-    from server_app.commands.simulate import APP_DIR, simulate
-    from server_app.launcher.config import app_defaults
+def workers_of(args: argparse.Namespace) -> Workers:
+    """Return who runs the cells, by the options of :func:`add_workers_arguments`."""
+    if args.ray_address is None:
+        return Processes(args.jobs)
+    # Late: Ray takes seconds, and is not everywhere.
+    from benchmarks.study.on_ray import RayCluster
 
-    config = {
-        **app_defaults(APP_DIR),
-        **cell.run_config,
-        "data-dir": data_dir,
-        "output-dir": folder,
-        "keep-checkpoints": 1,
-    }
-    simulate(config, cell.clients)
-    [path] = Path(folder).glob("*/metrics.jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def _run(task: tuple[Cell, str]) -> Ended:
-    cell, data_dir = task
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            rounds = records(cell, data_dir, folder)
-        except Exception as error:  # one run must not end the study
-            return cell, None, f"{type(error).__name__}: {error}"
-    line = {
-        "key": cell.key,
-        "strategy": cell.label,
-        "dataset": cell.dataset,
-        "partition": cell.partition,
-        "seed": cell.seed,
-        "clients": cell.clients,
-        **summary(rounds),
-    }
-    return cell, line, None
-
-
-def default_jobs() -> int:
-    """Return how many runs at a time: one per core this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return RayCluster(args.ray_address)

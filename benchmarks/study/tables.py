@@ -3,29 +3,15 @@
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from benchmarks.study.cells import ACCURACIES, DIFFERING, Cell, measures
+from common.metrics import mean_interval
 
 IDENTITY = ("table", "dataset", "partition", "strategy", "seed", "clients", "rounds")
 
-# Student's t for a two-sided 95 % interval, by degrees of freedom (n - 1).
-T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-
 Lines = Mapping[str, Mapping[str, Any]]
-
-
-def interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean and half the width of its 95 % confidence interval.
-
-    None instead of a width for a single value.
-    """
-    if len(values) < 2:
-        return mean(values), None
-    degrees = len(values) - 1
-    t = T_95[degrees - 1] if degrees <= len(T_95) else 1.96
-    return mean(values), t * stdev(values) / len(values) ** 0.5
 
 
 def cell_text(values: Iterable[float | None]) -> str:
@@ -33,7 +19,7 @@ def cell_text(values: Iterable[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "-"
-    middle, half = interval(known)
+    middle, half = mean_interval(known)
     digits = 1 if abs(middle) >= 10 else 3
     return f"{middle:.{digits}f}" + (
         f" ± {half:.{digits}f}" if half is not None else ""

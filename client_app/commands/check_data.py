@@ -1,9 +1,8 @@
-"""``python -m client_app check-data``: what a round would find on this device.
+"""``expertfleet check-data``: what a round would find on this device.
 
 Nothing is sent anywhere, and no server is needed.
 """
 
-import argparse
 import json
 import sys
 import tomllib
@@ -11,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
 from client_app.data_report import NAMED, Channel, DataReport, report_on
 from client_app.device.allocator import keep_freed_memory
@@ -27,31 +27,28 @@ LISTED = 24
 """Classes, channels and reasons printed; ``--json`` has all."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m client_app check-data``."""
-    parser.add_argument(
-        "data", type=Path, metavar="DATA", help="file or folder, as in data-path"
-    )
-    parser.add_argument(
-        "--task", required=True, type=Path, metavar="FILE", help="the fleet's task.toml"
-    )
-    parser.add_argument(
-        "--state-dir",
-        default="",
-        metavar="DIR",
-        help="keep the decoded samples where this device keeps its state",
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a setting of the run, as in 'backbone=\"cnn\"'; repeatable",
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-
-
-def main(args: argparse.Namespace) -> int:
+def command(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="file or folder, as in data-path")
+    ],
+    task: Annotated[Path, typer.Option(metavar="FILE", help="the fleet's task.toml")],
+    state_dir: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR",
+            help="keep the decoded samples where this device keeps its state",
+        ),
+    ] = "",
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="a setting of the run, as in 'backbone=\"cnn\"'; repeatable",
+        ),
+    ] = [],  # noqa: B006  typer copies it
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> int:
     """Look at the data.
 
     Returns
@@ -61,19 +58,19 @@ def main(args: argparse.Namespace) -> int:
         asked for cannot be looked at.
     """
     try:
-        if not args.data.expanduser().exists():
-            raise DataError(f"there is nothing at {args.data}")
-        settings, task = read_task_and_settings(args.task, args.set)
+        if not data.expanduser().exists():
+            raise DataError(f"there is nothing at {data}")
+        settings, agreed = read_task_and_settings(task, set_)
         torch.set_num_threads(settings.training.threads)
         keep_freed_memory()
-        report = report_on(args.data, task, settings, args.state_dir)
+        report = report_on(data, agreed, settings, state_dir)
     except (DataError, SettingsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.json:
+    if as_json:
         print(json.dumps({"can_take_part": not report.reason, **asdict(report)}))
     else:
-        print("\n".join(one_line(line) for line in lines(report, task)))
+        print("\n".join(one_line(line) for line in lines(report, agreed)))
     return 1 if report.reason else 0
 
 

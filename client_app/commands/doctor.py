@@ -1,18 +1,19 @@
-"""``python -m client_app doctor``: what bars this device from training, a line each.
+"""``expertfleet doctor``: what bars this device from training, a line each.
 
 With a bundle it looks at the way to the server and asks it one question, which changes
 nothing there; without one it looks at this device alone. ``supernode`` looks at the
 same before it starts.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from cryptography import x509
 
 from client_app.device.finding import Finding
@@ -21,34 +22,37 @@ from client_app.device.local_checks import look_around, torch_runs
 from client_app.device.unpacked_bundle import (
     Bundle,
     BundleError,
+    DataPath,
     Scalar,
-    add_owner_arguments,
+    Set,
+    StateDir,
     owner_config,
     read_bundle,
 )
+from client_app.device.uplink import declared, described, measured_uplink
 from common.text import one_line
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m client_app doctor``."""
-    add_owner_arguments(parser)
-    parser.add_argument(
-        "--task",
-        type=Path,
-        metavar="FILE",
-        help="the fleet's task.toml: look into the data as `check-data` does",
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument(
-        "bundle",
-        type=Path,
-        nargs="?",
-        help="directory the device's bundle was unpacked into (default: none, only "
-        "this device is looked at)",
-    )
-
-
-def main(args: argparse.Namespace) -> int:
+def command(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(
+            help="directory the device's bundle was unpacked into (default: none, only "
+            "this device is looked at)",
+        ),
+    ] = None,
+    state_dir: StateDir = Path("state"),
+    set_: Set = [],  # noqa: B006  typer copies it
+    data_path: DataPath = None,
+    task: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="the fleet's task.toml: look into the data as `check-data` does",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+) -> int:
     """Look at everything.
 
     Returns
@@ -57,18 +61,18 @@ def main(args: argparse.Namespace) -> int:
         0 if all is well, 1 if something is not, 2 if ``--set`` cannot be read.
     """
     try:
-        overrides = owner_config(args)
+        overrides = owner_config(state_dir, set_, data_path)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     found = []
-    for each in look(args.bundle, overrides, args.task):
+    for each in look(bundle, overrides, task):
         found.append(each)
-        if not args.json:
+        if not as_json:
             status = "ok" if each.ok else "!!"
             print(f"{status}  {each.check:<11}  {one_line(each.text, 600)}", flush=True)
     well = all(each.ok for each in found)
-    if args.json:
+    if as_json:
         print(json.dumps({"ok": well, "checks": [asdict(each) for each in found]}))
     return 0 if well else 1
 
@@ -88,13 +92,25 @@ def look(
         node |= bundle.node
         name = node.get("name") or "a device without a name"
         yield Finding(check="bundle", text=f"{name}, to {bundle.superlink}")
-        yield from look_at_link(bundle)
+        way = look_at_link(bundle)
+        yield from way
+        if all(each.ok for each in way):
+            yield _speed(bundle, overrides)
         yield from _certificate(bundle)
     node |= overrides
     found = [*look_around(node), torch_runs()]
     yield from found
     if task and node.get("data-path") and all(each.ok for each in found):
         yield _samples(Path(str(node["data-path"])), task, node)
+
+
+def _speed(bundle: Bundle, overrides: dict[str, Scalar]) -> Finding:
+    said, _ = declared(bundle.node | overrides)
+    speed = said or measured_uplink(bundle)
+    try:
+        return Finding(check="link", text=described(speed, measured=not said))
+    except ValueError as error:
+        return Finding(check="link", text=str(error), ok=False)
 
 
 def _certificate(bundle: Bundle) -> Iterator[Finding]:

@@ -1,17 +1,16 @@
-"""``python -m client_app export``: this device's experts and gate as one file."""
+"""``expertfleet device export``: this device's experts and gate as one file."""
 
-import argparse
+from typing import Any
 
-from client_app.commands.predict import add_source_arguments, source
+from client_app.commands.predict import Client, Run, StateDir
+from client_app.kept.snapshot import DeviceSource
+from common.commands import takes
 from common.serving import cli
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    add_source_arguments(parser)
-    cli.add_export_arguments(parser)
-
-
-def main(args: argparse.Namespace) -> int:
+@takes(cli.export)
+def command(
+    state_dir: StateDir, run: Run = None, client: Client = None, **options: Any
+) -> int:
     """Write the file; 2 for anything that cannot be used."""
-    return cli.export(source(args), args)
+    return cli.export(DeviceSource(state_dir, run, client), **options)

@@ -1,36 +1,30 @@
-"""``python -m client_app predict``: answers by this device's experts and gate."""
+"""``expertfleet device predict``: answers by this device's experts and gate."""
 
-import argparse
 from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from client_app.kept.snapshot import DeviceSource
+from common.commands import takes
 from common.serving import cli
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    add_source_arguments(parser)
-    cli.add_predict_arguments(parser)
-
-
-def main(args: argparse.Namespace) -> int:
-    """Answer the samples of ``--input``; 2 for anything that cannot be used."""
-    return cli.predict(source(args), args)
-
-
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare which model of the device is meant."""
-    parser.add_argument(
-        "--state-dir",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="where this device keeps its state",
-    )
-    parser.add_argument("--run", help="only of this run (default: trained last)")
-    parser.add_argument("--client", help="of this client, if there are several")
+StateDir = Annotated[
+    Path, typer.Option(metavar="DIR", help="where this device keeps its state")
+]
+Run = Annotated[
+    str | None,
+    typer.Option(metavar="RUN", help="only of this run (default: trained last)"),
+]
+Client = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="of this client, if there are several"),
+]
 
 
-def source(args: argparse.Namespace) -> DeviceSource:
-    """Return the model the arguments name."""
-    return DeviceSource(args.state_dir, args.run, args.client)
+@takes(cli.predict)
+def command(
+    state_dir: StateDir, run: Run = None, client: Client = None, **options: Any
+) -> int:
+    """Answer samples; 2 for anything that cannot be used."""
+    return cli.predict(DeviceSource(state_dir, run, client), **options)

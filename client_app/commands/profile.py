@@ -1,10 +1,11 @@
-"""``python -m client_app profile``: what the server would be told of this device."""
+"""``expertfleet device profile``: what the server would be told of this device."""
 
-import argparse
 import json
 from dataclasses import asdict
+from typing import Annotated
 
 import torch
+import typer
 
 from client_app.device.allocator import keep_freed_memory
 from client_app.device.profiler import profile
@@ -13,20 +14,17 @@ from common.moe import ModelSpec
 from common.settings.training_settings import TrainingSettings
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m client_app profile``."""
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    parser.add_argument(
-        "--state-dir", default="state", metavar="DIR", help="whose disk to look at"
-    )
-
-
-def main(args: argparse.Namespace) -> int:
+def command(
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object")] = False,
+    state_dir: Annotated[
+        str, typer.Option(metavar="DIR", help="whose disk to look at")
+    ] = "state",
+) -> int:
     """Print the profile."""
     # As a run trains unless it says otherwise.
     torch.set_num_threads(TrainingSettings().threads)
     keep_freed_memory()
-    found = profile(args.state_dir)
+    found = profile(state_dir)
     spec = ModelSpec(
         backbone="mlp",
         input_shape=(1, 8, 8),
@@ -36,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
         top_k=1,
     )
     speed = measure(spec, TrainingSettings().batch_size)
-    if args.json:
+    if as_json:
         print(json.dumps({**asdict(found), "flops_per_second": speed}, indent=2))
         return 0
     print("\n".join(found.lines()))

@@ -1,19 +1,24 @@
-"""``python -m client_app serve``: this device's experts and gate over gRPC."""
+"""``expertfleet device serve``: this device's experts and gate over gRPC."""
 
-import argparse
+from typing import Any
 
-from client_app.commands.predict import add_source_arguments, source
+from client_app.commands.predict import Client, Run, StateDir
 from client_app.device import profiler
+from client_app.kept.snapshot import DeviceSource
+from common.commands import takes
 from common.serving import cli
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    add_source_arguments(parser)
-    # Training goes on beside it and needs most of what there is.
-    cli.add_serve_arguments(parser, memory=profiler.memory()["memory_bytes"] // 8)
-
-
-def main(args: argparse.Namespace) -> int:
+@takes(cli.serve)
+def command(
+    state_dir: StateDir,
+    run: Run = None,
+    client: Client = None,
+    memory: cli.Memory = None,
+    **options: Any,
+) -> int:
     """Serve until told to stop; 2 for anything that cannot be used."""
-    return cli.serve(source(args), args)
+    # Training goes on beside it and needs most of what there is.
+    memory = memory or profiler.memory()["memory_bytes"] // 8
+    source = DeviceSource(state_dir, run, client)
+    return cli.serve(source, memory, None, **options)

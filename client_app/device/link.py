@@ -47,11 +47,10 @@ def look_at_link(bundle: Bundle) -> list[Finding]:
     url = f"https://{bundle.superlink}"
     found: list[Finding] = []
     try:
-        context = ssl.create_default_context(cafile=str(bundle.authority))
+        context = tls_of(bundle)
         authorities = x509.load_pem_x509_certificates(bundle.authority.read_bytes())
     except (OSError, ValueError) as error:
         return [_damaged(f"{bundle.authority} is damaged ({error})")]
-    context.verify_flags |= _NO_CHECK_TIME
     try:
         with httpx.Client(verify=context, timeout=PATIENCE) as client:
             # A stream: the connection is still there to be looked at.
@@ -68,6 +67,19 @@ def look_at_link(bundle: Bundle) -> list[Finding]:
     except (httpx.HTTPError, OSError) as error:
         found.append(_barred(error, bundle))
     return found
+
+
+def tls_of(bundle: Bundle) -> ssl.SSLContext:
+    """Return how the server's certificate is looked at: its dates are not.
+
+    Raises
+    ------
+    OSError
+        If the bundle's authority cannot be read (``ssl.SSLError`` among them).
+    """
+    context = ssl.create_default_context(cafile=str(bundle.authority))
+    context.verify_flags |= _NO_CHECK_TIME
+    return context
 
 
 def _damaged(what: str) -> Finding:

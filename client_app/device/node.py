@@ -20,6 +20,7 @@ from common.data.partition import FOLDERS
 from common.errors import SettingsError
 from common.own.client_folders import client_folders
 from common.settings import explain
+from common.settings.privacy_settings import PrivacySettings
 from common.settings.sections import DataSettings
 from common.text import CLIENT_NAME
 
@@ -45,8 +46,13 @@ class NodeConfig(BaseModel):
         Memory its owner allows; 0 means no cap.
     flops_per_second, uplink_bytes_per_second : float
         Instead of what would be measured; 0 measures.
+    downlink_bytes_per_second : float
+        Instead of what is supposed: that it is no slower than the uplink.
     data_dir, state_dir, pretrained : str or None
         Places on this device.
+    max_epsilon : float or None
+        What all runs together may spend of its samples' privacy; then no run without
+        ``privacy = "device"`` gets anything of them.
     """
 
     model_config = ConfigDict(
@@ -64,9 +70,11 @@ class NodeConfig(BaseModel):
     memory_bytes: Annotated[int, Field(ge=0)] = 0
     flops_per_second: Amount = 0.0
     uplink_bytes_per_second: Amount = 0.0
+    downlink_bytes_per_second: Amount = 0.0
     data_dir: str | None = None
     state_dir: str | None = None
     pretrained: str | None = None
+    max_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @classmethod
     def of(cls, config: Mapping[str, object]) -> Self:
@@ -94,6 +102,24 @@ class NodeConfig(BaseModel):
                 f"0 to {of - 1}, for num-partitions = {of}"
             )
         return found
+
+    def allowed(self, rules: PrivacySettings) -> PrivacySettings:
+        """Return what a run says of privacy, with no more epsilon than is allowed here.
+
+        Raises
+        ------
+        SettingsError
+            If the owner allows only so much, and the run does not count it.
+        """
+        if (most := self.max_epsilon) is None:
+            return rules
+        if not (rules.is_device and rules.leaves_out):
+            raise SettingsError(
+                f"node configuration: max-epsilon = {most:g} allows only runs with "
+                'privacy = "device" and private-reports = "leave-out"'
+            )
+        least = min(most, rules.max_epsilon or most)
+        return rules.model_copy(update={"max_epsilon": least})
 
     def in_folder(self, data: DataSettings) -> Self:
         """Return the device that a virtual client with a folder simulates.

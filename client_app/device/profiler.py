@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from client_app.device.cgroup import Cgroup
+from client_app.device.resident.hand_over import NOTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ def memory(memory_cap: int = 0, cgroup: Cgroup | None = None) -> dict[str, int]:
     """Return ``memory_bytes``, ``memory_available`` and ``process_bytes``."""
     group = cgroup or Cgroup()
     host = psutil.virtual_memory()
-    mine = int(psutil.Process().memory_info().rss)
+    mine = _resident(psutil.Process())
     limits = [int(host.total), group.memory_limit(), memory_cap or None]
     free = [int(host.available), group.memory_free()]
     available = mine + min(each for each in free if each is not None)
@@ -96,6 +97,21 @@ def memory(memory_cap: int = 0, cgroup: Cgroup | None = None) -> dict[str, int]:
         "memory_available": min(limit, available),
         "process_bytes": mine,
     }
+
+
+def _resident(process: psutil.Process) -> int:
+    """Return the bytes of a process, as if it had not been forked for one message.
+
+    What is mapped from files, torch above all, a fork maps when it comes to it. The
+    process it was forked from has it, and counts in the control group.
+    """
+    has = process.memory_info()
+    if NOTES not in os.environ:
+        return int(has.rss)
+    with suppress(psutil.Error):
+        mapped = psutil.Process(os.getppid()).memory_info().shared
+        return int(has.rss + max(0, mapped - has.shared))
+    return int(has.rss)
 
 
 def cores(cgroup: Cgroup | None = None) -> float:

@@ -8,6 +8,7 @@ a second and 40 MB (a test compares with what Flower sends).
 """
 
 import base64
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,8 +29,18 @@ _PUBLIC_KEY = b"\x0a"
 """Field 1 of ``ActivateNodeRequest``, in bytes. Field 2, never, is left out."""
 
 
-def signed_question(key: Path) -> tuple[bytes, dict[str, str]]:
+_UNKNOWN_FIELD = b"\x7a"
+"""Field 15, in bytes, which Flower does not know and reads over."""
+
+
+def signed_question(key: Path, more: int = 0) -> tuple[bytes, dict[str, str]]:
     """Return the body and the headers of the question, dated now.
+
+    Parameters
+    ----------
+    key : Path
+    more : int
+        Bytes that the body carries beside, which nobody looks at. They do not compress.
 
     Raises
     ------
@@ -51,7 +62,10 @@ def signed_question(key: Path) -> tuple[bytes, dict[str, str]]:
         "flwr-timestamp": moment,
         "flwr-signature": base64.b64encode(signature).decode(),
     }
-    return _PUBLIC_KEY + _varint(len(public)) + public, headers
+    body = _PUBLIC_KEY + _varint(len(public)) + public
+    if more:
+        body += _UNKNOWN_FIELD + _varint(more) + os.urandom(more)
+    return body, headers
 
 
 def _varint(number: int) -> bytes:

@@ -6,35 +6,43 @@ unit and the tests all start from here. What follows ``--`` goes to Flower as it
 Before it starts, and again when it has ended by itself, the way to the server is looked
 at (``link``): a SuperNode that the server refuses stops "gracefully", with exit code 0
 and no reason, and one with a wrong clock is refused. What passes by itself is waited
-for: after a power cut the network and the time come later than the device. Then this
-process stays, passes signals on, and tells what was wrong.
+for: after a power cut the network and the time come later than the device. Then the
+link is measured, unless its owner has said how fast it is, and messages are cut for it
+(``common.chunks``). This process stays, passes signals on, and tells what was wrong.
 """
 
-import argparse
-import ctypes
 import os
-import signal
 import socket
-import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
-from types import FrameType
+from typing import Annotated
+
+import typer
 
 from client_app.device.finding import Finding, first_problem
+from client_app.device.flower_program import run_program
 from client_app.device.link import look_at_link
 from client_app.device.local_checks import look_around
+from client_app.device.resident.starting import (
+    WARM_SECONDS,
+    KeepWarm,
+    resident_variables,
+)
 from client_app.device.unpacked_bundle import (
     Bundle,
     BundleError,
+    DataPath,
     Scalar,
-    add_owner_arguments,
+    Set,
+    StateDir,
     owner_config,
     read_bundle,
 )
+from client_app.device.uplink import declared, described, measured_uplink
+from common.chunks import chosen_size
+from common.commands import flags_of
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 """Seconds between two looks at a server that cannot be reached: doubled each time."""
@@ -51,20 +59,33 @@ ALIVE = (
 )
 NEXT_TRY = 15.0
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1  # Linux's <sys/prctl.h>; nothing elsewhere
+
+def command(
+    context: typer.Context,
+    bundle: Annotated[
+        Path, typer.Argument(help="directory the device's bundle was unpacked into")
+    ],
+    state_dir: StateDir = Path("state"),
+    set_: Set = [],  # noqa: B006  typer copies it
+    data_path: DataPath = None,
+    keep_warm: KeepWarm = WARM_SECONDS,
+) -> int:
+    """Run ``flower-supernode`` with what the options say, see :func:`main`."""
+    try:
+        overrides = owner_config(state_dir, set_, data_path)
+    except BundleError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return main(bundle, overrides, flags_of(context), keep_warm=keep_warm)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m client_app supernode``."""
-    add_owner_arguments(parser)
-    parser.add_argument(
-        "bundle", type=Path, help="directory the device's bundle was unpacked into"
-    )
-    parser.epilog = "What follows -- goes to flower-supernode."
-
-
-def main(args: argparse.Namespace) -> int:
+def main(
+    folder: Path,
+    overrides: dict[str, Scalar],
+    flags: Sequence[str] = (),
+    *,
+    keep_warm: float = WARM_SECONDS,
+) -> int:
     """Run ``flower-supernode`` once nothing is in its way.
 
     Returns
@@ -74,25 +95,27 @@ def main(args: argparse.Namespace) -> int:
         it start, 2 if the bundle cannot be started from.
     """
     try:
-        bundle, overrides = read_bundle(args.bundle), owner_config(args)
-        command = supernode_command(bundle, overrides)
-    except BundleError as error:
+        bundle = read_bundle(folder)
+        supernode_command(bundle, overrides)
+        chosen_size(0.0)
+    except ValueError as error:  # BundleError among them
         print(f"error: {error}", file=sys.stderr)
         return 2
-    # In the same environment, whether or not it is activated: Flower finds its other
-    # programs through PATH.
-    scripts = sysconfig.get_path("scripts")
-    path = os.pathsep.join([scripts, os.environ.get("PATH", "")])
-    program = str(Path(scripts) / command[0])
-    argv = [program, *protection(args.bundle), *command[1:]]
+    if _trains_elsewhere(flags):  # which has its own say
+        keep_warm = 0.0
+    program = [sys.executable, "-m", "client_app.device.flower_supernode"]
     while True:
-        if problem := wait_until_well(bundle, overrides, args.flags):
+        if problem := wait_until_well(bundle, overrides, flags):
             return _failed(problem.text)
+        argv = [*program, *protection(folder)]
+        argv += supernode_command(bundle, overrides | found_link(bundle, overrides))[1:]
+        every = [*own_port(flags), *flags]
         try:
-            flags = [*own_port(args.flags), *args.flags]
-            code, asked = _run([*argv, *flags], {**os.environ, "PATH": path})
+            with resident_variables(keep_warm) as found:
+                env = {**os.environ, **found}
+                code, asked = run_program([*argv, *every], env)
         except OSError as error:
-            print(f"error: cannot start {program}: {error.strerror}", file=sys.stderr)
+            print(f"error: cannot start {argv[0]}: {error.strerror}", file=sys.stderr)
             return 2
         if asked or code not in (0, NOT_ACTIVATED):
             return code
@@ -105,6 +128,21 @@ def main(args: argparse.Namespace) -> int:
             )
         print(ALIVE.format(bundle.superlink), file=sys.stderr, flush=True)
         time.sleep(NEXT_TRY)
+
+
+def found_link(bundle: Bundle, overrides: dict[str, Scalar]) -> dict[str, Scalar]:
+    """Find out how fast the link is; say how messages are cut for it.
+
+    Returns
+    -------
+    dict
+        Node configuration: the speed, where it was measured. The process that trains
+        cuts its messages by that, wherever it runs, and the server is told.
+    """
+    said, _ = declared(bundle.node | overrides)
+    up = said or round(measured_uplink(bundle), 1)
+    print(f"link: {described(up, measured=not said)}", flush=True)
+    return {"uplink-bytes-per-second": up} if up and not said else {}
 
 
 def wait_until_well(
@@ -128,42 +166,6 @@ def _pauses() -> Iterator[float]:
     while True:
         yield pause
         pause = min(2 * pause, LONGEST_PAUSE)
-
-
-def _run(command: list[str], env: dict[str, str]) -> tuple[int, bool]:
-    """Run a program to its end; return its exit code and whether it was asked to end.
-
-    Signals that ask this process to end are passed on. Killed, it takes the program
-    with it, where the system can do that.
-    """
-    asked = False
-    process: subprocess.Popen[bytes] | None = None
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        if process is not None:
-            process.send_signal(number)
-
-    previous = {number: signal.signal(number, pass_on) for number in _ENDING}
-    try:
-        # A group of its own: a terminal's Ctrl-C would reach it twice, and the second
-        # one cuts off Flower's ending.
-        process = subprocess.Popen(
-            command, env=env, preexec_fn=_end_with_parent, process_group=0
-        )
-        if asked:  # while it was being started
-            process.terminate()
-        code = process.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    return (code if code >= 0 else 128 - code), asked
-
-
-def _end_with_parent() -> None:
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def _failed(problem: str) -> int:

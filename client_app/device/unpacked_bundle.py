@@ -3,12 +3,14 @@
 What is in a bundle is said in ``server_app.provisioning.bundle``, which packs it.
 """
 
-import argparse
 import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 Scalar = str | int | float | bool
 
@@ -69,30 +71,29 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder=folder, superlink=superlink, node=node)
 
 
-def add_owner_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what an owner may say beside the bundle."""
-    parser.add_argument(
-        "--state-dir",
-        type=Path,
-        default=Path("state"),
-        help="where gates survive a restart (default: ./state)",
-    )
-    parser.add_argument(
+StateDir = Annotated[
+    Path, typer.Option(metavar="DIR", help="where gates survive a restart")
+]
+Set = Annotated[
+    list[str],
+    typer.Option(
         "--set",
-        action="append",
-        default=[],
         metavar="KEY=VALUE",
         help="further node configuration, as in 'memory-bytes=800000000'; repeatable",
-    )
-    parser.add_argument(
-        "--data-path",
-        type=Path,
+    ),
+]
+DataPath = Annotated[
+    Path | None,
+    typer.Option(
         metavar="PATH",
         help="file or folder with this device's data (default: what the bundle says)",
-    )
+    ),
+]
 
 
-def owner_config(args: argparse.Namespace) -> dict[str, Scalar]:
+def owner_config(
+    state_dir: Path, given: Sequence[str] = (), data_path: Path | None = None
+) -> dict[str, Scalar]:
     """Return the node configuration that wins over a bundle's.
 
     Raises
@@ -100,10 +101,10 @@ def owner_config(args: argparse.Namespace) -> dict[str, Scalar]:
     BundleError
         If ``--set`` is no TOML.
     """
-    config: dict[str, Scalar] = {"state-dir": str(args.state_dir.absolute())}
-    config |= _parsed("\n".join(args.set), "--set")
-    if args.data_path is not None:
-        config["data-path"] = str(args.data_path.expanduser().absolute())
+    config: dict[str, Scalar] = {"state-dir": str(state_dir.absolute())}
+    config |= _parsed("\n".join(given), "--set")
+    if data_path is not None:
+        config["data-path"] = str(data_path.expanduser().absolute())
     return config
 
 

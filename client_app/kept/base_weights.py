@@ -50,7 +50,7 @@ def find_base(store: Store, spec: ModelSpec, checkpoint: str = "") -> bool:
     Parameters
     ----------
     store : Store
-        Of this device, see :func:`client_app.kept.store.open_bases`.
+        Of this device, see :meth:`client_app.kept.home.Home.bases`.
     spec : ModelSpec
         ``base`` is the version wanted.
     checkpoint : str

@@ -14,6 +14,7 @@ import numpy as np
 from flwr.app import Array
 from safetensors.numpy import load, save
 
+from client_app.clipping import pack_clipped
 from client_app.kept.store import Store
 from common.parts import Vector
 from common.wire import Packing, pack, unpack
@@ -44,6 +45,7 @@ class Residuals:
         server_round: int,
         merged_round: int,
         rng: np.random.Generator,
+        clip: float | None = None,
     ) -> dict[str, Array]:
         """Pack deltas with what an earlier upload left out; keep what this one does.
 
@@ -55,6 +57,9 @@ class Residuals:
             The round of the client's last upload that was merged, 0 if none was.
         rng : Generator
             Of the stochastic rounding.
+        clip : float or None
+            Largest norm of all that is sent, as it is read. What clipping takes away is
+            lost, and not left over: it would only grow.
         """
         sizes = {name: delta.size for name, delta in deltas.items()}
         before = self.load(merged_round, sizes) if merged_round else {}
@@ -62,7 +67,10 @@ class Residuals:
             name: delta + before[name] if name in before else delta
             for name, delta in deltas.items()
         }
-        arrays = pack(wanted, packing, rng)
+        if clip is None:
+            arrays = pack(wanted, packing, rng)
+        else:
+            wanted, arrays = pack_clipped(wanted, packing, rng, clip)
         if all(np.isfinite(vector).all() for vector in wanted.values()):
             sent = unpack(arrays, packing)
             left = {name: wanted[name] - sent[name] for name in wanted}

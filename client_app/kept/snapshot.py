@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from client_app.kept.base_weights import find_base
-from client_app.kept.store import Store, folder_name, open_bases
+from client_app.kept.store import BaseStore, Store, folder_name
 from common.inputs import kept_task
 from common.moe import ModelSpec, MoEModel
 from common.moe.ensemble import GatedMixture
@@ -100,7 +100,7 @@ class DeviceSource:
                 task = kept_task(facts)
                 spec = ModelSpec.from_facts(facts["spec"])
                 if spec.base and not find_base(
-                    open_bases(None, self._state_dir), spec, facts["pretrained"]
+                    BaseStore(self._state_dir), spec, facts["pretrained"]
                 ):
                     raise ValueError(
                         f"its frozen base {spec.base} is neither in {self._state_dir} "

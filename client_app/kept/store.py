@@ -10,7 +10,8 @@ Below ``<state-dir>/<run>/<client>/``, every file written atomically::
                                    experts and gate (``snapshot``)
 
 Of all runs alike are the frozen bases it was sent, below ``<state-dir>/bases/``
-(``base_weights``).
+(``base_weights``), and what it has spent of its privacy, in
+``<state-dir>/privacy/<client>/`` (``spent``).
 
 Without a state directory the same names live in ``Context.state``, which Flower keeps
 per node and run and which is gone with the process that holds it; the model is then
@@ -140,13 +141,20 @@ class ContextStore(Store):
 
 
 class DirectoryStore(Store):
-    """As files below ``<state-dir>/<run>/<client>/``."""
+    """As files below ``<state-dir>/<run>/<client>/``.
+
+    ``synced`` is whether they outlive a power cut.
+    """
 
     lasting = True
+    synced = True
 
-    def __init__(self, state_dir: str | Path, run: str, client: str) -> None:
+    def __init__(
+        self, state_dir: str | Path, run: str, client: str, *, synced: bool = True
+    ) -> None:
         super().__init__()
         self.folder = client_folder(state_dir, run, client)
+        self.synced = synced
 
     def names(self, start: str) -> list[str]:
         """Return the names that begin so, sorted; none if they cannot be listed."""
@@ -179,7 +187,7 @@ class DirectoryStore(Store):
         try:
             if path.is_dir():  # os.replace would refuse, in every round to come
                 path.rename(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-            with atomic_write(path) as file:
+            with atomic_write(path, synced=self.synced) as file:
                 file.write(data)
         except OSError as error:
             self.warn(f"{name} cannot be kept: {reason(error)}")
@@ -192,6 +200,20 @@ class DirectoryStore(Store):
             (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             logger.warning("%s cannot be removed: %s", name, reason(error))
+
+
+class BaseStore(DirectoryStore):
+    """Frozen bases of all runs, as files below ``<state-dir>/bases/``."""
+
+    def __init__(self, state_dir: str | Path) -> None:
+        Store.__init__(self)
+        self.folder = Path(state_dir) / "bases"
+
+    def write(self, name: str, data: bytes) -> bool:
+        """Write a file atomically, and clear away what was left half-written."""
+        # Of many MB. A device handles its messages one after the other.
+        remove_partial(self.folder)
+        return super().write(name, data)
 
 
 def read_array(data: bytes | None, version: str) -> Array | None:
@@ -208,41 +230,6 @@ def read_array(data: bytes | None, version: str) -> Array | None:
     if data is None or wire.version(Array("", (), "", data)) != version:
         return None
     return Array(np.load(BytesIO(data), allow_pickle=False))
-
-
-def open_store(context: Context, state_dir: str, run: str, client: str) -> Store:
-    """Return a client's store: in its state directory, in memory if there is none."""
-    if state_dir:
-        return DirectoryStore(state_dir, run, client)
-    return ContextStore(context, run)
-
-
-class _Bases(DirectoryStore):
-    """As files below ``<state-dir>/bases/``."""
-
-    def __init__(self, state_dir: str | Path) -> None:
-        Store.__init__(self)
-        self.folder = Path(state_dir) / "bases"
-
-    def write(self, name: str, data: bytes) -> bool:
-        """Write a file atomically, and clear away what was left half-written."""
-        # Of many MB. A device handles its messages one after the other.
-        remove_partial(self.folder)
-        return super().write(name, data)
-
-
-def open_bases(context: Context | None, state_dir: str | Path) -> Store:
-    """Return where a device keeps frozen bases: for all runs, where that is possible.
-
-    Parameters
-    ----------
-    context : Context or None
-        Of the message; needed without a state directory.
-    """
-    if state_dir:
-        return _Bases(state_dir)
-    assert context is not None
-    return ContextStore(context, "/bases")
 
 
 def client_folder(state_dir: str | Path, run: str, client: str) -> Path:

@@ -54,7 +54,7 @@ def client_folders(data_dir: str | Path, clients: int | None = None) -> list[Pat
             ) from None
     if clients not in (None, len(found)):
         raise SettingsError(
-            f"num-supernodes = {clients} is not allowed: {where} has {len(found)} "
+            f"clients = {clients} is not allowed: {where} has {len(found)} "
             'folders, and with partition = "folders" each is a client'
         )
     return found

@@ -49,14 +49,7 @@ def moments_of(x: NDArray[Any], rows: NDArray[np.int64], task: Task) -> Moments 
     found = Moments.merged(parts)
     if found is None or task.full == 1:
         return found
-    full = task.full
-    return Moments(
-        count=found.count,
-        mean=found.mean / full,
-        m2=found.m2 / full**2,
-        least=found.least / full,
-        most=found.most / full,
-    )
+    return found.divided_by(task.full)
 
 
 def notes_of(moments: Moments, task: Task) -> list[str]:

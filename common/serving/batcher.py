@@ -96,6 +96,16 @@ class Batcher:
         self._arrived.set()
         return future
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return len(self._jobs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the samples that wait or are being computed."""
+        return self._bytes
+
     def _fits(self, job: _Job) -> bool:
         room = self.max_bytes - self._bytes
         return len(self._jobs) < self._max_requests and job.nbytes <= room

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -31,6 +32,9 @@ STATUS = {
     Failed: grpc.StatusCode.INTERNAL,
 }
 
+# gRPC gives the number of a code or the code.
+_NAMES = {key: code.name for code in grpc.StatusCode for key in (code, code.value[0])}
+
 LINGER = 1.0
 """Seconds the end of a call may take to get out before its connection is cut."""
 
@@ -48,6 +52,8 @@ class CallGuard(grpc.aio.ServerInterceptor):
         The quota of all other services together.
     cut : callable
         Ends the connection of a caller that does not even take the end of its call.
+    note : callable
+        Told of each call that has ended: its method, status code and seconds.
 
     Attributes
     ----------
@@ -61,7 +67,9 @@ class CallGuard(grpc.aio.ServerInterceptor):
         quotas: Mapping[str, Calls],
         others: Calls,
         cut: Callable[[str], None],
+        note: Callable[[str, str, float], None] = lambda *_: None,
     ) -> None:
+        self._note = note
         self._refuse, self._cut = refuse, cut
         self._quotas, self._others = quotas, others
         self.known: set[str] = set()
@@ -78,9 +86,21 @@ class CallGuard(grpc.aio.ServerInterceptor):
         # A stream both ways on this side only: on the wire a single message is a stream
         # of one, and only of a stream a handler decides when it is read.
         return grpc.stream_stream_rpc_method_handler(
-            partial(self._serve, handler, calls),
+            partial(self._timed, handler_call_details.method, handler, calls),
             response_serializer=handler.response_serializer,
         )
+
+    async def _timed(self, method: str, *given: Any) -> None:
+        started, context, code = time.monotonic(), given[-1], ""
+        try:
+            await self._serve(*given)
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED.name
+            raise
+        finally:
+            seconds = time.monotonic() - started
+            name = code or _NAMES.get(context.code(), grpc.StatusCode.OK.name)
+            self._note(method.rpartition("/")[2], name, seconds)
 
     async def _serve(
         self, handler: Any, calls: Calls, _: AsyncIterator[bytes], context: Context

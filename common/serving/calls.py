@@ -127,6 +127,11 @@ class Calls:
         """Return the calls under way, and those that wait for a place."""
         return iter((*self._calls, *self._line))
 
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for a place."""
+        return len(self._line)
+
     def __len__(self) -> int:
         """Return how many calls have a place."""
         return len(self._calls)

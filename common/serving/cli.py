@@ -4,16 +4,18 @@ The sides differ in where a model comes from (:class:`ModelSource`) and how much
 they may take; options, files and errors are the same.
 """
 
-import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import click
 import torch
+import typer
 
+from common.exposition import MetricsError
 from common.inputs import InputError
 from common.own.found import Skipped
 from common.plausible import doubtful
@@ -32,42 +34,96 @@ if TYPE_CHECKING:
     from common.serving.callers import CallerList
 
 
-def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what to predict and where the answers go."""
-    text = (
+def _parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Let typer call a parser, whose ValueError is the user's error."""
+
+    def convert(text: str) -> Any:
+        try:
+            return parse(str(text))
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return convert
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{text!r} is not an integer of at least 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 1e6:
+        raise ValueError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _option(text: str, metavar: str, parse: Callable[[str], Any] | None = None) -> Any:
+    parser = None if parse is None else _parsed(parse)
+    return typer.Option(help=text, metavar=metavar, parser=parser)
+
+
+Memory = Annotated[
+    int | None,
+    _option(
+        "bytes for models, messages, queue and batches, beside the some hundred MB of "
+        "the interpreter and torch (default: a share of what the machine has)",
+        "SIZE",
+        parse_bytes,
+    ),
+]
+Threads = Annotated[int, _option("torch threads", "N", _positive)]
+Input = Annotated[
+    Path | None,
+    _option(
         "a file or folder as devices read them (images, class folders, CSV, Parquet, "
-        "JSON lines, texts), or the array 'x' of an .npz"
-    )
-    parser.add_argument("--input", type=Path, metavar="PATH", help=text)
-    text = "a text to be answered; may be given several times"
-    parser.add_argument("--text", action="append", default=[], help=text)
-    text = (
+        "JSON lines, texts), or the array 'x' of an .npz",
+        "PATH",
+    ),
+]
+Texts = Annotated[
+    list[str], _option("a text to be answered; may be given several times", "TEXT")
+]
+Answers = Annotated[
+    Path | None,
+    _option(
         "write the answers there (.npz: with all probabilities; .csv, .jsonl), print "
-        "no table"
-    )
-    parser.add_argument("--output", type=Path, metavar="FILE", help=text)
-    _add_threads(parser)
+        "no table",
+        "FILE",
+    ),
+]
 
 
-def predict(source: ModelSource, args: argparse.Namespace) -> int:
-    """Answer ``--input`` or the texts; 2 if there was nothing that could be answered.
+def predict(
+    source: ModelSource,
+    *,
+    input: Input = None,
+    text: Texts = [],  # noqa: B006  typer copies it
+    output: Answers = None,
+    threads: Threads = 1,
+) -> int:
+    """Answer samples or texts; 2 if there was nothing that could be answered.
 
     What cannot be used is named on stderr, and the rest is answered.
     """
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(threads)
     omitted, answered = Omitted(), 0
     try:
-        if (args.input is None) == (not args.text):
+        if (input is None) == (not text):
             raise InputError("give either --input PATH or --text TEXT")
         servable = source.load()
         task = servable.task
         score, odd = Score(task), ""
         samples: Iterable[Batch | Skipped] = (
-            read_samples(args.input, servable)
-            if args.input is not None
-            else read_texts(named_texts(args.text), servable)
+            read_samples(input, servable)
+            if input is not None
+            else read_texts(named_texts(text), servable)
         )
-        with written(args.output, task) as take:
+        with written(output, task) as take:
             for part in samples:
                 if isinstance(part, Skipped):
                     omitted.add(part.name, part.reason)
@@ -79,7 +135,7 @@ def predict(source: ModelSource, args: argparse.Namespace) -> int:
                 score.add(part, found)
                 answered += len(x)
             if not answered:
-                raise InputError(f"{args.input}: no sample that can be answered")
+                raise InputError(f"{input}: no sample that can be answered")
     except BrokenPipeError:  # whoever read the table has seen enough
         raise
     except (SourceError, InputError, OSError) as error:
@@ -96,42 +152,51 @@ def predict(source: ModelSource, args: argparse.Namespace) -> int:
     return 0
 
 
-def add_serve_arguments(parser: argparse.ArgumentParser, memory: int) -> None:
-    """Declare how to serve; ``memory`` is the default budget in bytes."""
-
-    def add(flag: str, kind: Any, default: Any, metavar: str, text: str) -> None:
-        parser.add_argument(
-            flag, type=kind, default=default, metavar=metavar, help=text
-        )
-
-    text = "address (%(default)s); port 0 takes a free one"
-    add("--listen", str, "127.0.0.1:50051", "HOST:PORT", text)
-    add("--tls-cert", Path, None, "PEM", "own certificate")
-    add("--tls-key", Path, None, "PEM", "its private key")
-    text = "only serve callers with a certificate of this authority"
-    add("--tls-ca", Path, None, "PEM", text)
-    text = "serve in plain text on another address than the loopback"
-    parser.add_argument("--insecure", action="store_true", help=text)
-    text = (
-        "bytes for models, messages, queue and batches, beside the some hundred "
-        f"MB of the interpreter and torch ({memory / 1e6:.0f}M)"
-    )
-    add("--memory", _size, memory, "SIZE", text)
-    text = "samples computed together (%(default)s); 1: no batching"
-    add("--max-batch", _positive, 32, "N", text)
-    text = "calls that may wait for a place (%(default)s)"
-    add("--max-queue", _positive, 256, "N", text)
-    text = "how often to look for a newer model (%(default)s)"
-    add("--poll", _seconds, 2.0, "SECONDS", text)
-    text = "how long requests may take to finish when stopping (%(default)s)"
-    add("--grace", _seconds, 10.0, "SECONDS", text)
-    text = "how long a caller may neither send nor take, or wait (%(default)s)"
-    add("--idle", _seconds, 60.0, "SECONDS", text)
-    _add_threads(parser)
+Pem = Path | None
 
 
 def serve(
-    source: ModelSource, args: argparse.Namespace, members: "CallerList | None" = None
+    source: ModelSource,
+    memory: int,
+    members: "CallerList | None",
+    *,
+    listen: Annotated[
+        str, _option("address; port 0 takes a free one", "HOST:PORT")
+    ] = "127.0.0.1:50051",
+    tls_cert: Annotated[Pem, _option("own certificate", "PEM")] = None,
+    tls_key: Annotated[Pem, _option("its private key", "PEM")] = None,
+    tls_ca: Annotated[
+        Pem, _option("only serve callers with a certificate of this authority", "PEM")
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="serve in plain text on another address than the loopback",
+        ),
+    ] = False,
+    max_batch: Annotated[
+        int, _option("samples computed together; 1: no batching", "N", _positive)
+    ] = 32,
+    max_queue: Annotated[
+        int, _option("calls that may wait for a place", "N", _positive)
+    ] = 256,
+    poll: Annotated[
+        float, _option("how often to look for a newer model", "SECONDS", _seconds)
+    ] = 2.0,
+    grace: Annotated[
+        float,
+        _option("how long requests may take when stopping", "SECONDS", _seconds),
+    ] = 10.0,
+    idle: Annotated[
+        float,
+        _option("how long a caller may neither send nor take", "SECONDS", _seconds),
+    ] = 60.0,
+    metrics: Annotated[
+        str | None,
+        _option("where Prometheus fetches metrics, in plain HTTP", "HOST:PORT"),
+    ] = None,
+    threads: Threads = 1,
 ) -> int:
     """Serve ``members``, or whom TLS lets in; 2 for what cannot be served."""
     # Late: predicting and exporting need no gRPC.
@@ -140,60 +205,69 @@ def serve(
     from common.serving.server import ServeOptions
     from common.serving.server import serve as run
 
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(threads)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level="INFO")
     try:
-        credentials = Credentials.read(args.tls_cert, args.tls_key, args.tls_ca)
-        host, port = _address(args.listen)
-        if credentials is None and not args.insecure and not _is_loopback(host):
+        credentials = Credentials.read(tls_cert, tls_key, tls_ca)
+        host, port = _address(listen)
+        scrape = None if metrics is None else _address(metrics, "--metrics")
+        if credentials is None and not insecure and not _is_loopback(host):
             raise CredentialsError(
-                f"--listen {args.listen} is reachable from outside: give --tls-cert "
+                f"--listen {listen} is reachable from outside: give --tls-cert "
                 "and --tls-key, or --insecure to serve it in plain text"
             )
         options = ServeOptions(
             host=host,
             port=port,
             credentials=credentials,
-            memory=args.memory,
-            batch=args.max_batch,
-            queue=args.max_queue,
-            poll=args.poll,
-            grace=args.grace,
-            idle=args.idle,
+            memory=memory,
+            batch=max_batch,
+            queue=max_queue,
+            poll=poll,
+            grace=grace,
+            idle=idle,
             members=members,
+            metrics=scrape,
         )
         asyncio.run(run(source, options))
-    except (SourceError, CredentialsError, CallerListError, OSError) as error:
+    except (
+        *(SourceError, CredentialsError, CallerListError),
+        *(MetricsError, OSError),
+    ) as error:
         return _fail(error)
     return 0
 
 
-def add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what to write."""
-    parser.add_argument("--format", choices=("onnx", "executorch"), default="onnx")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="(model.onnx, model.pte)"
-    )
-    text = (
-        "quantise to int8, ranges taken from four fifths of these samples, compared "
-        "on the others (onnx)"
-    )
-    parser.add_argument("--int8", type=Path, metavar="PATH", help=text)
-
-
-def export(source: ModelSource, args: argparse.Namespace) -> int:
+def export(
+    source: ModelSource,
+    *,
+    format: Annotated[
+        Literal["onnx", "executorch"], typer.Option(help="of the file")
+    ] = "onnx",
+    output: Annotated[
+        Path | None, _option("default: model.onnx or model.pte", "FILE")
+    ] = None,
+    int8: Annotated[
+        Path | None,
+        _option(
+            "quantise to int8, ranges taken from four fifths of these samples, "
+            "compared on the others (onnx)",
+            "PATH",
+        ),
+    ] = None,
+) -> int:
     """Write the model as one file and say how it compares with torch."""
     # Late: it needs packages that only an exporter has.
     from common.serving import export as exporter
 
-    onnx = args.format == "onnx"
-    path = args.output or Path("model.onnx" if onnx else "model.pte")
+    onnx = format == "onnx"
+    path = output or Path("model.onnx" if onnx else "model.pte")
     try:
-        if args.int8 is not None and not onnx:
+        if int8 is not None and not onnx:
             raise InputError("--int8 goes with --format onnx only")
         servable = source.load()
         if onnx:
-            given = args.int8
+            given = int8
             samples = calibration_samples(given, servable) if given else None
             written = exporter.export_onnx(servable, path, samples)
         else:
@@ -201,9 +275,9 @@ def export(source: ModelSource, args: argparse.Namespace) -> int:
     except (SourceError, InputError, exporter.ExportError) as error:
         return _fail(error)
     kind = f"ONNX opset {exporter.OPSET}" if onnx else "ExecuTorch"
-    which = "samples the ranges were not taken from" if args.int8 else "samples"
+    which = "samples the ranges were not taken from" if int8 else "samples"
     print(
-        f"{written.path}: {kind}{', int8' if args.int8 else ''}, {written.nbytes} "
+        f"{written.path}: {kind}{', int8' if int8 else ''}, {written.nbytes} "
         f"bytes ({servable.nbytes} in torch); {servable.name}"
     )
     print(
@@ -213,44 +287,15 @@ def export(source: ModelSource, args: argparse.Namespace) -> int:
     return 0
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str, option: str = "--listen") -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise SourceError(f"--listen {text!r} is not HOST:PORT")
+        raise SourceError(f"{option} {text!r} is not HOST:PORT")
     return host, int(port)
 
 
 def _is_loopback(host: str) -> bool:
     return host in ("localhost", "[::1]") or host.startswith("127.")
-
-
-def _size(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
-
-
-def _add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--threads", type=_positive, default=1, metavar="N", help="torch threads (1)"
-    )
 
 
 def _fail(error: Exception) -> int:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from common.exposition import Metric
 from common.newest import Newest
 from common.serving.batcher import Batcher
 from common.serving.call_guard import CallGuard
@@ -29,6 +30,7 @@ from common.serving.memory import (
 )
 from common.serving.servable import ModelSource, Servable, SourceError
 from common.serving.service import NAME, InferenceService, read_tokeniser
+from common.serving.telemetry import Telemetry
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
@@ -43,6 +45,8 @@ HANDSHAKE_MS = 10_000
 
 SWEEP = 0.1
 """Seconds between looks for what has to end."""
+
+_PREFIX = "expertfleet_serving_"
 
 logger = logging.getLogger("expertfleet.serving")
 
@@ -68,6 +72,8 @@ class ServeOptions:
         Seconds a caller may neither send nor take anything.
     members : CallerList or None
         Only these may call; needs credentials that ask for a client certificate.
+    metrics : (host, port) or None
+        Where Prometheus may fetch its metrics, in plain HTTP.
     """
 
     host: str = "127.0.0.1"
@@ -80,6 +86,7 @@ class ServeOptions:
     grace: float = 10.0
     idle: float = 60.0
     members: CallerList | None = None
+    metrics: tuple[str, int] | None = None
 
 
 class Server:
@@ -130,7 +137,9 @@ class Server:
             {NAME: self._calls},
             self._standard,
             lambda connection: self._connections.cut(connection),
+            self._note,
         )
+        self.telemetry: Telemetry | None = None
         self._health = health.HealthServicer()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -142,10 +151,16 @@ class Server:
             f"connections at a time; limit of open files {self.files}"
         )
 
+    def _note(self, method: str, code: str, seconds: float) -> None:
+        if self.telemetry is not None:
+            self.telemetry.note(method, code, seconds)
+
     async def start(self) -> None:
         """Listen and answer; raises OSError if the address cannot be listened on."""
         options = self._options
         _check_free(options.host, options.port)
+        if options.metrics is not None:
+            self.telemetry = Telemetry(*options.metrics, self.loads)
         await self._health.set(NAME, health_pb2.HealthCheckResponse.SERVING)
         port = await self._open(options.port)
         self.address = f"{options.host}:{port}"
@@ -164,6 +179,34 @@ class Server:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.batcher.close()
+        if self.telemetry is not None:
+            self.telemetry.close()
+
+    def loads(self) -> list[Metric]:
+        """Return what there is to do now, and what was computed."""
+        limits = self.limits
+        named = {"model": self.servable.run, "round": str(self.servable.server_round)}
+        gauges = (
+            ("calls", "Calls under way.", len(self._calls)),
+            ("calls_most", "Calls that may be under way.", limits.calls),
+            ("calls_waiting", "Calls that wait for a place.", self._calls.waiting),
+            ("queue_requests", "Requests that wait for a batch.", self.batcher.waiting),
+            ("queue_bytes", "Bytes of their samples.", self.batcher.nbytes),
+            ("queue_bytes_most", "Bytes that may wait.", limits.queue_bytes),
+            ("connections", "Connections with a call so far.", len(self._guard.known)),
+        )
+        counters = (
+            ("batches", "Batches computed.", self.batcher.batches),
+            ("samples", "Samples computed.", self.batcher.samples),
+        )
+        return [
+            *(Metric(f"{_PREFIX}{n}", text, [({}, v)]) for n, text, v in gauges),
+            *(
+                Metric(f"{_PREFIX}{n}", text, [({}, v)], counter=True)
+                for n, text, v in counters
+            ),
+            Metric(f"{_PREFIX}model", "1 for the model served.", [(named, 1)]),
+        ]
 
     async def _open(self, port: int) -> int:
         """Listen; return the port."""
@@ -293,6 +336,8 @@ async def serve(source: ModelSource, options: ServeOptions) -> None:
         server.summary,
     )
     logger.info("its task: %s", server.servable.task_in_words)
+    if server.telemetry is not None:
+        logger.info("metrics on http://%s/metrics", server.telemetry.address)
     await stop.wait()
     logger.info("stopping: answering what is under way")
     await server.stop()

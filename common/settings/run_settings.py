@@ -1,6 +1,7 @@
 """The settings of a run as a whole: its algorithm, its seed, what is written where."""
 
 import tomllib
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -8,6 +9,9 @@ from pydantic import Field, field_validator
 from common.errors import SettingsError
 from common.settings.section import Section
 from common.settings.sizes import parse_bytes
+
+CLIENTS = "clients"
+"""In the directory of a simulation: what its clients keep."""
 
 
 class RunSettings(Section):
@@ -24,7 +28,9 @@ class RunSettings(Section):
         "results", min_length=1, description="directory the run is written to"
     )
     state_dir: str = Field(
-        "", description="client directory for its private gate; empty means in memory"
+        "",
+        description="directory in which clients keep what stays with them, as private "
+        "gates; empty: of a simulation in the run's own, else in memory",
     )
     feature_cache: str = Field(
         "4G",
@@ -34,23 +40,35 @@ class RunSettings(Section):
     resume_from: str = Field(
         "", description="directory of a run to go on with; empty starts a new one"
     )
+    replay_arrivals: str = Field(
+        "",
+        description="directory of a run whose replies are merged again in the rounds "
+        "they were merged in; empty: as they come",
+    )
     keep_checkpoints: int = Field(
         3, ge=1, description="checkpoints kept of a run, at least 1"
     )
     callbacks: str = Field(
         "",
-        description="what else looks on: tensorboard, mlflow, wandb, early-stopping or "
-        "module:attr, separated by commas",
+        description="what else looks on: tensorboard, mlflow, wandb, prometheus, otlp, "
+        "early-stopping or module:attr, separated by commas",
     )
     stop_measure: str = Field(
         "server_global",
-        description="what early-stopping watches: a number of the run log",
+        description="by which the best checkpoint is kept, and what early-stopping "
+        "watches: a number of the run log",
     )
     stop_mode: Literal["max", "min"] = Field(
         "max", description="whether more of stop-measure is better, or less"
     )
     stop_patience: int = Field(
         10, ge=1, description="measured rounds without a better one before a stop"
+    )
+    on_collapse: Literal["roll-back", "stop", "go-on"] = Field(
+        "roll-back",
+        description="what follows when most replies of a round are refused, or when "
+        "stop-measure has lost more than half of its best (above guessing) three times "
+        "in a row: back to the best checkpoint, stop, or nothing",
     )
     client_metrics: str = Field(
         "",
@@ -65,6 +83,11 @@ class RunSettings(Section):
     unknown_clients: Literal["refuse", "admit"] = Field(
         "refuse", description="what happens to clients that are not in fleet-list"
     )
+
+    @property
+    def state_of_run(self) -> str:
+        """Where virtual clients keep what stays with them, if nothing else is said."""
+        return str(Path(self.resume_from) / CLIENTS) if self.resume_from else ""
 
     @field_validator("feature_cache")
     @classmethod

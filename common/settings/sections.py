@@ -1,17 +1,17 @@
 """The groups of settings: every key, its type, its range and what it means.
 
-Those of the run, of the model and of training have modules of their own. How the flat
-``run-config`` becomes this tree, and how an error is told, is in ``common.settings``.
+Those of the run, of rounds, of the model and of training have modules of their own. How
+the flat ``run-config`` becomes this tree, and how an error is told, is in
+``common.settings``.
 """
 
 from pathlib import PurePath
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from common.errors import SettingsError
 from common.registry import READERS
-from common.settings.capacity_tiers import CapacityTiers
 from common.settings.section import Section, named
 
 
@@ -127,49 +127,6 @@ class DataSettings(Section):
         return self
 
 
-class RoundSettings(Section):
-    """How many rounds there are and who takes part in one."""
-
-    num_rounds: int = Field(30, ge=1, description="rounds of training, an integer >= 1")
-    clients_per_round: int = Field(
-        0, ge=0, description="clients asked each round; 0 means all"
-    )
-    expert_capacity: Annotated[CapacityTiers, BeforeValidator(CapacityTiers.parse)] = (
-        Field(
-            CapacityTiers.parse(2),
-            description="experts of each layer per client: an integer or tiers "
-            '"1:0.5,2:0.3,4:0.2"',
-        )
-    )
-    eval_every: int = Field(
-        1, ge=1, description="evaluate every N rounds (the last one always)"
-    )
-    round_deadline: float = Field(
-        3600.0, gt=0, description="seconds a round waits for replies, above 0"
-    )
-    min_replies: int = Field(
-        1, ge=1, description="replies a round needs to be merged, at least 1"
-    )
-    over_selection: float = Field(
-        0.0, ge=0, le=1, description="share of clients asked beyond clients-per-round"
-    )
-    short_round: Literal["repeat", "skip"] = Field(
-        "repeat", description="what happens to a round with too few replies"
-    )
-    capacity_margin: float = Field(
-        0.1, ge=0, lt=1, description="share of a device's means left unused, 0 to <1"
-    )
-    train_seconds: float = Field(
-        0.0, ge=0, description="seconds a device may train in a round; 0 = no limit"
-    )
-    upload_seconds: float = Field(
-        0.0, ge=0, description="seconds a device may upload in a round; 0 = no limit"
-    )
-    set_aside_after: int = Field(
-        5, ge=2, description="failures in a row after which a client is only probed"
-    )
-
-
 class AssignmentSettings(Section):
     """Fitness, load bounds and the solver (docs/methods.md, 1)."""
 
@@ -187,6 +144,22 @@ class AssignmentSettings(Section):
     idle_fitness: Literal["chance", "frozen"] = Field(
         "chance",
         description="what a held pair without a sample scores: as guessing, or nothing",
+    )
+    fitness_from: Literal["clients", "server"] = Field(
+        "clients",
+        description="who says how an expert does at a client, for flex-moe: the "
+        "client, or the server on its reserved-samples",
+    )
+    expert_choice: Literal["auto", "fitness", "chance"] = Field(
+        "auto",
+        description="what chooses within the load band, for flex-moe: fitness, chance, "
+        "or chance only where merging is trimmed-mean or median",
+    )
+    min_holders: int = Field(
+        1,
+        ge=1,
+        description="holders below which an expert is not merged, nor given to anybody "
+        "by flex-moe, at least 1",
     )
     load_tolerance: float = Field(
         0.1, ge=0, le=1, description="delta, width of the load band, 0 to 1"
@@ -245,6 +218,30 @@ class MergeSettings(Section):
     max_update: float = Field(
         10.0, gt=0, description="largest RMS change of a part that is accepted"
     )
+    norm_bound: float = Field(
+        10.0,
+        ge=0,
+        description="medians of the last rounds above which a change of a part is cut "
+        "down to one, and refused above ten times that; 0 = no bound, else 1 or more",
+    )
+    max_weight: float = Field(
+        10.0,
+        ge=0,
+        description="most that a client's samples count for, in medians of the round's "
+        "participants; 0 = no bound, else 1 or more",
+    )
+
+    @property
+    def is_robust(self) -> bool:
+        """Whether its rule withstands any liar, if only there are holders enough."""
+        return self.merging in ("trimmed-mean", "median")
+
+    @field_validator("norm_bound", "max_weight")
+    @classmethod
+    def _is_bound(cls, value: float) -> float:
+        if 0 < value < 1:
+            raise ValueError("choose 0 for no bound, or 1 or more")
+        return value
 
 
 class SkewSettings(Section):

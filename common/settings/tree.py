@@ -16,17 +16,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from common.errors import SettingsError, nearest
 from common.settings.capacity_tiers import CapacityTiers
 from common.settings.model_settings import ModelSettings
+from common.settings.privacy_settings import PrivacySettings
+from common.settings.round_settings import RoundSettings
 from common.settings.run_settings import RunSettings
 from common.settings.sections import (
     AssignmentSettings,
     DataSettings,
     MergeSettings,
-    RoundSettings,
     SkewSettings,
     StressSettings,
     WireSettings,
 )
 from common.settings.training_settings import TrainingSettings
+
+Scalar = str | int | float
 
 
 class Settings(BaseModel):
@@ -42,6 +45,7 @@ class Settings(BaseModel):
     assignment: AssignmentSettings = AssignmentSettings()
     wire: WireSettings = WireSettings()
     merge: MergeSettings = MergeSettings()
+    privacy: PrivacySettings = PrivacySettings()
     skew: SkewSettings = SkewSettings()
     stress: StressSettings = StressSettings()
 
@@ -64,6 +68,8 @@ class Settings(BaseModel):
                 f"min-replies = {needed} is not allowed: a round waits for at most "
                 f"clients-per-round = {asked} replies"
             )
+        if self.rounds.is_buffered:
+            self._fits_buffers()
         rising = self.training.lr_warmup
         if rising >= self.rounds.num_rounds:
             raise SettingsError(
@@ -72,6 +78,10 @@ class Settings(BaseModel):
             )
         if self.data.task:
             self._fits_own_data()
+        if self.privacy.is_central:
+            self._fits_privacy()
+        if self.privacy.is_device:
+            self._fits_device_privacy()
         return self
 
     def training_in(self, server_round: int) -> TrainingSettings:
@@ -99,6 +109,158 @@ class Settings(BaseModel):
         ):
             if value:
                 raise SettingsError(f"{key} = {value} is not allowed with task: {why}")
+
+    def _fits_device_privacy(self) -> None:
+        """Refuse what would have one sample in the gradients of others."""
+        for key, value, usual, why in (
+            (
+                "gate-balance",
+                self.model.gate_balance,
+                0,
+                "it is of a whole batch, not of its samples; set it to 0",
+            ),
+            (
+                "norm",
+                self.model.norm,
+                "group",
+                "a batch norm mixes the samples of a batch",
+            ),
+            (
+                "loss-calibration",
+                self.skew.loss_calibration,
+                0,
+                "the labels of all samples would be in the loss of each",
+            ),
+            ("precision", self.training.precision, "float32", "sums have to be exact"),
+            (
+                "sampling-rate",
+                self.privacy.sampling_rate,
+                0,
+                "each device draws samples, by batch-size",
+            ),
+            (
+                "drift",
+                self.stress.drift,
+                0,
+                "a sample would be another device's as well",
+            ),
+            (
+                "client-metrics",
+                self.run.client_metrics if self.privacy.leaves_out else "",
+                "",
+                'private-reports = "leave-out" leaves them out',
+            ),
+        ):
+            if value != usual:
+                raise SettingsError(
+                    f"{key} = {value!r} is not allowed with privacy = 'device': {why}"
+                )
+
+    def _fits_buffers(self) -> None:
+        """Refuse what is said of rounds whose replies are merged together."""
+        rounds = self.rounds
+        for key, value, usual in (
+            ("min-replies", rounds.min_replies, 1),
+            ("over-selection", rounds.over_selection, 0),
+        ):
+            if value != usual:
+                raise SettingsError(
+                    f"{key} = {value} is not allowed with schedule = 'buffered': "
+                    "buffer-share says how many replies a round and a part wait for"
+                )
+
+    def _fits_privacy(self) -> None:
+        """Refuse what epsilon would not hold with, or what needs reports."""
+        rules, rounds = self.privacy, self.rounds
+        refused: list[tuple[str, Scalar, Scalar, str]] = [
+            ("merging", self.merge.merging, "mean", "noise is of a sum's size"),
+            (
+                "over-selection",
+                rounds.over_selection,
+                0,
+                "whose reply counts would hang on others",
+            ),
+            (
+                "late-replies",
+                rounds.late_replies,
+                "drop",
+                "noise and holders are those that one round was planned for",
+            ),
+            (
+                "schedule",
+                rounds.schedule,
+                "synchronous",
+                "noise and holders are those that one round was planned for",
+            ),
+            (
+                "replay-arrivals",
+                self.run.replay_arrivals,
+                "",
+                "its noise is kept nowhere",
+            ),
+            (
+                "drift",
+                self.stress.drift,
+                0,
+                "a client's samples would count as another's as well",
+            ),
+            (
+                "fitness-from",
+                self.assignment.fitness_from,
+                "clients",
+                "the server would measure updates before noise is added",
+            ),
+            (
+                "min-holders",
+                self.assignment.min_holders,
+                1,
+                "what is merged would hang on who replied",
+            ),
+        ]
+        if rules.leaves_out:
+            silent = 'private-reports = "leave-out" leaves out'
+            refused += [
+                (
+                    "train-seconds",
+                    rounds.train_seconds,
+                    0,
+                    f"{silent} how many samples a device has",
+                ),
+                (
+                    "client-metrics",
+                    self.run.client_metrics,
+                    "",
+                    f"{silent} what devices measure",
+                ),
+            ]
+        if rules.is_sampled:
+            refused += [
+                (
+                    "clients-per-round",
+                    rounds.clients_per_round,
+                    0,
+                    "sampling-rate says who is asked",
+                ),
+                (
+                    "upload-seconds",
+                    rounds.upload_seconds,
+                    0,
+                    "a link is known of who was asked",
+                ),
+                (
+                    "private-reports",
+                    rules.private_reports,
+                    "leave-out",
+                    "with sampling-rate, what is learnt from reports would say who was "
+                    "asked",
+                ),
+            ]
+        for key, value, usual, why in refused:
+            if value != usual:
+                raise SettingsError(
+                    f"{key} = {value!r} is not allowed with privacy = "
+                    f"{rules.privacy!r}: {why}"
+                )
 
     @classmethod
     def from_run_config(cls, run_config: Mapping[str, Any]) -> Self:

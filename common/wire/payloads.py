@@ -18,7 +18,7 @@ from pydantic import (
 
 from common.text import CLIENT_NAME, CLIENT_NAME_RULE, RUN_NAME, one_line
 
-PROTOCOL: Literal[7] = 7
+PROTOCOL: Literal[8] = 8
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Samples = Annotated[int, Field(ge=0, le=10**9)]
@@ -111,7 +111,7 @@ class Payload(BaseModel):
         validate_by_name=True,
     )
 
-    protocol: Literal[7] = PROTOCOL
+    protocol: Literal[8] = PROTOCOL
 
     if not TYPE_CHECKING:  # it would hide the fields from the type checker
 

@@ -262,8 +262,9 @@ class QueryReply(ClassStatistic):
         Processors it may use.
     expert_cap : int
         Experts the owner allows this device to hold; 0 if not declared.
-    flops_per_second, uplink : float
-        Training speed, and upload speed in bytes per second; 0 if unknown.
+    flops_per_second, uplink, downlink : float
+        Training speed, and that of its link up and down in bytes per second; 0 if
+        unknown.
     seconds_total : float
         Time spent in answering.
     disk_free, board, temperature, throttled, gpu
@@ -303,6 +304,7 @@ class QueryReply(ClassStatistic):
     expert_cap: Experts = 0
     flops_per_second: Rate = 0.0
     uplink: Rate = 0.0
+    downlink: Rate = 0.0
     seconds_total: Seconds = 0.0
     disk_free: Count | None = None
     board: Note | None = None

@@ -23,6 +23,7 @@ def solve_every_layer(
     capacity: ArrayLike,
     bounds: Bounds,
     layers: ExpertLayers,
+    closed: NDArray[np.bool_] | None = None,
     **solving: Any,
 ) -> Assignment:
     """Return the best assignment in which whoever holds anything serves every layer.
@@ -33,6 +34,8 @@ def solve_every_layer(
     capacity : array_like of int, shape (C,)
     bounds : Bounds
     layers : ExpertLayers
+    closed : ndarray of bool, shape (L * E,), optional
+        Experts that nobody is to hold; at least one of each layer is not.
     **solving
         ``solver``, ``time_limit`` and ``seed`` of :func:`solve`.
 
@@ -41,6 +44,10 @@ def solve_every_layer(
     Assignment
         The solver's, its matrix repaired; ``relaxed`` says of how many clients.
     """
+    forbidden = None
+    if closed is not None and closed.any():
+        forbidden = np.broadcast_to(closed, fitness.shape)
+        fitness = np.where(closed, -1.0, fitness)  # no repair takes one of them
     several = layers.num_layers > 1
     answer = solve(
         AssignmentProblem(
@@ -49,6 +56,7 @@ def solve_every_layer(
             bounds.lower,
             bounds.upper,
             groups=layers.of_experts if several else None,
+            forbidden=forbidden,
         ),
         **solving,
     )

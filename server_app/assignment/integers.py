@@ -6,16 +6,26 @@ How an `AssignmentProblem` becomes an `IntegerProblem` is in
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IntegerProblem", "Ints", "Mask", "Violation"]
+__all__ = ["IntegerProblem", "Ints", "Mask", "Violation", "blocks"]
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+
+#: Rows of a (C, E) matrix that are looked at together.
+_BLOCK = 1 << 14
+
+
+def blocks(rows: int) -> Iterator[slice]:
+    """Yield slices of so many rows: what is made of a block is small, and let go of."""
+    for start in range(0, rows, _BLOCK):
+        yield slice(start, min(start + _BLOCK, rows))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,7 +117,7 @@ class IntegerProblem:
     @cached_property
     def steepest_gain(self) -> int:
         """Most that one placement can gain, at least 1."""
-        return max(int(np.abs(self.gain).max()), 1)
+        return max(int(self.gain.max()), -int(self.gain.min()), 1)
 
     @property
     def violation_price(self) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from server_app.assignment.integers import IntegerProblem, Ints
+from server_app.assignment.integers import IntegerProblem, Ints, blocks
 from server_app.assignment.problem import AssignmentProblem
 from server_app.assignment.validation import ProblemError
 
@@ -83,13 +83,17 @@ def to_integers(problem: AssignmentProblem) -> IntegerProblem:
 
 
 def _whole(gain: NDArray[np.float64], scale: float) -> Ints:
-    """Return ``gain * scale`` rounded, with one temporary: this is the big array."""
-    scaled = gain * scale
-    tiny = (np.abs(scaled) < 1.0) & (gain != 0.0)
-    np.rint(scaled, out=scaled)
-    # A gain that vanished would leave a budget unused.
-    scaled[tiny] = np.sign(gain[tiny])
-    return scaled.astype(np.int64)
+    """Return ``gain * scale`` rounded, block by block: this is the big array."""
+    whole = np.empty(gain.shape, dtype=np.int64)
+    for rows in blocks(len(gain)):
+        some = gain[rows]
+        scaled = some * scale
+        tiny = (np.abs(scaled) < 1.0) & (some != 0.0)
+        np.rint(scaled, out=scaled)
+        # A gain that vanished would leave a budget unused.
+        scaled[tiny] = np.sign(some[tiny])
+        whole[rows] = scaled
+    return whole
 
 
 def _scale(fitness: NDArray[np.float64], groups: int) -> float:
@@ -115,6 +119,9 @@ def _refuse_lost(fitness: NDArray[np.float64], scale: float) -> None:
 
     One fitness of -1e10 that means "never" would round all others, of about 1, away.
     """
+    least = _LEAST_STEPS / scale  # of powers of two: exact
+    if 2 * np.count_nonzero(fitness >= least) > np.count_nonzero(fitness > 0.0):
+        return  # so is the median, then
     values = fitness[fitness > 0.0]
     if not values.size:
         # Only bounds make anyone hold anything: then the least bad.

@@ -2,7 +2,7 @@
 
 ``callbacks="tensorboard, early-stopping"``: any of :data:`CALLBACKS`, an entry point of
 the group ``expertfleet.callbacks``, or ``module:attr`` for a
-:class:`~server_app.callbacks.hooks.Callback` of one's own. The table, the matrices and
+:class:`~server_app.callbacks.hooks.Callback` of one's own. The table, fitness and
 the report are always on.
 """
 
@@ -17,13 +17,10 @@ from common.text import reason
 from server_app.callbacks.guard import Guard
 from server_app.callbacks.hooks import Callback, RunStart
 from server_app.callbacks.live_report import LiveReport
-from server_app.callbacks.matrices import (
-    AssignmentMatrices,
-    ConfusionMatrix,
-    FitnessMatrices,
-)
+from server_app.callbacks.matrix_files import ConfusionMatrix, FitnessRows
 from server_app.callbacks.table import Table
 from server_app.contract import Algorithm
+from server_app.run_folder.matrices import FITNESS
 from server_app.run_folder.run_files import CONFUSION
 
 logger = logging.getLogger("flwr.expertfleet")
@@ -34,6 +31,8 @@ CALLBACKS = Registry(
     built_in={
         "early-stopping": "server_app.callbacks.early_stopping:EarlyStopping",
         "mlflow": "server_app.callbacks.loggers:MLflow",
+        "otlp": "server_app.callbacks.metric_senders:OTLP",
+        "prometheus": "server_app.callbacks.metric_senders:Prometheus",
         "tensorboard": "server_app.callbacks.loggers:TensorBoard",
         "wandb": "server_app.callbacks.loggers:WandB",
     },
@@ -82,8 +81,7 @@ class Callbacks:
         self._guard = Guard()
         self._active: dict[str, Callback] = {
             "the table": Table(settings),
-            "assignments.npz": AssignmentMatrices(settings),
-            "fitness.npz": FitnessMatrices(settings),
+            FITNESS: FitnessRows(settings),
             CONFUSION: ConfusionMatrix(settings),
             **find_callbacks(settings),
             "report.html": LiveReport(settings),  # last: it shows what the others write

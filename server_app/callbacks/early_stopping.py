@@ -6,17 +6,16 @@ own record when it is resumed: a run that was stopped stays so unless these sett
 are others.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from common.data import FOLDERS, parse_partition
-from common.errors import SettingsError, nearest
+from common.errors import SettingsError
 from common.settings import Settings
 from server_app.callbacks.hooks import Callback, RunStart
 from server_app.contract import Algorithm
-from server_app.rounds.record import MEASURES, OWN, RoundRecord
-from server_app.run_folder.run_files import finite
+from server_app.rounds.best import Best
+from server_app.rounds.record import RoundRecord
 
 
 class EarlyStopping(Callback):
@@ -30,18 +29,12 @@ class EarlyStopping(Callback):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._measure = measure = settings.run.stop_measure
-        if measure not in MEASURES and not measure.startswith(OWN):
-            raise SettingsError(
-                f"stop-measure = {measure!r} is not allowed: choose from "
-                f"{', '.join(MEASURES)} or {OWN}NAME{nearest(measure, MEASURES)}"
-            )
+        measure = settings.run.stop_measure
+        self._best = Best(measure, settings.run.stop_mode)
         if why := _never_measured(measure, settings):
             raise SettingsError(
                 f"stop-measure = {measure!r} is not allowed here: {why}"
             )
-        self._sign = 1 if settings.run.stop_mode == "max" else -1
-        self._best, self._best_round, self._since = -math.inf, 0, 0
 
     def on_run_begin(self, run: RunStart, strategy: Algorithm) -> str | None:
         """Go through the rounds that are done."""
@@ -55,16 +48,13 @@ class EarlyStopping(Callback):
         return self._judge(record.to_json())
 
     def _judge(self, line: Mapping[str, Any]) -> str | None:
-        score = self._sign * finite(line.get(self._measure))
-        if score > self._best:
-            self._best, self._best_round, self._since = score, line["round"], 0
-        elif not math.isnan(score):
-            self._since += 1
-        if self._since < self.settings.run.stop_patience:
+        best = self._best
+        best.take(line)
+        if best.since < self.settings.run.stop_patience:
             return None
         return (
-            f"{self._measure} was best in round {self._best_round} "
-            f"({self._sign * self._best:g}); measured {self._since} times since"
+            f"{best.measure} was best in round {best.round} "
+            f"({best.value:g}); measured {best.since} times since"
         )
 
 
@@ -78,6 +68,8 @@ def _never_measured(measure: str, settings: Settings) -> str:
         return "the server has no test set (test-data); choose fleet"
     if measure in ("served", "worst_group") and not factors:
         return f"partition = {data.partition!r} has no device that differs"
+    if measure == "epsilon" and settings.privacy.privacy != "central":
+        return 'without privacy = "central" there is none'
     if measure == "client_global" and data.task:
         return "with task, every device has other data; choose client_local"
     return ""

@@ -1,6 +1,6 @@
-"""What is written anew each time fails with a warning, and is tried again.
+"""What is optional fails with a warning, and is tried again after the next round.
 
-Report and matrices go through a :class:`Guard`. Checkpoints and ``metrics.jsonl`` do
+Report and fitness go through a :class:`Guard`. Checkpoints and ``metrics.jsonl`` do
 not: a run that cannot keep them has to stop.
 """
 

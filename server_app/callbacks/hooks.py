@@ -52,7 +52,7 @@ class Callback:
     Attributes
     ----------
     tried_again : bool
-        Whether it is called again after a failure: what it writes is whole each time.
+        Whether it is called again after a failure, and makes up for it then.
     """
 
     tried_again: ClassVar[bool] = False

@@ -23,7 +23,9 @@ from server_app.callbacks.hooks import RunStart
 from server_app.contract import Algorithm
 from server_app.rounds.record import RoundRecord
 from server_app.run_folder.folder import RunFolder
+from server_app.run_folder.resuming import settings_kept
 from server_app.run_folder.run_files import FACTS
+from server_app.run_folder.run_state import RUNNING, ended
 
 logger = logging.getLogger("flwr.expertfleet")
 
@@ -49,14 +51,21 @@ class RunLog:
         self._guard = Guard()
         self.run = RunFolder(settings)
         self.stopped: str | None = None
+        self._opened = False
 
     def __enter__(self) -> Self:
         """Return the log itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, *_: object
+    ) -> None:
+        """Note how the run ended, and close it."""
+        try:
+            if self._opened:  # before, nothing was begun or gone on with
+                self.tell(**ended(error))
+        finally:
+            self.close()
 
     def open(
         self,
@@ -80,7 +89,7 @@ class RunLog:
             history = self.run.restore(completed)
         self.run.write_facts(
             run=self.run.name,
-            settings=self._settings.to_run_config(),
+            settings=settings_kept(self._settings),
             code_hash=code_hash(self._settings),
             versions={
                 name: version(name)
@@ -88,7 +97,10 @@ class RunLog:
             }
             | {"python": platform.python_version()},
             stopped=None,
+            state=RUNNING,
+            why="",
         )
+        self._opened = True
         start = RunStart(
             path=self.run.path,
             name=self.run.name,
@@ -96,17 +108,19 @@ class RunLog:
             history=history,
             clients=clients,
         )
-        self._stop(self._callbacks.on_run_begin(start, strategy))
+        if why := self._callbacks.on_run_begin(start, strategy):
+            self.stop(why)
 
     def show(self, record: RoundRecord, strategy: Algorithm) -> None:
         """Tell the callbacks of a round; the strategy is as the round left it."""
-        self._stop(self._callbacks.on_round_end(record, strategy))
+        if why := self._callbacks.on_round_end(record, strategy):
+            self.stop(why)
 
-    def _stop(self, why: str | None) -> None:
-        if why:
-            logger.info("no round follows: %s", why)
-            self.stopped = why
-            self.tell(stopped=why)
+    def stop(self, why: str) -> None:
+        """Let no round follow, and say why."""
+        logger.info("no round follows: %s", why)
+        self.stopped = why
+        self.tell(stopped=why)
 
     def tell(self, **facts: Any) -> None:
         """Add facts to ``run.json`` that nobody needs to go on."""

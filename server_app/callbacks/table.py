@@ -17,6 +17,7 @@ from server_app.rounds.record import RoundRecord
 from server_app.run_folder.run_files import class_names, read_facts
 
 logger = logging.getLogger("flwr.expertfleet")
+table = logger.getChild("table")
 
 HEADER_EVERY = 20
 """Rounds between two headers of the table."""
@@ -74,9 +75,12 @@ class Table(Callback):
         """Print a round."""
         self._note(record.to_json())
         if self._shown % HEADER_EVERY == 0:
-            logger.info("%s", record.line(header=True))
+            table.info("%s", record.line(header=True))
         self._shown += 1
-        logger.info("%s", record.line())
+        table.info("%s", record.line())
+        status = str((record.solver or {}).get("status", ""))
+        if status not in ("", "-", "optimal"):
+            logger.info("      solver: %s", status)
         # Of a small fleet one wants to see every device; virtual clients have no peak.
         devices = [each for each in record.clients if each.memory_peak is not None]
         for device in devices[:MOST_SHOWN]:

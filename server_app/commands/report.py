@@ -1,34 +1,49 @@
-"""``python -m server_app report RUN [RUN...]``: write a report, or compare."""
+"""``expertfleet report RUN...``: write the report of a run, or compare several."""
 
-import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from server_app.report.pages import FILE, comparison_page, run_page, write_page
+import typer
+
+from server_app.report.comparison import comparison_page
+from server_app.report.pages import FILE, run_page, write_page
 from server_app.report.run_data import read_run
 from server_app.run_folder.run_files import RunFileError
 
+COMPARISON = Path("comparison.html")
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m server_app report``."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="the page (default: RUN/report.html, or comparison.html of several)",
+
+def command(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="directories of runs")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="the page (default: RUN/report.html, or comparison.html of several)",
+        ),
+    ] = None,
+) -> int:
+    """Print the path of the page; 2 for a directory that holds no run."""
+    if len(runs) > 1:
+        return compare(runs, out or COMPARISON)
+    return _written(lambda: run_page(read_run(runs[0])), out or runs[0] / FILE)
+
+
+def compare(runs: Sequence[Path], out: Path) -> int:
+    """Write a page that compares runs; print its path, return 2 if one is none."""
+    folder = out.absolute().parent
+    return _written(
+        lambda: comparison_page([read_run(run.absolute()) for run in runs], folder), out
     )
 
 
-def main(args: argparse.Namespace) -> int:
-    """Print the path of the page; 2 for a directory that holds no run."""
+def _written(page: Callable[[], str], out: Path) -> int:
     try:
-        runs = [read_run(folder) for folder in args.runs]
-        if len(runs) == 1:
-            html, out = run_page(runs[0]), args.out or args.runs[0] / FILE
-        else:
-            html, out = comparison_page(runs), args.out or Path("comparison.html")
-        write_page(html, out)
+        write_page(page(), out)
     except (RunFileError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,17 +1,19 @@
-"""``python -m server_app serve``: the whole mixture of a run over gRPC."""
+"""``expertfleet serve``: the whole mixture of a run over gRPC."""
 
-import argparse
 import time
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated, Any
 
 import psutil
+import typer
 
+from common.commands import takes
 from common.files import version
 from common.serving import cli
 from common.serving.callers import CallerListError
-from server_app.commands.predict import add_source_arguments
+from server_app.commands.predict import Run
 from server_app.provisioning import ProvisioningError
 from server_app.provisioning.directory import FleetDirectory
 from server_app.provisioning.validity import warn
@@ -36,27 +38,28 @@ class FleetMembers:
             raise CallerListError(str(error)) from None
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
-    add_source_arguments(parser)
-    parser.add_argument(
-        "--fleet",
-        type=Path,
-        metavar="DIR",
-        help="only serve the devices on this fleet's list, as it is at every call; its "
-        "certificate and authority are used unless others are named",
-    )
-    cli.add_serve_arguments(parser, memory=psutil.virtual_memory().total // 4)
-
-
-def main(args: argparse.Namespace) -> int:
+@takes(cli.serve)
+def command(
+    run: Run,
+    fleet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="only serve the devices on this fleet's list, as it is at every call; "
+            "its certificate and authority are used unless others are named",
+        ),
+    ] = None,
+    memory: cli.Memory = None,
+    **options: Any,
+) -> int:
     """Serve until told to stop; 2 for anything that cannot be used."""
-    if args.fleet is None:
-        return cli.serve(RunSource(args.run), args)
-    fleet = FleetDirectory(args.fleet)
-    args.tls_cert = args.tls_cert or fleet.path / "server.pem"
-    args.tls_key = args.tls_key or fleet.path / "server.key"
-    args.tls_ca = args.tls_ca or fleet.authority_file
+    memory = memory or psutil.virtual_memory().total // 4
+    if fleet is None:
+        return cli.serve(RunSource(run), memory, None, **options)
+    members = FleetDirectory(fleet)
+    options["tls_cert"] = options["tls_cert"] or members.path / "server.pem"
+    options["tls_key"] = options["tls_key"] or members.path / "server.key"
+    options["tls_ca"] = options["tls_ca"] or members.authority_file
     with suppress(ProvisioningError):  # told below, where callers are looked up
-        warn(fleet)
-    return cli.serve(RunSource(args.run), args, FleetMembers(fleet))
+        warn(members)
+    return cli.serve(RunSource(run), memory, FleetMembers(members), **options)

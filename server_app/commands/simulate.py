@@ -3,23 +3,27 @@
 Same seed, same model, bit for bit, as ``flwr run``; no Ray, nothing to start or stop.
 """
 
-import argparse
 import logging
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import Annotated, TextIO
 
-from flwr.app import Context, RecordDict
+import typer
 
 from common.errors import DataError, SettingsError
 from common.inline_grid import InlineGrid, Scalar
+from common.settings import Settings
 from common.text import message_of
-from server_app.app import app
+from server_app.app import train
+from server_app.launcher.begun import Begun, begun
 from server_app.launcher.config import (
+    THIS_APP,
+    Clients,
     RunConfigError,
-    add_run_arguments,
+    RunConfigTexts,
     app_defaults,
     fleet_size,
     parse_run_config,
@@ -27,103 +31,112 @@ from server_app.launcher.config import (
     settings_validator,
 )
 from server_app.launcher.log import PlainLog
-from server_app.launcher.run import FAILED, INTERRUPTED, OK, USAGE, end
+from server_app.launcher.said import FAILED, OK, USAGE, Said, end
 from server_app.launcher.signals import Interrupted, Signals
 from server_app.run_error import RunError
 
-APP_DIR = Path(__file__).resolve().parents[2]
-
 
 def simulate(
-    run_config: Mapping[str, Scalar], num_supernodes: int, *, serialise: bool = False
-) -> None:
-    """Run to the end.
+    run_config: Mapping[str, Scalar],
+    clients: int,
+    *,
+    serialise: bool = False,
+    begins: Callable[[Begun], object] = lambda _: None,
+) -> Path:
+    """Run to the end; return the directory of the run.
 
     Parameters
     ----------
     run_config : mapping of str to scalar
         Kebab-case settings; those left out keep their defaults.
-    num_supernodes : int
+    clients : int
         Virtual clients.
     serialise : bool
         Whether messages make the full round trip through bytes.
+    begins : callable
+        Called with the run once its directory is there.
 
     Raises
     ------
     RunConfigError
         If nothing can be simulated with so many: a run would wait for its clients.
     """
-    num_supernodes = fleet_size(num_supernodes)
+    clients = fleet_size(clients, run_config)
     # By name, as Flower loads it: the server side imports no client code.
     client_app = import_module("client_app.app").app
-    grid = InlineGrid(
-        client_app, num_supernodes, run_config, serialise=serialise, closed=True
-    )
-    context = Context(
-        run_id=1,
-        node_id=0,
-        node_config={},
-        state=RecordDict(),
-        run_config=dict(run_config),
-    )
-    app(grid=grid, context=context)
+    with begun(run_config, clients) as run:
+        begins(run)
+        grid = InlineGrid(
+            client_app, clients, run.config, serialise=serialise, closed=True
+        )
+        return train(grid, Settings.from_run_config(run.config))
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``python -m server_app simulate``."""
-    add_run_arguments(parser)
-    parser.add_argument(
-        "--serialise", action="store_true", help="send every message through bytes"
-    )
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run ``python -m server_app simulate``.
+def command(
+    clients: Clients = None,
+    run_config: RunConfigTexts = [],  # noqa: B006  typer copies it
+    serialise: Annotated[
+        bool, typer.Option("--serialise", help="send every message through bytes")
+    ] = False,
+) -> int:
+    """Run ``expertfleet simulate``.
 
     Returns
     -------
     int
         0 when the run completed, 1 when it failed, 2 for a setting that cannot be
-        used, 130 after Ctrl-C or SIGTERM.
+        used; see :class:`Interrupted` for those after a signal.
     """
     try:
-        defaults = app_defaults(APP_DIR)
-        fleet_size(args.num_supernodes)
+        defaults = app_defaults(THIS_APP)
+        fleet_size(clients)
         overrides = resolve(
-            parse_run_config(args.run_config),
+            parse_run_config(run_config),
             defaults,
             Path.cwd(),
-            settings_validator(APP_DIR, args.num_supernodes),
+            settings_validator(THIS_APP, clients),
         )
-        num_supernodes = fleet_size(args.num_supernodes, {**defaults, **overrides})
+        number = fleet_size(clients, {**defaults, **overrides})
     except RunConfigError as error:
         return end(f"error: {message_of(error)}", USAGE)
+    said = Said(["simulate", *(["--serialise"] if serialise else [])])
     try:
-        with _plain_log(), Signals() as signals:
+        with plain_log(), Signals() as signals:
             signals.arm()
-            simulate(
-                {**defaults, **overrides}, num_supernodes, serialise=args.serialise
-            )
-    except (KeyboardInterrupt, Interrupted):
-        return end("interrupted: the run was stopped", INTERRUPTED)
+            config = {**defaults, **overrides}
+            with closing(said):
+                simulate(config, number, serialise=serialise, begins=said.begins)
+    except Interrupted as error:
+        return said.ends("interrupted: the run was stopped", error.code)
+    except KeyboardInterrupt:
+        return said.ends("interrupted: the run was stopped", Interrupted().code)
     except (BrokenPipeError, ModuleNotFoundError):  # told further out
         raise
     except (SettingsError, DataError, RunError, OSError) as error:
-        return end(f"error: the run failed: {message_of(error)}", FAILED)
+        return said.ends(f"error: the run failed: {message_of(error)}", FAILED)
     except Exception as error:  # a fault of ours or of a strategy: show where
         traceback.print_exc()
         reason = f"{type(error).__name__}: {message_of(error)}"
-        return end(f"error: the run failed: {reason}", FAILED)
+        return said.ends(f"error: the run failed: {reason}", FAILED)
+    said.complete()
     return OK
 
 
 @contextmanager
-def _plain_log() -> Iterator[None]:
-    """Let the run's log go to the two standard streams, without colours."""
+def plain_log(*, quiet: bool = False, aside: TextIO | None = None) -> Iterator[None]:
+    """Let the run's log go where :class:`PlainLog` shows it.
+
+    Parameters
+    ----------
+    quiet : bool
+        Whether only warnings and errors are told.
+    aside : TextIO, optional
+        See :class:`PlainLog`.
+    """
     logger = logging.getLogger("flwr")
     handlers, level = logger.handlers, logger.level
-    logger.handlers = [PlainLog()]
-    logger.setLevel(logging.INFO)
+    logger.handlers = [PlainLog(aside)]
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
     try:
         yield
     finally:

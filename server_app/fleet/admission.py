@@ -61,6 +61,9 @@ class Admission:
         self._joining = joining
         # Whose data do not go with the others', by node.
         self._apart: dict[int, QueryReply] = {}
+        self._judged: tuple[set[int], object] = set(), None
+        # What each client's budget follows from, and the budget, by name.
+        self._budgets: dict[str, tuple[QueryReply, int, float, int]] = {}
 
     def profile(self, client: Client) -> QueryReply:
         """Return what a client last said about itself, within what its owner allows."""
@@ -68,8 +71,15 @@ class Admission:
 
     def budget(self, client: Client) -> int:
         """Return k_c of a client as it last described itself."""
-        allowed = self._device_budget(client.tier, self.profile(client), client.link)
-        return int(min(allowed, self._owners.most(client.profile)))
+        profile, tier, speed = client.profile, client.tier, client.link.speed
+        known = self._budgets.get(client.name)
+        # A fleet is looked through several times a round, and few have changed.
+        if known and known[0] is profile and known[1:3] == (tier, speed):
+            return known[3]
+        allowed = self._device_budget(tier, self.profile(client), client.link)
+        found = int(min(allowed, self._owners.most(profile)))
+        self._budgets[client.name] = profile, tier, speed, found
+        return found
 
     def holds_everything(self, client: Client) -> bool:
         """Whether a client can hold all experts at once."""
@@ -86,6 +96,7 @@ class Admission:
     def apply_owners_list(self, server_round: int) -> None:
         """Refuse who is no longer allowed; ask those anew who may be allowed now."""
         if self._owners.refresh():
+            self._budgets.clear()
             for node in self._nodes.refused_nodes():
                 self._nodes.want(node)
         for client in self.present():
@@ -158,15 +169,18 @@ class Admission:
     def _of_the_same_data(self, found: list[Answer], server_round: int) -> list[Answer]:
         """Return those whose data go with the server's and with each other's."""
         said = {lt.query.metadata.dst_node_id: profile for profile, lt in found}
-        known = [client.profile for client in self._roster.clients]
-        # By what Flower knows: what a device says of itself must not end a run.
-        if all(self._nodes[node].virtual for node in said):
-            same_data.check_simulation([*said.values()], known, self._settings)
         # Also who is in is judged, and who is kept out has a say: the first to come
         # may be the one that is wrong.
         here = {client.node_id: client.profile for client in self.present()}
         apart = {n: p for n, p in self._apart.items() if n in self._nodes}
         judged = {**here, **apart, **said}
+        before, self._judged = self._judged, ({*judged}, self._agreement.fleet_range)
+        if not said and self._judged == before:  # nobody came, went or spoke
+            return []
+        known = [client.profile for client in self._roster.clients]
+        # By what Flower knows: what a device says of itself must not end a run.
+        if all(self._nodes[node].virtual for node in said):
+            same_data.check_simulation([*said.values()], known, self._settings)
         refused = same_data.refusals(judged, known, self._settings)
         others = {n: p for n, p in judged.items() if n not in refused}
         refused |= self._agreement.misfits(others)

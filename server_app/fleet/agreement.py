@@ -15,6 +15,7 @@ from flwr.app import RecordDict
 
 from common import wire
 from common.data import fingerprint
+from common.errors import SettingsError
 from common.seeding import derive
 from common.settings import Settings
 from common.shape import dataset_of, server_task
@@ -46,6 +47,11 @@ class Agreement:
         As given.
     fleet_range : FleetRange or None
         What the scale was worked out of; None before, and where it was known at once.
+
+    Raises
+    ------
+    SettingsError
+        If the scale is to be worked out of what clients shall not say.
     """
 
     def __init__(
@@ -55,6 +61,11 @@ class Agreement:
         self._base = base
         self.projections = projections
         self.fleet_range: FleetRange | None = None
+        if settings.privacy.leaves_out and self.task.needs_moments:
+            raise SettingsError(
+                'private-reports = "leave-out" is not allowed with a scale that is '
+                "worked out of the devices' samples: give the task a fixed scale"
+            )
 
     @cached_property
     def task(self) -> Task:

@@ -108,11 +108,19 @@ class DeviceBudget:
         operations = speed * rounds.train_seconds / max(1, passes)
         return Limits(
             memory=affordable(profile.memory_available, self.memory(profile), margin),
-            time=affordable(operations or None, self._costs(training_work), margin),
+            time=affordable(operations or None, self._work, margin),
             uplink=affordable(
-                uplink * rounds.upload_seconds or None, self._costs(self._sent), margin
+                uplink * rounds.upload_seconds or None, self._upload, margin
             ),
         )
+
+    @cached_property
+    def _work(self) -> Costs:
+        return self._costs(training_work)
+
+    @cached_property
+    def _upload(self) -> Costs:
+        return self._costs(self._sent)
 
     def _costs(self, of: Callable[[ModelSpec], Costs]) -> Costs:
         """Return what a budget of 1, 2, ... takes, by a formula of ``common.cost``."""

@@ -6,9 +6,13 @@ there is, is in ``server_app.fleet.roster``; who may take part, in
 ``server_app.fleet.admission``.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
 
 from common.wire import QueryReply, TrainReport
 
@@ -17,6 +21,19 @@ NOWHERE = -1
 
 RESOLUTION = 1.0
 """Seconds below which a transfer cannot be told from Flower's polling."""
+
+COLUMNS = {
+    "tier": np.int64,
+    "failures": np.int64,
+    "rests_until": np.int64,
+    "merged_round": np.int64,
+    "has_base": np.bool_,
+    "base_kept": np.int64,
+    "outdated": np.bool_,
+    "latency": np.float64,
+    "speed": np.float64,
+}
+"""Numbers that a checkpoint keeps of every client, an array each."""
 
 LONGEST_REST = 8
 """Rounds between two probes of a client that has been set aside."""
@@ -30,7 +47,7 @@ def rest(failures: int) -> int:
     return min(2 ** (min(failures, 32) - 1) - 1, LONGEST_REST) if failures else 0
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Link:
     """What the run's own messages say about the way to a client.
 
@@ -57,7 +74,7 @@ class Link:
             self.speed = seen if not self.speed else 0.7 * self.speed + 0.3 * seen
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Client:
     """One device.
 
@@ -107,10 +124,11 @@ class Client:
     has_base: bool = False
     base_kept: int = 0
     outdated: bool = False
+    _told: str = field(default="", repr=False, compare=False)
 
     def introduce(self, node_id: int, profile: QueryReply, elapsed: float) -> None:
         """Take over what it says of itself, from where and after how many seconds."""
-        self.node_id, self.profile = node_id, profile
+        self.node_id, self.profile, self._told = node_id, profile, ""
         self.vouched, self.outdated = True, False
         self.note_base(profile.base_kept, whole=profile.has_base)
         self.observe(elapsed, profile.seconds_total, 0)
@@ -139,16 +157,16 @@ class Client:
         """Learn from one exchange how far away it is; see :class:`Link`."""
         self.link.observe(elapsed, worked, nbytes)
 
-    def take_report(self, report: TrainReport) -> None:
-        """Take over what it says about its capacity and its cache."""
+    def take_cache(self, report: TrainReport) -> None:
+        """Take over what it says that it has in its cache."""
         self.holds = report.holds
-        self.profile = self.profile.model_copy(
-            update={
-                "memory_bytes": report.memory_bytes,
-                "memory_available": report.memory_available,
-                "expert_cap": report.expert_cap,
-            }
-        )
+
+    def take_memory(self, report: TrainReport) -> None:
+        """Take over what it says about its capacity."""
+        names = ("memory_bytes", "memory_available", "expert_cap")
+        said = {name: getattr(report, name) for name in names}
+        if any(getattr(self.profile, name) != each for name, each in said.items()):
+            self.profile, self._told = self.profile.model_copy(update=said), ""
 
     def note_base(self, kept: int, *, whole: bool) -> None:
         """Take over what it says it has of the frozen base."""
@@ -176,18 +194,68 @@ class Client:
         """Whether it has failed so often that it has to answer a query first."""
         return self.failures >= limit and not self.vouched
 
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of it: all that outlives a connection."""
-        kept = {**asdict(self), "profile": self.profile.model_dump()}
-        del kept["node_id"], kept["vouched"]
-        return kept
+    def profile_text(self) -> str:
+        """Return what a checkpoint keeps of what it last said; written once."""
+        if not self._told:
+            said = self.profile.model_dump(exclude_defaults=True)
+            self._told = json.dumps({"protocol": self.profile.protocol, **said})
+        return self._told
 
-    @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> Self:
-        """Return the client of a checkpoint; where it is has to be found out."""
-        parsed: dict[str, Any] = {
-            "node_id": NOWHERE,
-            "profile": QueryReply(**state["profile"]),
-            "link": Link(**state["link"]),
-        }
-        return cls(**{**state, **parsed})
+
+def states(clients: Sequence[Client]) -> dict[str, Any]:
+    """Return what a checkpoint keeps of clients: all that outlives a connection.
+
+    Column by column, since it is written every round and few have changed.
+
+    Parameters
+    ----------
+    clients : sequence of Client
+        By row.
+    """
+    return {
+        "profiles": [each.profile_text() for each in clients],
+        "holds": {str(each.row): each.holds for each in clients if each.holds},
+        **{
+            name: np.array([_number(each, name) for each in clients], dtype=dtype)
+            for name, dtype in COLUMNS.items()
+        },
+    }
+
+
+def restored(state: Mapping[str, Any]) -> list[Client]:
+    """Return the clients of a checkpoint; where they are has to be found out.
+
+    Raises
+    ------
+    ValueError
+        If it keeps something else of them.
+    """
+    columns = {**state}
+    profiles, holds = columns.pop("profiles"), columns.pop("holds")
+    if columns.keys() != COLUMNS.keys():
+        names = sorted(columns.keys() ^ COLUMNS.keys())
+        raise ValueError(f"of clients it has, or lacks, {', '.join(names)}")
+    found = []
+    lists = (column.tolist() for column in columns.values())
+    for row, (text, *values) in enumerate(zip(profiles, *lists, strict=True)):
+        fields = dict(zip(columns, values, strict=True))
+        latency, speed = fields.pop("latency"), fields.pop("speed")
+        profile = QueryReply(**json.loads(text))
+        client = Client(
+            row=row,
+            name=profile.client,
+            node_id=NOWHERE,
+            profile=profile,
+            link=Link(latency=None if isnan(latency) else latency, speed=speed),
+            holds=holds.get(str(row), []),
+            **fields,
+        )
+        found.append(client)
+    return found
+
+
+def _number(client: Client, name: str) -> Any:
+    if name not in ("latency", "speed"):
+        return getattr(client, name)
+    value = getattr(client.link, name)
+    return nan if value is None else value

@@ -121,6 +121,14 @@ class Fleet:
             "refused": dict(self.refused),
         }
 
+    def outline(self) -> dict[str, Any]:
+        """Return of :meth:`facts` what says whether they are to be written again."""
+        return {
+            "clients": {each.name: each.profile.num_examples for each in self.clients},
+            "refused": self.refused,
+            "task": self.agreement.facts(),
+        }
+
     def refresh(
         self, grid: Grid, mailbox: Mailbox, server_round: int, timeout: float
     ) -> list[Client]:
@@ -135,7 +143,7 @@ class Fleet:
         ----------
         mailbox : Mailbox
         timeout : float
-            Seconds to wait for answers.
+            Seconds to wait for answers, where there are ``min-replies`` without them.
         """
         self.nodes.look(grid.get_nodes())
         self._admission.apply_owners_list(server_round)
@@ -148,8 +156,8 @@ class Fleet:
                 client.rests(server_round) or self._is_trusted(client)
             ):
                 self.nodes.want(client.node_id)
-        own = self.agreement.of_own_data
-        seconds = min(timeout, READING_SECONDS if own else QUERY_SECONDS)
+        longest = READING_SECONDS if self.agreement.of_own_data else QUERY_SECONDS
+        seconds = min(timeout, longest)
         # Whoever says to be a client that is elsewhere has that one asked, and is asked
         # again if it is gone.
         for _ in range(3):
@@ -157,18 +165,43 @@ class Fleet:
                 grid, mailbox, server_round, patient=patient, seconds=seconds
             )
             self._admission.take_in(letters, server_round)
-            for node in self.nodes.silent(seconds):
+            # A device that has just started answers when it can. While too few can take
+            # part there is no round that it keeps waiting.
+            while self._too_few() and (
+                letters := self.nodes.gather(
+                    grid,
+                    mailbox,
+                    server_round,
+                    patient=patient,
+                    seconds=longest,
+                    first=True,
+                )
+            ):
+                self._admission.take_in(letters, server_round)
+            for node in self.nodes.silent(longest if self._too_few() else seconds):
                 self._admission.miss(node, server_round, "does not answer")
             for client in self._admission.present():
                 # Its report may have said that it has less memory than it had.
                 if not self.budget(client) and not self.nodes[client.node_id].refusal:
                     self._admission.check_memory(client, server_round)
+            if not self._begun:
+                # Flower registers the nodes of a simulation while the server starts,
+                # and all before the first can answer.
+                self.nodes.look(grid.get_nodes())
             if not self.nodes.anybody_due(server_round):
                 break
         self.nodes.tell()
         ready = self._ready(server_round)
         # Rest must not starve a round: better a doubtful client than too few.
         return ready if len(ready) >= rounds.min_replies else self._able()
+
+    def able(self) -> list[Client]:
+        """Return all clients known that can hold an expert, there or not, by row."""
+        return [client for client in self.clients if self.budget(client)]
+
+    def resting(self, server_round: int) -> dict[str, int]:
+        """Return who is left alone in a round, with the first that asks it again."""
+        return {c.name: c.rests_until for c in self.clients if c.rests(server_round)}
 
     def to_measure(self, server_round: int) -> tuple[list[Client], list[Client]]:
         """Return the clients of a round, and those of them that can hold every expert.
@@ -240,25 +273,30 @@ class Fleet:
         notes, self._joining.notes = self._joining.notes, []
         return notes
 
+    def _too_few(self) -> bool:
+        return len(self._able()) < self._settings.rounds.min_replies
+
     def _able(self) -> list[Client]:
         return [each for each in self._admission.present() if self.budget(each)]
 
     def _ready(self, server_round: int) -> list[Client]:
         return [
             client
-            for client in self._able()
-            if not client.rests(server_round) and self._is_trusted(client)
+            for client in self._admission.present()
+            if not client.rests(server_round)
+            and self._is_trusted(client)
+            and self.budget(client)
         ]
 
     def _is_trusted(self, client: Client) -> bool:
         return not client.is_doubtful(self._settings.rounds.set_aside_after)
 
-    def state(self) -> list[dict[str, Any]]:
-        """Return what a checkpoint keeps of every client, by row."""
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the clients."""
         return self._roster.state()
 
-    def load_state(self, clients: Sequence[Mapping[str, Any]]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore the clients; addresses are found out by asking again."""
-        self._roster.load_state(clients)
+        self._roster.load_state(state)
         self._begun = True
         self._forget_nodes()

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 from common.flower_internals import NodeInfo
 from server_app.fleet.client import rest
 from server_app.fleet.reasons import grouped, named
-from server_app.transport.mailbox import POLL_SECONDS, Letter, Mailbox
+from server_app.transport.mailbox import Letter, Mailbox, pause
 from server_app.transport.pings import is_virtual
 
 logger = logging.getLogger("flwr.expertfleet")
@@ -28,6 +28,9 @@ QUERY_SECONDS = 120.0
 
 EXPIRY_SECONDS = 600.0
 """How long after a query an answer still counts."""
+
+SIMULATED_SECONDS = 3600.0
+"""The same of a virtual node, whose turn may come late and whose answer does come."""
 
 READING_SECONDS = EXPIRY_SECONDS
 """How long an answer is waited for where a device first reads all of its own data."""
@@ -42,7 +45,7 @@ LOOK_SECONDS = 1.0
 """Between two looks at who is connected, while answers are waited for."""
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class NodeState:
     """What is known of one node.
 
@@ -83,10 +86,24 @@ class NodeState:
     due_round: float = 0
     due_time: float = 0.0
 
+    @property
+    def expiry(self) -> float:
+        """How many seconds after a query its answer still counts."""
+        return SIMULATED_SECONDS if self.virtual else EXPIRY_SECONDS
+
     def is_due(self, server_round: int) -> bool:
         """Whether it is to be asked now."""
         due = server_round >= self.due_round or time.monotonic() >= self.due_time
         return due and self.query is None
+
+    def may_answer(self, seconds: float) -> bool:
+        """Whether a query is out to it, and not for too long.
+
+        Of a virtual node that is as long as the answer counts: which clients a round is
+        planned with must not depend on how busy the machine is.
+        """
+        limit = self.expiry if self.virtual else seconds
+        return self.query is not None and time.monotonic() < self.asked + limit
 
 
 class Nodes:
@@ -102,6 +119,8 @@ class Nodes:
         self._content = content
         self._nodes: dict[int, NodeState] = {}
         self._told: dict[str, str] = {}
+        # Who was refused because of a node; some may be so no longer.
+        self._rivals: dict[int, set[int]] = {}
 
     def __len__(self) -> int:
         """Return how many nodes are connected."""
@@ -156,12 +175,19 @@ class Nodes:
         """Ask a node as soon as no query to it is out."""
         self._nodes[node].due_time = 0.0
 
-    def ask(self, grid: Grid, mailbox: Mailbox, server_round: int) -> None:
-        """Send a query to everybody who is due."""
-        due = {n: v for n, v in self._nodes.items() if v.is_due(server_round)}
+    def ask(
+        self, grid: Grid, mailbox: Mailbox, server_round: int, *, again: bool = True
+    ) -> None:
+        """Send a query to everybody who is due; ``again``: also after a failure."""
+        due = {
+            node: state
+            for node, state in self._nodes.items()
+            if state.is_due(server_round)
+            and (again or not (state.failures or state.refusal))
+        }
         for node, state in due.items():
             state.query = Message(
-                self._content(), node, "query", ttl=EXPIRY_SECONDS, group_id="query"
+                self._content(), node, "query", ttl=state.expiry, group_id="query"
             )
             state.asked = time.monotonic()
             state.due_round = state.due_time = inf
@@ -180,6 +206,7 @@ class Nodes:
         *,
         patient: bool,
         seconds: float,
+        first: bool = False,
     ) -> list[Letter]:
         """Ask whoever is due, and return what has been answered since the last time.
 
@@ -189,33 +216,36 @@ class Nodes:
             Whether to wait for the answers of those who never failed to give one. Those
             of virtual nodes are always waited for: the same seed gives the same rounds.
         seconds : float
-            How long an answer is waited for, at most.
+            How long an answer of others is waited for, at most.
+        first : bool
+            Whether one answer is enough; then nobody who failed is asked again.
         """
         letters: list[tuple[NodeState, Letter]] = []
-        started = looked = said = time.monotonic()
+        started = looked = said = heard = time.monotonic()
         while True:
-            self.ask(grid, mailbox, server_round)
+            self.ask(grid, mailbox, server_round, again=not first)
             for letter in mailbox.collect(grid):
                 state = self._nodes.get(letter.query.metadata.dst_node_id)
                 if state is not None and state.query is letter.query:
                     letters.append((state, letter))
-                    state.query = None
+                    state.query, heard = None, time.monotonic()
                     if not letter.reply.has_error():
                         state.answered = time.monotonic()
             now = time.monotonic()
+            if now > started + seconds:
+                patient = False
             awaited = [
                 each.label
                 for each in self._nodes.values()
-                if each.query is not None
-                and now < each.asked + seconds
+                if each.may_answer(seconds)
                 and (each.virtual or (patient and not each.failures))
             ]
-            if now > started + seconds or not awaited:
+            if not awaited or (first and letters):
                 break
             if now > said + SAY_SECONDS:
                 said = now
                 logger.info("waiting for the answers of %s", named(awaited))
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause(now - heard))
             if now > looked + LOOK_SECONDS:
                 looked = now
                 self.look(grid.get_nodes())
@@ -228,12 +258,11 @@ class Nodes:
 
     def silent(self, seconds: float) -> list[int]:
         """Return the nodes that have just been silent for too long."""
-        now = time.monotonic()
         return [
             node
             for node, state in self._nodes.items()
             if state.query is not None
-            and now > state.asked + seconds
+            and not state.may_answer(seconds)
             and not state.refusal
         ]
 
@@ -257,6 +286,8 @@ class Nodes:
         state.label = label or state.label
         state.refusal, state.rival = reason, rival
         self._rival_is_away(node)
+        if rival is not None:
+            self._rivals.setdefault(rival, set()).add(node)
         if state.query is None:  # else it may yet answer
             pause = rest(state.failures + 1)
             state.failures += 1
@@ -264,9 +295,9 @@ class Nodes:
             state.due_time = time.monotonic() + RETRY_SECONDS * (1 + pause)
 
     def _rival_is_away(self, node: int) -> None:
-        for node_id in self._nodes:
-            if self._nodes[node_id].rival == node:
-                self.want(node_id)
+        for other in self._rivals.pop(node, ()):
+            if other in self._nodes and self._nodes[other].rival == node:
+                self.want(other)
 
     def tell(self) -> None:
         """Log who has been refused since the last time."""

@@ -10,7 +10,7 @@ from typing import Any
 from common.seeding import stream
 from common.settings import Settings
 from common.wire import QueryReply
-from server_app.fleet.client import NOWHERE, Client
+from server_app.fleet.client import NOWHERE, Client, restored, states
 from server_app.fleet.objections import Share, share
 
 
@@ -112,14 +112,14 @@ class Roster:
         for client, tier in zip(joined, drawn, strict=True):
             client.grant(int(tier))
 
-    def state(self) -> list[dict[str, Any]]:
-        """Return what a checkpoint keeps of every client, by row."""
-        return [client.state() for client in self.clients]
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the clients."""
+        return states(self.clients)
 
-    def load_state(self, clients: Sequence[Mapping[str, Any]]) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore the clients; where they are has to be found out."""
         self._at, self._by_name, self._holders = {}, {}, {}
-        self.clients = [Client.restored(state) for state in clients]
+        self.clients = restored(state)
         for client in self.clients:
             self._index(client)
 

@@ -80,7 +80,7 @@ def check_simulation(
             raise SettingsError(
                 f"resume-from = {settings.run.resume_from!r} is a run of "
                 f"{max(before)} clients, now there are {profile.num_partitions}: start "
-                f"as many as before (--num-supernodes {max(before)})"
+                f"as many as before (--clients {max(before)})"
             )
         reason = _other_data(profile, settings) if profile.num_partitions else None
         if reason is not None:

@@ -4,7 +4,6 @@ The text is read by Flower's own parser, so ``--run-config`` means here exactly 
 means to ``flwr run``; what that parser skips silently is refused.
 """
 
-import argparse
 import difflib
 import os
 import re
@@ -12,12 +11,15 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
+import typer
 
+from common.errors import nearest
 from common.flower_internals import flatten_dict, parse_config_args
 from common.text import message_of
+from server_app.launcher.recipes import recipes
 from server_app.run_folder.run_files import RunFileError, read_facts
 
 RunConfig = dict[str, str | int | float | bool]
@@ -30,6 +32,7 @@ PATH_KEYS = (
     "data-dir",
     "state-dir",
     "resume-from",
+    "replay-arrivals",
     "fleet-list",
     "task",
     "test-data",
@@ -40,11 +43,14 @@ WRITTEN_KEYS = ("output-dir", "state-dir", "resume-from")
 _PAIR = re.compile(r"(\S+?)=(\'[^\']*\'|\"[^\"]*\"|\S+)")
 
 
+#: The directory of this app: a checkout, or where its packages are installed.
+THIS_APP = Path(__file__).resolve().parents[2]
+
 #: Far more than any data set can be cut for; Flower itself would try a billion.
-MOST_SUPERNODES = 100_000
+MOST_CLIENTS = 100_000
 
 #: Simulated devices where nothing says how many.
-SUPERNODES = 20
+DEFAULT_CLIENTS = 20
 
 
 class RunConfigError(ValueError):
@@ -52,12 +58,13 @@ class RunConfigError(ValueError):
 
 
 def parse_run_config(texts: Sequence[str]) -> RunConfig:
-    """Read ``key=value`` pairs with TOML values, or the path of one TOML file.
+    """Read ``key=value`` pairs, TOML files and recipes; what is later wins.
 
     Parameters
     ----------
     texts : Sequence[str]
-        What was given to each ``--run-config``; empty texts are ignored.
+        What was given to each ``--run-config``: pairs with TOML values, the path of one
+        file, or the name of a recipe; empty texts are ignored.
 
     Returns
     -------
@@ -69,27 +76,48 @@ def parse_run_config(texts: Sequence[str]) -> RunConfig:
     RunConfigError
         If a part of a text is not a pair, a value is not TOML, or a file is missing.
     """
-    given = [text.strip() for text in texts if text.strip()]
-    is_file = len(given) == 1 and given[0].endswith(".toml")
-    for text in [] if is_file else given:
-        if rest := _PAIR.sub(" ", text).strip():
-            raise RunConfigError(
-                f"run-config: cannot read {rest!r}: write key=value pairs separated by "
-                "spaces, without spaces around '='"
-            )
+    found: RunConfig = {}
+    for text in filter(None, map(str.strip, texts)):
+        found |= _parsed(text)
+    return found
+
+
+def _parsed(text: str) -> RunConfig:
+    if re.fullmatch(r"[a-z-]+", text):
+        text = _recipe(text)
+    if not text.endswith(".toml") and (rest := _PAIR.sub(" ", text).strip()):
+        raise RunConfigError(
+            f"run-config: cannot read {rest!r}: write key=value pairs separated by "
+            "spaces, without spaces around '='"
+        )
     try:
-        return dict(parse_config_args(given))
+        return dict(parse_config_args([text]))
     except OSError as error:
         raise RunConfigError(
-            f"run-config: cannot read {given[0]!r}: {error.strerror}"
+            f"run-config: cannot read {text!r}: {error.strerror}"
         ) from None
     except (click.ClickException, tomllib.TOMLDecodeError):
         raise RunConfigError(
-            f"run-config: {' '.join(given)!r} is not valid: each key once, each value "
+            f"run-config: {text!r} is not valid: each key once, each value "
             'a number, true, false, or a text in quotes as in strategy="random"'
         ) from None
     except ValueError as error:  # a list or a date; tomli's error where tomli is used
         raise RunConfigError(f"run-config: {message_of(error)}") from None
+
+
+def _recipe(name: str) -> str:
+    found = recipes()
+    if name not in found:
+        raise RunConfigError(
+            f"run-config: {name!r} is neither key=value nor a recipe"
+            f"{nearest(name, found)} (expertfleet recipes)"
+        )
+    return str(found[name])
+
+
+def is_installed() -> bool:
+    """Whether this app is that of a wheel: packages without their project's file."""
+    return not (THIS_APP / "pyproject.toml").exists()
 
 
 def app_defaults(app_dir: Path) -> RunConfig:
@@ -100,6 +128,11 @@ def app_defaults(app_dir: Path) -> RunConfig:
     RunConfigError
         If there is no Flower app in `app_dir`.
     """
+    if app_dir.resolve() == THIS_APP and is_installed():
+        # Late: another app can be launched without pydantic being loaded.
+        from common.settings import Settings
+
+        return Settings().to_run_config()
     try:
         project = tomllib.loads((app_dir / "pyproject.toml").read_text("utf-8"))
         app = project["tool"]["flwr"]["app"]
@@ -145,9 +178,7 @@ def resolve(
     """
     for key in overrides:
         if key not in defaults:
-            close = difflib.get_close_matches(key, defaults, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise RunConfigError(f"unknown setting {key!r}{hint}")
+            raise unknown_setting(key, defaults)
     overrides = {**_stored(overrides, base), **overrides}
     merged = {**defaults, **overrides}
     # "" means "not set" to every one of these settings.
@@ -168,6 +199,13 @@ def resolve(
     if "pretrained" in paths and not Path(paths["pretrained"]).is_dir():
         del paths["pretrained"]  # an id of the hub stays what it is
     return {**overrides, **{key: str(path) for key, path in paths.items()}}
+
+
+def unknown_setting(key: str, defaults: Mapping[str, Any]) -> RunConfigError:
+    """Return the error of a key that an app does not have, with the nearest one."""
+    close = difflib.get_close_matches(key, defaults, n=1, cutoff=0.5)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return RunConfigError(f"unknown setting {key!r}{hint}")
 
 
 def _absolute(key: str, value: str, base: Path) -> Path:
@@ -210,23 +248,26 @@ def _stored(overrides: Mapping[str, Any], base: Path) -> dict[str, Any]:
 def fleet_size(
     given: str | int | None, run_config: Mapping[str, Any] | None = None
 ) -> int:
-    """Return ``--num-supernodes`` as a number.
+    """Return ``--clients`` as a number.
 
     Parameters
     ----------
     given : str, int or None
         None: as many as the clients that the run's configuration has a folder for
-        (``partition="folders"``), else ``SUPERNODES``.
+        (``partition="folders"``), else ``DEFAULT_CLIENTS``.
     run_config : mapping of str to scalar, optional
-        Complete; not used where a number is given.
+        Of the run; one that is gone on with has as many clients as before.
 
     Raises
     ------
     RunConfigError
         If it is none, or nothing can be simulated with it.
     """
+    before = _clients_before(run_config or {})
+    if given is None and before:
+        return before
     if given is None:
-        given, config = SUPERNODES, run_config or {}
+        given, config = DEFAULT_CLIENTS, run_config or {}
         # Without a task such a run is refused, whatever the folders.
         if config.get("partition") == "folders" and config.get("task"):
             # Late: other apps have no such folders.
@@ -240,49 +281,74 @@ def fleet_size(
         number = int(given)
     except ValueError:
         number = 0
-    if not 1 <= number <= MOST_SUPERNODES:
+    if not 1 <= number <= MOST_CLIENTS:
         raise RunConfigError(
-            f"num-supernodes = {given or repr(given)} is not allowed: an integer from "
-            f"1 to {MOST_SUPERNODES}"
+            f"clients = {given or repr(given)} is not allowed: an integer from "
+            f"1 to {MOST_CLIENTS}"
+        )
+    if before and number != before:
+        raise RunConfigError(
+            f"clients = {number} is not allowed: the run that is gone on with has "
+            f"{before} clients (resume-from)"
         )
     return number
 
 
-def settings_validator(
-    app_dir: Path, num_supernodes: str | int | None
-) -> Validator | None:
+def _clients_before(run_config: Mapping[str, Any]) -> int:
+    """Return how many clients the run has that ``resume-from`` names; 0 if unknown."""
+    folder = run_config.get("resume-from")
+    if not isinstance(folder, str) or not folder:
+        return 0
+    # Late: other apps are launched without pydantic.
+    from server_app.run_folder.resuming import clients_before
+
+    try:
+        return clients_before(read_facts(_absolute("resume-from", folder, Path.cwd())))
+    except RunFileError as error:
+        raise RunConfigError(f"resume-from = {folder!r}: {error}") from None
+
+
+def is_ours(app_dir: Path) -> bool:
+    """Whether an app is ExpertFleet: its settings are known here."""
+    return app_dir.resolve() == THIS_APP
+
+
+def settings_validator(app_dir: Path, clients: str | int | None) -> Validator | None:
     """Return the check of ExpertFleet's own settings, or None for any other app.
 
     Parameters
     ----------
     app_dir : Path
-    num_supernodes : str, int or None
+    clients : str, int or None
         As :func:`fleet_size` takes it.
     """
-    here = Path(__file__).resolve().parents[2]
-    if app_dir.resolve() != here or not (here / "common" / "settings").is_dir():
+    if not is_ours(app_dir):
         return None
     # Late: another app can be launched without torch or pydantic being loaded.
     from server_app.run_config import check_run_config
 
     def validate(run_config: Mapping[str, Any]) -> None:
-        check_run_config(run_config, fleet_size(num_supernodes, run_config))
+        check_run_config(run_config, fleet_size(clients, run_config))
 
     return validate
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what ``simulate`` and ``flwr-run`` have in common."""
-    parser.add_argument(
-        "--num-supernodes",
+Clients = Annotated[
+    str | None,
+    typer.Option(
+        "--clients",
         metavar="N",
-        help=f'simulated devices (default: {SUPERNODES}; with partition="folders" as '
-        "many as there are)",
-    )
-    parser.add_argument(
+        help=f"simulated clients (default: {DEFAULT_CLIENTS}; with "
+        'partition="folders" as many as there are)',
+    ),
+]
+RunConfigTexts = Annotated[
+    list[str],
+    typer.Option(
         "--run-config",
-        action="append",
-        default=[],
+        "-c",
         metavar="PAIRS",
-        help="settings as 'key=value key=\"text\"', or a TOML file; may be repeated",
-    )
+        help="settings as 'key=value key=\"text\"', a TOML file, or the name of a "
+        "recipe; may be repeated, and what is later wins",
+    ),
+]

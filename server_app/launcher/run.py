@@ -7,48 +7,59 @@ neutral working directory (Ray's workers import from theirs first); the exit cod
 run's; and all processes are stopped at the end, also after Ctrl-C.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import tomli_w
+import typer
 
 from common.text import message_of
+from server_app.launcher.cluster import (
+    Needs,
+    check_cluster,
+    cluster_environment,
+    code_archive,
+    read_by_clients,
+)
 from server_app.launcher.config import (
+    THIS_APP,
+    Clients,
     RunConfig,
     RunConfigError,
+    RunConfigTexts,
     Validator,
-    add_run_arguments,
     app_defaults,
     fleet_size,
+    is_ours,
     parse_run_config,
     resolve,
     settings_validator,
 )
+from server_app.launcher.failure import failure
+from server_app.launcher.installed_app import app_folder
+from server_app.launcher.log import is_quiet, show_line, told
 from server_app.launcher.processes import Sandbox
+from server_app.launcher.said import FAILED, OK, USAGE, Said, end
 from server_app.launcher.signals import Interrupted, Signals
 from server_app.launcher.superlink import (
     LaunchError,
     SuperLink,
     flower_environment,
-    last_line,
 )
-
-#: What Ray raises then; Flower shows it and ends in an error that says nothing.
-RAY_IS_LATE = "The current node timed out during startup"
-
-OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_simulation(
     app_dir: str | Path,
-    num_supernodes: str | int | None,
+    clients: str | int | None,
     run_config: str | Sequence[str] | Mapping[str, str | int | float | bool] = "",
     client_cpus: int = 1,
     *,
     client_gpus: float = 0.0,
+    ray_address: str | None = None,
     validate: Validator | None = None,
     quiet: bool = False,
 ) -> int:
@@ -58,7 +69,7 @@ def run_simulation(
     ----------
     app_dir : str or Path
         Directory of the app's ``pyproject.toml``.
-    num_supernodes : str, int or None
+    clients : str, int or None
         Simulated devices, at least 1; None as in :func:`fleet_size`.
     run_config : str, Sequence[str] or Mapping
         Overrides, in Flower's syntax or as a flat dictionary. Relative paths in
@@ -68,6 +79,9 @@ def run_simulation(
         CPU cores of one virtual client: as many clients train at once as fit.
     client_gpus : float
         Share of a GPU of one virtual client.
+    ray_address : str, optional
+        ``HOST:PORT`` of a Ray cluster that is there already, whose machines train the
+        clients; without it, Ray is started on this one.
     validate : Validator, optional
         Called with the merged run-config before anything starts; a ``ValueError`` is
         shown as the user's error.
@@ -78,7 +92,7 @@ def run_simulation(
     -------
     int
         0 when Flower recorded the run as ``finished:completed``, 1 when it failed, 2
-        for a setting that cannot be used, 130 after Ctrl-C or SIGTERM.
+        for a setting that cannot be used; see :class:`Interrupted` for a signal.
 
     Notes
     -----
@@ -87,13 +101,14 @@ def run_simulation(
     """
     app = Path(app_dir).expanduser().resolve()
     try:
-        fleet_size(num_supernodes)
-        _check_resources(client_cpus, client_gpus)
+        fleet_size(clients)
+        _check_resources(client_cpus, client_gpus, elsewhere=ray_address is not None)
         given, defaults = _as_overrides(run_config), app_defaults(app)
         overrides = resolve(given, defaults, Path.cwd(), validate)
-        devices = fleet_size(num_supernodes, {**defaults, **overrides})
+        devices = fleet_size(clients, {**defaults, **overrides})
     except RunConfigError as error:
         return end(f"error: {message_of(error)}", USAGE)
+    said = Said(_command(client_cpus, client_gpus, ray_address), quiet=quiet)
     federation: RunConfig = {
         "num-supernodes": devices,
         "client-resources-num-cpus": client_cpus,
@@ -103,14 +118,68 @@ def run_simulation(
         with Signals() as signals, Sandbox(flower_environment()) as sandbox:
             try:
                 signals.arm()
-                _run(sandbox, app, overrides, federation, quiet)
+                if ray_address is not None:
+                    needs = Needs(cpus=client_cpus, gpus=client_gpus, all_free=True)
+                    config = {**defaults, **overrides}
+                    _join(sandbox, ray_address, app, needs, config, quiet)
+                if not is_ours(app):
+                    _run(sandbox, app, overrides, federation, quiet)
+                    return OK
+                # Late: other apps are launched without torch or pydantic.
+                from server_app.launcher.begun import begun
+
+                alone = ray_address is None
+                with begun({**defaults, **overrides}, devices, one_machine=alone) as it:
+                    said.begins(it)
+                    _run(sandbox, app, it.config, federation, quiet)
             finally:
                 signals.disarm()
+                said.close()
+    except RunConfigError as error:
+        return end(f"error: {message_of(error)}", USAGE)
     except LaunchError as error:
-        return end(f"error: the run failed: {message_of(error)}", FAILED)
-    except Interrupted:
-        return end("interrupted: the run was stopped", INTERRUPTED)
+        return said.ends(f"error: the run failed: {message_of(error)}", FAILED)
+    except Interrupted as error:
+        return said.ends("interrupted: the run was stopped", error.code)
+    said.complete()
     return OK
+
+
+def _command(
+    client_cpus: int, client_gpus: float, ray_address: str | None
+) -> list[str]:
+    """Return what runs a simulation with these resources."""
+    command = ["run"]
+    if client_cpus != 1:
+        command += ["--client-cpus", str(client_cpus)]
+    if client_gpus:
+        command += ["--client-gpus", str(client_gpus)]
+    if ray_address is not None:
+        command += ["--ray-address", ray_address]
+    return command
+
+
+def _join(
+    sandbox: Sandbox,
+    address: str,
+    app: Path,
+    needs: Needs,
+    config: Mapping[str, str | int | float | bool],
+    quiet: bool,
+) -> None:
+    """Have what runs in a sandbox use a Ray cluster, once it has what the run needs."""
+    archive = code_archive(app, sandbox.root)
+    if is_ours(app):
+        kept = str(config.get("state-dir", ""))
+        shared = {"state-dir": Path(kept).expanduser()} if kept else {}
+        needs = replace(needs, same=read_by_clients(config), shared=shared)
+    found = check_cluster(address, archive, needs, sandbox.env)
+    sandbox.env |= cluster_environment(address, archive)
+    if not quiet:
+        told(
+            f"Ray cluster at {address}: {found.machines} machines, {found.places} "
+            "clients at once"
+        )
 
 
 def _run(
@@ -121,59 +190,35 @@ def _run(
     quiet: bool,
 ) -> None:
     """Start the SuperLink and the run, show its log; raise unless it completed."""
+
+    def show(line: str) -> None:
+        if is_ours(app):
+            show_line(line, quiet=quiet)
+        elif not quiet:  # what is a table to another app, only that one knows
+            print(line, flush=True)
+
     pairs = " ".join(f"{key}={value}" for key, value in federation.items())
-    if not quiet:
-        print(f"flwr run {app} ({pairs}): starting SuperLink and Ray", flush=True)
+    show(f"flwr run {app} ({pairs}): starting SuperLink and Ray")
     link = SuperLink(sandbox)
     link.start()
     # A file, not an argument: no value has to survive a second round of quoting.
     config_file = sandbox.root / "run-config.toml"
     config_file.write_text(tomli_w.dumps(overrides), "utf-8")
     lines = []
-    for line in link.flwr_run(app, config_file, pairs):
+    for line in link.flwr_run(app_folder(app, sandbox.root), config_file, pairs):
         lines.append(line)
-        if not quiet:
-            print(line, flush=True)
-    reason = _failure(link, lines)
+        show(line)
+    reason = failure(link, lines)
     if reason is None:
         return
-    if quiet:
+    if quiet and not is_ours(app):
         print("\n".join(lines), file=sys.stderr)
     raise LaunchError(reason)
 
 
-def _failure(link: SuperLink, lines: Sequence[str]) -> str | None:
-    """Return why a run did not complete, or None if it did."""
-    ended = link.outcome()
-    if ended is None:
-        # What Flower said last, without the frame it draws around an error.
-        told = [line.strip(" |\u2502") for line in lines]
-        said = last_line([text for text in told if any(map(str.isalnum, text))])
-        return f"`flwr run` could not start it: {said}"
-    status, details = ended
-    if status == "finished:completed":
-        return None
-    if any(RAY_IS_LATE in line for line in lines):
-        # Not started again here: the ServerApp has begun, and has made its folder.
-        return (
-            "Ray did not start within the 30 s that it gives itself: start the run "
-            "again when the machine is less busy"
-        )
-    return last_exception(lines) or details or status
-
-
-def last_exception(lines: Sequence[str]) -> str:
-    """Return the line that the last traceback ends with, ``""`` without any."""
-    found, inside = "", False
-    for line in lines:
-        if line.startswith("Traceback (most recent call last):"):
-            inside = True
-        elif inside and line and not line.startswith(" "):
-            found, inside = line, False
-    return found
-
-
-def _check_resources(client_cpus: int, client_gpus: float) -> None:
+def _check_resources(client_cpus: int, client_gpus: float, *, elsewhere: bool) -> None:
+    if elsewhere and client_cpus >= 1 and client_gpus >= 0:
+        return  # the cluster is asked
     cores = os.cpu_count() or 1
     if not 1 <= client_cpus <= cores:
         # Flower would wait for ever for an actor that fits.
@@ -199,46 +244,39 @@ def _as_overrides(
     return parse_run_config([run_config] if isinstance(run_config, str) else run_config)
 
 
-def end(message: str, code: int) -> int:
-    """Print a run's last word to standard error and return the exit code."""
-    sys.stdout.flush()
-    print(message, file=sys.stderr, flush=True)
-    return code
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``flwr-run`` to a parser."""
-    add_run_arguments(parser)
-    parser.add_argument(
-        "--client-cpus",
-        type=int,
-        default=1,
-        metavar="N",
-        help="CPU cores of one virtual client (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--client-gpus",
-        type=float,
-        default=0.0,
-        metavar="X",
-        help="share of a GPU of one virtual client (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--app-dir",
-        type=Path,
-        default=Path(__file__).resolve().parents[2],
-        metavar="DIR",
-        help="the Flower app to run (default: this one)",
-    )
-
-
-def main(args: argparse.Namespace) -> int:
-    """Run what the options of :func:`add_arguments` say; return the exit code."""
+def command(
+    clients: Clients = None,
+    run_config: RunConfigTexts = [],  # noqa: B006  typer copies it
+    client_cpus: Annotated[
+        int, typer.Option(metavar="N", help="CPU cores of one virtual client")
+    ] = 1,
+    client_gpus: Annotated[
+        float, typer.Option(metavar="X", help="share of a GPU of one virtual client")
+    ] = 0.0,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="train on the machines of this Ray cluster, not on this one",
+        ),
+    ] = None,
+    app_dir: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="the Flower app to run (default: this one)",
+            show_default=False,
+        ),
+    ] = THIS_APP,
+) -> int:
+    """Run what the options say; return the exit code of :func:`run_simulation`."""
     return run_simulation(
-        args.app_dir,
-        args.num_supernodes,
-        args.run_config,
-        args.client_cpus,
-        client_gpus=args.client_gpus,
-        validate=settings_validator(args.app_dir, args.num_supernodes),
+        app_dir,
+        clients,
+        run_config,
+        client_cpus,
+        client_gpus=client_gpus,
+        ray_address=ray_address,
+        validate=settings_validator(app_dir, clients),
+        quiet=is_quiet(),
     )

@@ -6,8 +6,19 @@ from types import FrameType
 from typing import Any, Self
 
 
-class Interrupted(BaseException):
-    """Ctrl-C, SIGTERM or SIGHUP."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or SIGHUP.
+
+    Attributes
+    ----------
+    code : int
+        Exit code of what is ended so, as shells have it: 130 after Ctrl-C, 143 after
+        SIGTERM.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__()
+        self.code = 128 + number
 
 
 class Signals:
@@ -18,7 +29,8 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self._armed = self._received = False
+        self._armed = False
+        self._received = 0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -40,14 +52,14 @@ class Signals:
         """Let a signal raise, also one that came before."""
         self._armed = True
         if self._received:
-            self._handle(signal.SIGINT, None)
+            self._handle(self._received, None)
 
     def disarm(self) -> None:
         """Hold signals back from here on."""
         self._armed = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._received = True
+        self._received = self._received or number
         if self._armed:
             self._armed = False
-            raise Interrupted
+            raise Interrupted(number)

@@ -138,14 +138,18 @@ class SuperLink:
 def flower_environment() -> dict[str, str]:
     """Return the caller's environment, made fit for a private Flower."""
     env = dict(os.environ)
-    # A Ray cluster that happens to run would be joined, with its own code and paths.
-    env.pop("RAY_ADDRESS", None)
+    # A Ray cluster that happens to run would be joined, with its own code and paths;
+    # the one that is asked for is named by the launcher (``cluster``).
+    for name in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        env.pop(name, None)
     # Flower finds its own programs through PATH; .venv need not be activated.
     env["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), env.get("PATH", "")])
     # Their output is read here: no colours, one encoding, no line broken for a narrow
     # terminal, no warnings that the caller asked of his own programs.
     for name in (*_COLOURS, "PYTHONWARNINGS"):
         env.pop(name, None)
+    # Ray's own default, 15, lets clients starve on a machine that has other work.
+    env.setdefault("RAY_worker_niceness", "0")
     # Named, so that a system's own proxy (macOS) is not asked for the loopback either.
     env, _ = usable_proxies({"no_proxy": env.get("NO_PROXY", ""), **env})
     return env | {

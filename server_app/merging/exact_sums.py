@@ -12,17 +12,19 @@ the bits do not depend on when that happened.
 What the sums are of, and what they are divided by: :mod:`server_app.merging.means`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.grid import GRID
+
 Vector = NDArray[np.float32]
 Positions = NDArray[np.intp]
 
-GRID = 2.0**32
 LARGEST = 2.0**62
 """What no sum in 64 bits reaches."""
 
@@ -111,6 +113,42 @@ class ExactSums:
         for piece, scaled in _scaled(vector, -weight):
             place = piece if where is None else where[piece]
             self._add_rounded(place, scaled, carried=not fits)
+
+    def add_units(self, units: NDArray[np.float64]) -> None:
+        """Add whole numbers of the grid, 1/GRID each; their memory is used up.
+
+        Parameters
+        ----------
+        units : ndarray of float64, shape (size,)
+            Integers below 2**53 in size.
+
+        Raises
+        ------
+        ValueError
+            If a sum would overflow. Nothing is added then.
+        """
+        peak = float(np.abs(units).max(initial=0.0))
+        if not self._reach + peak < _REACH:
+            raise ValueError(f"{peak:g} units leave the range of the exact sum")
+        self._reach += peak
+        fits = self._make_room(peak)
+        self._add_rounded(slice(None), units, carried=not fits)
+
+    def state(self) -> dict[str, Any]:
+        """Return the sums, to the bit."""
+        return {
+            "low": self._low,
+            "high": self._high,
+            "rounded": self._rounded,
+            "bound": self._bound,
+            "reach": self._reach,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self._low, self._high = state["low"], state["high"]
+        self._rounded = state["rounded"]
+        self._bound, self._reach = state["bound"], state["reach"]
 
     def over(self, divisors: NDArray[np.float64]) -> Vector:
         """Return every sum over its divisor, both of shape (size,)."""

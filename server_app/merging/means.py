@@ -8,16 +8,21 @@ The rounding error of a mean is below 2**-33 / (mean weight), far under float32'
 Missing parts are skipped, never counted as zero (docs/methods.md, 5).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.parts import expert_id
 from server_app.merging.exact_sums import LARGEST, ExactSums, Positions, Vector
 
 _WEIGHT_GRID = 2**16
+
+NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Coordinates(NamedTuple):
@@ -47,6 +52,11 @@ class ExactMean:
         self._sums = ExactSums(size)
         self._weight = 0  # on its grid: a whole number of any size
         self._weights = np.zeros(size, dtype=np.int64) if by_coordinate else None
+
+    @property
+    def size(self) -> int:
+        """Coordinates in all."""
+        return self._sums.size
 
     def add(
         self, vector: Vector, weight: float, positions: Positions | None = None
@@ -96,6 +106,16 @@ class ExactMean:
         if self._weights is not None:
             self._weights[positions] += units
 
+    def state(self) -> dict[str, Any]:
+        """Return the sums, to the bit."""
+        weighed = {"weight": self._weight, "weights": self._weights}
+        return {"sums": self._sums.state(), **weighed}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self._weight, self._weights = state["weight"], state["weights"]
+        self._sums.load_state(state["sums"])
+
     def mean(self) -> Vector | None:
         """Return sum(w v) / sum(w), shape (size,); None if nothing had weight.
 
@@ -117,15 +137,32 @@ def _on_grid(weight: float) -> int:
 
 
 class PartMeans:
-    """One mean per part, made when its first vector lands."""
+    """One mean per part, made when its first vector lands.
+
+    Attributes
+    ----------
+    moves : dict of str to int
+        How often each part has moved; always empty where no reply comes late.
+    awaited : mapping of str to int
+        How many clients hold each part and are still at work, at the end of a round.
+    """
 
     def __init__(self) -> None:
+        self.moves: dict[str, int] = {}
+        self.awaited: Mapping[str, int] = NONE
         self._means: dict[str, ExactMean] = {}
+        self._added: Counter[str] = Counter()
         self._undo: list[Callable[[], object]] | None = None
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Keep all that is added within, or, if anything fails within, none of it."""
+    def whole(self, ordered: Mapping[str, int] = NONE) -> Iterator[None]:
+        """Keep all that is added within, or, if anything fails within, none of it.
+
+        Parameters
+        ----------
+        ordered : mapping of str to int
+            What ``moves`` was when the reply was ordered that is added within.
+        """
         undo: list[Callable[[], object]] = []
         self._undo = undo
         try:
@@ -158,6 +195,31 @@ class PartMeans:
         mean = self._means[part]
         mean.add(vector, weight, positions)
         self.added(partial(mean.take_back, vector, weight, positions))
+        self.count(part)
+
+    def count(self, part: str) -> None:
+        """Count one more holder of a part."""
+        self._added[part] += 1
+        self.added(partial(self._added.subtract, [part]))
+
+    def drop_experts(self, fewer_than: int) -> list[int]:
+        """Drop the sums of experts of too few holders; return which, ascending.
+
+        To be called before :meth:`apply`.
+        """
+        few = {
+            expert: part
+            for part, holders in self._added.items()
+            if (expert := expert_id(part)) is not None and 0 < holders < fewer_than
+        }
+        for part in few.values():
+            self.drop(part)
+            del self._added[part]
+        return sorted(few)
+
+    def drop(self, part: str) -> None:
+        """Drop the sum of a part."""
+        del self._means[part]
 
     def apply(self, model: dict[str, Vector]) -> None:
         """Add every mean delta to its part, and empty the sums.
@@ -171,6 +233,27 @@ class PartMeans:
             del sums
             if delta is not None:
                 model[part] = np.add(model[part], delta, out=delta)
+        self._added.clear()
+
+    def clear(self) -> None:
+        """Drop what was added."""
+        self._means.clear()
+        self._added.clear()
+
+    def state(self) -> dict[str, Any]:
+        """Return what was added and not applied, to the bit."""
+        means = {
+            part: {"size": mean.size, "mean": mean.state()}
+            for part, mean in self._means.items()
+        }
+        return {"means": means, "added": dict(self._added)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self._means, self._added = {}, Counter(state["added"])
+        for part, kept in state["means"].items():
+            self._means[part] = ExactMean(kept["size"])
+            self._means[part].load_state(kept["mean"])
 
 
 class ServerAverage:

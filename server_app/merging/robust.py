@@ -5,8 +5,9 @@ and needs memory for every reply of the round: ``trimmed-mean`` and ``median`` (
 al., ICML 2018), which ignore weights, and what a user brings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -79,6 +80,11 @@ class StackedMerge(PartMeans):
         vectors = self._vectors.setdefault(part, [])
         vectors.append((vector, weight))
         self.added(vectors.pop)
+        self.count(part)
+
+    def drop(self, part: str) -> None:
+        """Drop what was kept of a part."""
+        del self._vectors[part]
 
     def apply(self, model: dict[str, Vector]) -> None:
         """Add what the rule makes of every part's deltas; empty afterwards."""
@@ -90,6 +96,25 @@ class StackedMerge(PartMeans):
                 vectors, weights = zip(*kept, strict=True)
                 delta = self._merged(np.stack(vectors), np.array(weights))
                 model[part] = model[part] + delta
+        super().apply(model)
+
+    def clear(self) -> None:
+        """Drop what was added."""
+        super().clear()
+        self._vectors.clear()
+
+    def state(self) -> dict[str, Any]:
+        """Return the deltas that are kept."""
+        vectors = {part: [*map(list, kept)] for part, kept in self._vectors.items()}
+        return {**super().state(), "vectors": vectors}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        super().load_state(state)
+        self._vectors = {
+            part: [(vector, weight) for vector, weight in kept]
+            for part, kept in state["vectors"].items()
+        }
 
     def _merged(self, deltas: Vector, weights: NDArray[np.float64]) -> Vector:
         delta = np.asarray(self._rule(deltas, weights, self._settings))
@@ -124,12 +149,40 @@ def _trimmed(deltas: Vector, share: float) -> NDArray[np.float64]:
     # Sorting puts NaN, which marks coordinates that were not held, last.
     ranked = np.sort(deltas, axis=0)
     holders = np.count_nonzero(~np.isnan(ranked), axis=0)
-    cut = (share * holders).astype(np.int64)
-    cut = np.minimum(cut, np.maximum(holders - 1, 0) // 2)
+    cut = _cut(share, holders)
     rank = np.arange(len(ranked))[:, None]
     kept = (cut <= rank) & (rank < holders - cut)
     total = ranked.sum(axis=0, where=kept, dtype=np.float64)
     return total / np.maximum(kept.sum(axis=0), 1)
+
+
+def _cut(share: float, holders: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many values go at each end: never all of them."""
+    cut = (share * holders).astype(np.int64)
+    return np.minimum(cut, np.maximum(holders - 1, 0) // 2)
+
+
+def withstands(settings: MergeSettings, holders: int) -> int | None:
+    """Return how many of a part's holders may send anything and decide nothing.
+
+    With as many liars every coordinate stays within the range of the honest values.
+
+    Parameters
+    ----------
+    settings : MergeSettings
+    holders : int
+        Above 0.
+
+    Returns
+    -------
+    int or None
+        0 of a mean, clipped or not: one liar moves it, if not far. None of a rule of
+        one's own.
+    """
+    shares = {"mean": 0.0, "clipped": 0.0, "median": 0.5}
+    shares["trimmed-mean"] = settings.trim_share
+    share = shares.get(settings.merging)
+    return None if share is None else int(_cut(share, np.array(holders)))
 
 
 def merging_rule(settings: MergeSettings) -> PartMeans:

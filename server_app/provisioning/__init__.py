@@ -6,8 +6,9 @@ written by ``private_files``, and ``members`` its list; ``bundle`` packs what on
 needs and ``server_files`` what the server is started from; ``control_api`` talks to
 Flower's Control API, ``exposure`` tries its doors, ``apps`` signs what devices run,
 ``validity`` says what ends soon, ``status`` what the devices of a run did and ``check``
-whether all of it is well; ``command`` is ``python -m server_app fleet``. Nothing in
-here trains or plans.
+whether all of it is well; ``command`` is ``python -m server_app fleet``, and
+``device_commands``, ``run_commands`` and ``status_commands`` its commands, which get at
+a fleet by ``fleet_access``. Nothing in here trains or plans.
 """
 
 

@@ -3,17 +3,17 @@
 Flower's SuperNode verifies an app with ``--trusted-entities``, but a signature reaches
 it only with an app that the SuperLink fetched from a hub. So the SuperLink is told
 (``FLWR_SUPERGRID_API_URL``) that its hub is here, at ``apps`` of ``fleet.json``, and
-``submit`` is that hub for as long as the SuperLink needs to fetch one app. Who else
+``hub`` is it for as long as the SuperLink needs to fetch one app. Who else
 answers there can hand out apps, not signatures.
 """
 
 import base64
 import hashlib
+import io
 import json
-import os
-import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -28,12 +28,8 @@ from common.flower_internals import (
     get_metadata_from_config,
     load_and_validate,
 )
-from server_app.launcher.superlink import flower_environment
 from server_app.provisioning import ProvisioningError, certificates
 from server_app.provisioning.server_files import split_address
-
-CONNECTION = "fleet"
-"""The name of the SuperLink in the operator's Flower configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +64,7 @@ def sign(app: Path, key: ed25519.Ed25519PrivateKey) -> SignedApp:
     """
     try:
         config, _ = load_and_validate(app / "pyproject.toml")
-        content = flower_internals.build_fab_from_disk(app)
+        content = compressed(flower_internals.build_fab_from_disk(app))
         name, version = get_metadata_from_config(config)
     except (click.ClickException, click.exceptions.Exit, ValueError, OSError) as error:
         why = " ".join(str(getattr(error, "message", error)).split())
@@ -83,23 +79,22 @@ def sign(app: Path, key: ed25519.Ed25519PrivateKey) -> SignedApp:
     )
 
 
-def submit(app: SignedApp, address: str, home: Path, flags: Sequence[str]) -> int:
-    """Have the SuperLink fetch and start an app; return the exit code of ``flwr run``.
+def compressed(fab: bytes) -> bytes:
+    """Return an app with the same files in fewer bytes: Flower stores them as they are.
 
-    Parameters
-    ----------
-    address : str
-        HOST:PORT at which the SuperLink asks for apps.
-    home : Path
-        ``FLWR_HOME`` with the connection to the SuperLink.
-    flags : sequence of str
-        Further flags of ``flwr run``.
+    Every device fetches it in one piece, over a link that may be weak. The same app
+    gives the same bytes, whatever else the archive says of its files.
     """
-    command = ["flwr", "run", app.spec, CONNECTION, *flags]
-    with hub(app, address):
-        env = {**flower_environment(), "FLWR_HOME": str(home.absolute())}
-        path = os.pathsep.join([env["PATH"], os.defpath])
-        return subprocess.run(command, env={**env, "PATH": path}).returncode
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(fab)) as stored,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as smaller,
+    ):
+        for entry in stored.infolist():
+            smaller.writestr(
+                entry, stored.read(entry), zipfile.ZIP_DEFLATED, compresslevel=9
+            )
+    return packed.getvalue()
 
 
 @contextmanager

@@ -5,7 +5,6 @@ what devices said of themselves in the newest run.
 """
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -14,10 +13,9 @@ from typing import Any
 
 from common.flower_internals import NodeInfo
 from server_app.provisioning import ProvisioningError
-from server_app.provisioning.certificates import openssh_to_pem
-from server_app.provisioning.control_api import ControlAPI, UnreachableError
 from server_app.provisioning.directory import FleetDirectory
-from server_app.provisioning.status import run_folder
+from server_app.provisioning.known_nodes import KnownNodes, known_nodes, silence
+from server_app.provisioning.run_status import run_folder
 from server_app.provisioning.validity import AUTHORITY, endings, warnings
 from server_app.run_folder.run_files import RunFileError, read_facts
 
@@ -74,17 +72,12 @@ def check(fleet: FleetDirectory, run: Path | None, silent: float) -> list[Checke
     link, nodes = _superlink(fleet)
     here = Checked("versions", {"flwr": version("flwr")})
     facts = _facts(run, here)
-    for name, device in fleet.members().devices.items():
-        if nodes is not None:
+    for name in fleet.members().devices:
+        if nodes.answered:
             waits = fleet.bundle_file(name).exists()
-            key = openssh_to_pem(device.public_key)
-            _heard(devices[name], nodes.pop(key, None), waits, 60 * silent)
+            _heard(devices[name], nodes.devices.get(name), waits, 60 * silent)
         _versions(devices[name], facts, here)
-    for node in (nodes or {}).values():
-        link.problems.append(
-            f"node {node.node_id} calls itself {node.name!r}, and its key is none of "
-            f"this fleet: `flwr supernode unregister {node.node_id}`"
-        )
+    link.problems += nodes.stranger_lines()
     return [*found, link, here, *devices.values()]
 
 
@@ -118,19 +111,16 @@ def _certificates(fleet: FleetDirectory) -> tuple[list[Checked], dict[str, Check
     return found, devices
 
 
-def _superlink(fleet: FleetDirectory) -> tuple[Checked, dict[bytes, NodeInfo] | None]:
-    """Return its line, and its nodes by their keys; None if it does not answer."""
-    control = fleet.members().control
-    link = Checked("SuperLink", {"address": control})
-    try:
-        with ControlAPI(control, fleet.authority_file) as api:
-            nodes = api.nodes()
-    except ProvisioningError as error:
-        cure = "is it started?" if isinstance(error, UnreachableError) else ""
-        link.problems.append(f"{error}: {cure}".removesuffix(": "))
-        return link, None
-    link.facts["online"] = sum(node.status == "online" for node in nodes)
-    return link, {node.public_key: node for node in nodes}
+def _superlink(fleet: FleetDirectory) -> tuple[Checked, KnownNodes]:
+    """Return its line, and what it says."""
+    nodes = known_nodes(fleet)
+    link = Checked("SuperLink", {"address": nodes.address})
+    if not nodes.answered:
+        link.problems.append(nodes.problem)
+        return link, nodes
+    known = [*nodes.devices.values(), *nodes.strangers]
+    link.facts["online"] = sum(node.status == "online" for node in known)
+    return link, nodes
 
 
 def _heard(device: Checked, node: NodeInfo | None, waits: bool, limit: float) -> None:
@@ -142,7 +132,7 @@ def _heard(device: Checked, node: NodeInfo | None, waits: bool, limit: float) ->
     device.facts["state"] = node.status
     if node.status == "online":
         return
-    if not node.HasField("online_until"):
+    if silence(node) is None:
         if waits:
             device.facts["state"] = "its bundle has not been brought there"
         else:
@@ -151,7 +141,7 @@ def _heard(device: Checked, node: NodeInfo | None, waits: bool, limit: float) ->
                 f"`python -m client_app doctor BUNDLE` on it"
             )
         return
-    silent = max(0.0, time.time() - node.online_until)
+    silent = silence(node) or 0.0
     device.facts["silent_seconds"] = round(silent)
     if silent > limit:
         device.problems.append(

@@ -1,9 +1,9 @@
 """``fleet init``: a fleet is created, or brought in line with new options."""
 
-import argparse
 import ipaddress
 import re
 import sys
+from dataclasses import dataclass
 
 from server_app.provisioning import ProvisioningError
 from server_app.provisioning.directory import LOOPBACK, FleetDirectory
@@ -18,38 +18,60 @@ _HOST_NAME = re.compile(
 )
 
 
-def init_fleet(fleet: FleetDirectory, args: argparse.Namespace) -> None:
+@dataclass(frozen=True, kw_only=True)
+class NewFleet:
+    """What a fleet shall be; None and no hosts leave what it is.
+
+    Attributes
+    ----------
+    hosts : tuple of str
+        DNS names and addresses of the server.
+    superlink, control, apps : str or None
+        HOST:PORT that devices connect to, of the SuperLink, and of signed apps.
+    size : int or None
+        Shares that one data set is cut into.
+    """
+
+    hosts: tuple[str, ...] = ()
+    superlink: str | None = None
+    control: str | None = None
+    apps: str | None = None
+    size: int | None = None
+
+
+def init_fleet(fleet: FleetDirectory, wanted: NewFleet) -> None:
     """Create a fleet, or bring an existing one in line with new options."""
-    hosts = tuple(_checked_host(host) for host in args.host)
+    hosts = tuple(_checked_host(host) for host in wanted.hosts)
     for option in ("superlink", "control", "apps"):
-        if (given := getattr(args, option)) is not None:
+        if (given := getattr(wanted, option)) is not None:
             _checked_address(option, given)
-    if args.size is not None and args.size < 1:
-        raise ProvisioningError(f"--size {args.size} is not allowed: at least 1")
+    if wanted.size is not None and wanted.size < 1:
+        raise ProvisioningError(f"--size {wanted.size} is not allowed: at least 1")
     if fleet.exists():
-        _update_fleet(fleet, hosts, args)
+        _update_fleet(fleet, hosts, wanted)
     else:
-        _create_fleet(fleet, hosts, args)
+        _create_fleet(fleet, hosts, wanted)
 
 
 def _create_fleet(
-    fleet: FleetDirectory, hosts: tuple[str, ...], args: argparse.Namespace
+    fleet: FleetDirectory, hosts: tuple[str, ...], wanted: NewFleet
 ) -> None:
     if not hosts:
         raise ProvisioningError(
             "a new fleet needs --host: the name or address devices reach the server by"
         )
-    superlink = args.superlink or join_address(hosts[0], PORT)
+    superlink = wanted.superlink or join_address(hosts[0], PORT)
     host, port = split_address(superlink)
     # A fleet within one machine needs no proxy.
     behind = superlink if loopback(host) else join_address("127.0.0.1", _after(port))
-    control = args.control or behind
+    control = wanted.control or behind
     members = Members(
         superlink=superlink,
         control=control,
-        apps=args.apps or join_address("127.0.0.1", _after(split_address(control)[1])),
+        apps=wanted.apps
+        or join_address("127.0.0.1", _after(split_address(control)[1])),
         hosts=_all_names(hosts, control),
-        size=args.size,
+        size=wanted.size,
     )
     _check_doors(members)
     if fleet.create(members):
@@ -92,11 +114,11 @@ def _after(port: int) -> int:
 
 
 def _update_fleet(
-    fleet: FleetDirectory, hosts: tuple[str, ...], args: argparse.Namespace
+    fleet: FleetDirectory, hosts: tuple[str, ...], wanted: NewFleet
 ) -> None:
     old = fleet.members()
     fields = ("superlink", "control", "apps", "size")
-    given = {field: getattr(args, field) or getattr(old, field) for field in fields}
+    given = {field: getattr(wanted, field) or getattr(old, field) for field in fields}
     given["hosts"] = _all_names(hosts or old.hosts, given["control"])
     new = old.model_copy(update=given)
     shares = [each for each in old.devices.values() if each.partition_id is not None]

@@ -84,7 +84,7 @@ class Members(BaseModel):
     superlink: str = Field(description="HOST:PORT that devices connect to")
     control: str = Field(description="HOST:PORT of the Control API, for the operator")
     apps: str = Field(
-        "127.0.0.1:8002", description="HOST:PORT where `fleet submit` hands out an app"
+        "127.0.0.1:8002", description="HOST:PORT where `fleet run` hands out an app"
     )
     hosts: tuple[str, ...] = Field(description="names in the server's certificate")
     size: int | None = Field(

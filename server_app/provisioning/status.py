@@ -1,136 +1,172 @@
-"""``fleet status``: what every device of a run is, holds and has done so far.
+"""``fleet status``: what every device of a fleet is, holds and has done so far.
 
-Read from the files the run leaves while it goes on, so it works beside a running server
-and long after it; the SuperLink's word on who is connected comes on top where a fleet
-directory says how to reach one.
+The SuperLink's word on who is there, where a fleet directory says how to reach one,
+beside what the files of a run say; so it works beside a running server and long after
+it. How that is shown is in ``status_formats``, and how it is watched in ``watcher``.
 """
 
-from collections.abc import Mapping
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from common.errors import nearest
-from common.text import table
 from server_app.provisioning import ProvisioningError
-from server_app.run_folder.run_files import RunFileError, read_facts, read_metrics
-
-HEADER = (
-    *("device", "state", "budget", "holds", "last seen"),
-    *("MB down", "MB up", "s/round", "peak MiB"),
+from server_app.provisioning.directory import FleetDirectory
+from server_app.provisioning.known_nodes import KnownNodes, known_nodes, silence
+from server_app.provisioning.run_status import (
+    DeviceRecord,
+    RunStatus,
+    read_status,
+    run_folder,
 )
+from server_app.provisioning.validity import Ending, endings
+
+MISSING = 3
+"""Exit code: a device that is expected is not there, or nobody can say so."""
+
+UNKNOWN, UNREGISTERED, WAITING = "unknown", "not registered", "not delivered"
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class DeviceStatus:
-    """One device as the run saw it."""
+    """One device now.
+
+    Attributes
+    ----------
+    name : str
+    state : str
+        ``online`` or ``offline``; ``registered`` if it never connected; ``not
+        delivered`` if its bundle is still here; ``not registered``; ``unknown`` without
+        a SuperLink's word.
+    expected : bool
+        Whether it is on the fleet's list and its bundle was taken to it.
+    age : float or None
+        Seconds since the SuperLink heard of it last.
+    record : DeviceRecord
+        What the run says of it.
+    """
 
     name: str
-    state: str = "-"
-    budget: int | None = None
-    experts: list[int] = field(default_factory=list)
-    last_round: int | None = None
-    last_seen: str = ""
-    bytes_down: int = 0
-    bytes_up: int = 0
-    seconds: list[float] = field(default_factory=list)
-    memory_peak: int | None = None
+    state: str = UNKNOWN
+    expected: bool = False
+    age: float | None = None
+    record: DeviceRecord
 
-    def add(self, record: Mapping[str, Any], client: Mapping[str, Any]) -> None:
-        """Take in what one round's record says of it."""
-        self.budget, self.experts = client["budget"], client["experts"]
-        self.bytes_down += client["bytes_down"]
-        self.bytes_up += client["bytes_up"]
-        if client["replied"]:
-            self.state = "answered"
-            self.last_round, self.last_seen = record["round"], record["ended"]
-            self.seconds.append(client["seconds_until_reply"])
-            self.memory_peak = client["memory_peak"]
-        else:
-            reason = record["rejected"].get(self.name, "no reply")
-            self.state = f"round {record['round']}: {reason}"
+    @property
+    def missing(self) -> bool:
+        """Whether it should be there and is not.
 
-    def row(self) -> tuple[str, ...]:
-        """Return its cells, under ``HEADER``."""
-        seen = f"round {self.last_round}, {self.last_seen}" if self.last_seen else "-"
-        mean = sum(self.seconds) / len(self.seconds) if self.seconds else None
-        return (
-            self.name,
-            self.state,
-            "-" if self.budget is None else str(self.budget),
-            ",".join(map(str, self.experts)) or "-",
-            seen,
-            f"{self.bytes_down / 1e6:.2f}",
-            f"{self.bytes_up / 1e6:.2f}",
-            "-" if mean is None else f"{mean:.1f}",
-            "-" if self.memory_peak is None else f"{self.memory_peak / 2**20:.0f}",
-        )
+        One that the run leaves alone for some rounds is there as long as it is online.
+        """
+        return self.expected and self.state not in ("online", UNKNOWN)
 
 
-def run_folder(given: Path | None, output_dir: Path = Path("results")) -> Path:
-    """Return the run that is meant: the one given, else the newest.
+@dataclass(frozen=True, kw_only=True)
+class FleetStatus:
+    """A fleet and a run of it now.
 
-    Raises
-    ------
-    ProvisioningError
-        If it is no run, or there is none.
+    Attributes
+    ----------
+    time : float
+        Unix time in seconds.
+    nodes : KnownNodes or None
+        The SuperLink's word; None where no fleet is kept.
+    run : RunStatus or None
+    no_run : str
+        Why there is none.
+    devices : list of DeviceStatus
+        By name.
+    certificates : list of Ending
     """
-    if given is not None:
-        for folder in (given, output_dir / given):
-            if (folder / "run.json").is_file():
-                return folder
-        names = [path.parent.name for path in output_dir.glob("*/run.json")]
-        raise ProvisioningError(
-            f"{str(given)!r} is not the directory of a run{nearest(given.name, names)}"
-        )
-    runs = sorted(output_dir.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
-    if not runs:
-        raise ProvisioningError(
-            f"no run in {output_dir}: name one, as in `fleet status results/RUN`"
-        )
-    return runs[-1].parent
+
+    time: float
+    nodes: KnownNodes | None
+    run: RunStatus | None
+    no_run: str = ""
+    devices: list[DeviceStatus]
+    certificates: list[Ending] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the devices that should be there and are not."""
+        return [device.name for device in self.devices if device.missing]
+
+    @property
+    def flower_state(self) -> str:
+        """Flower's word on the run; "" if there is none."""
+        if self.run is None or self.nodes is None:
+            return ""
+        found = (r for r in self.nodes.runs if r.number == self.run.flower_run)
+        return next((each.status for each in found), "")
+
+    @property
+    def code(self) -> int:
+        """Exit code: ``MISSING``, or 0."""
+        silent = self.nodes is not None and not self.nodes.answered
+        return MISSING if self.missing or silent else 0
 
 
-def devices_of(folder: Path) -> dict[str, DeviceStatus]:
-    """Return every device of a run by name, those it refused included.
-
-    Raises
-    ------
-    ProvisioningError
-        If the run's files cannot be read.
-    """
-    try:
-        facts = read_facts(folder)
-        found = {
-            name: DeviceStatus(name, state="connected", budget=client["budget"])
-            for name, client in facts.get("clients", {}).items()
-        }
-        for record in read_metrics(folder)[0]:
-            for client in record["clients"]:
-                name = client["client"]
-                found.setdefault(name, DeviceStatus(name)).add(record, client)
-        for name, reason in facts.get("refused", {}).items():
-            found.setdefault(name, DeviceStatus(name)).state = f"refused: {reason}"
-    except RunFileError as error:
-        raise ProvisioningError(str(error)) from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ProvisioningError(f"cannot read the run in {folder}: {error!r}") from None
-    return found
-
-
-def status(folder: Path, connected: Mapping[str, str]) -> str:
-    """Return the table of a run's devices.
+def fleet_status(fleet: FleetDirectory, given: Path | None) -> FleetStatus:
+    """Look at a fleet and a run once.
 
     Parameters
     ----------
-    folder : Path
-        The run's directory.
-    connected : mapping of str to str
-        The SuperLink's word on devices, by name; empty where none was asked.
+    fleet : FleetDirectory
+        There need be none: a run has its files all the same.
+    given : Path or None
+        The run; the newest by default, of which a fleet need not have one.
+
+    Raises
+    ------
+    ProvisioningError
+        If there is neither fleet nor run, or one that is there cannot be read.
     """
-    devices = devices_of(folder)
-    for name, word in connected.items():
-        device = devices.setdefault(name, DeviceStatus(name, state="not in this run"))
-        device.state = f"{word}; {device.state}"
-    rows = [HEADER, *(devices[name].row() for name in sorted(devices))]
-    return f"{folder.name}\n{table(rows)}"
+    kept, run, no_run = fleet.exists(), None, ""
+    try:
+        folder = run_folder(given)
+    except ProvisioningError as error:
+        if given is not None or not kept:
+            raise
+        no_run = str(error)
+    else:
+        run = read_status(folder)
+    records = dict(run.devices) if run else {}
+    if not kept:
+        return FleetStatus(
+            time=time.time(),
+            nodes=None,
+            run=run,
+            devices=[
+                DeviceStatus(name=n, record=r) for n, r in sorted(records.items())
+            ],
+        )
+    nodes, members = known_nodes(fleet, runs=True), fleet.members()
+    devices = []
+    for name in sorted(records.keys() | members.devices.keys()):
+        record = records.get(name) or DeviceRecord(name)
+        node, listed = nodes.devices.get(name), name in members.devices
+        waits = listed and fleet.bundle_file(name).exists()
+        state, age = UNREGISTERED, None
+        if not nodes.answered or not listed:
+            state = UNKNOWN
+        elif node is not None:
+            state, age = node.status, silence(node)
+        if waits and age is None and nodes.answered:
+            state = WAITING
+        devices.append(
+            DeviceStatus(
+                name=name,
+                state=state,
+                # A bundle that lies here though its device was heard of is a new one.
+                expected=listed and (not waits or age is not None),
+                age=age,
+                record=record,
+            )
+        )
+    return FleetStatus(
+        time=time.time(),
+        nodes=nodes,
+        run=run,
+        no_run=no_run,
+        devices=devices,
+        certificates=list(endings(fleet)),
+    )

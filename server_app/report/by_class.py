@@ -7,9 +7,11 @@ import math
 
 import numpy as np
 
+from server_app.report.heat import heatmap
+from server_app.report.numbers import number
 from server_app.report.run_data import RunData
 from server_app.report.style import figure, table
-from server_app.report.svg import Series, heatmap, legend, line_chart, number
+from server_app.report.svg import Series, legend, line_chart
 
 MOST_LINES = 8
 """Classes that get a line each; more are drawn as a heatmap."""
@@ -34,8 +36,8 @@ def recall(run: RunData) -> str:
             x_label="measured round",
             y_label="class",
             high=1.0,
-            first_column=rounds[0],
             row_names=names,
+            column_names=[str(number) for number in rounds],
             name="recall",
         )
         return figure("recall", "Recall by class", note, chart)

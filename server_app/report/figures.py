@@ -6,9 +6,11 @@ import numpy as np
 
 from common.metrics import worst_tenth
 from server_app.report.by_class import confusion, recall
+from server_app.report.heat import heatmap
+from server_app.report.numbers import number
 from server_app.report.run_data import RunData
 from server_app.report.style import figure
-from server_app.report.svg import Series, heatmap, legend, line_chart, number
+from server_app.report.svg import Series, legend, line_chart
 from server_app.run_folder.run_files import finite
 
 ACCURACIES = (
@@ -93,7 +95,7 @@ def load_map(run: RunData, high: float | None = None) -> str:
         x_label="round",
         y_label="expert",
         high=high,
-        first_column=run.numbers[0],
+        column_names=[str(number) for number in run.numbers],
         name="load",
     )
 
@@ -123,21 +125,24 @@ def fitness(run: RunData) -> str:
     if run.fitness is None:
         missing = "<p>This strategy keeps no fitness matrix.</p>"
         return figure("fitness", "Fitness", "", missing)
-    rounds = len(run.fitness)
-    known = run.fitness[np.isfinite(run.fitness)]
-    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
-    out = []
-    for stage, index in (("before", 0), ("middle", rounds // 2), ("end", rounds - 1)):
+    found = run.fitness
+    low, high = found.least, found.most
+    if not low <= high:  # there is not one number in it
+        low, high = 0.0, 1.0
+    rounds, out = found.rounds, []
+    middle = rounds[len(rounds) // 2]
+    stages = {"before": rounds[0], "middle": middle, "end": rounds[-1]}
+    for stage, after in stages.items():
         chart = heatmap(
-            run.fitness[index],
+            found.shown[after],
             x_label="expert",
             y_label="client",
-            low=float(low),
-            high=float(high),
-            row_names=run.fitness_clients,
+            low=low,
+            high=high,
+            row_names=found.clients,
             name=f"fitness {stage}",
         )
-        note = f"after round {run.fitness_rounds[index]}"
+        note = f"after round {after}"
         out.append(figure(f"fitness-{stage}", f"Fitness, {stage}", note, chart))
     return "".join(out)
 
@@ -177,10 +182,12 @@ def clients(run: RunData) -> str:
     """Return the accuracy of every client, sorted, with the worst tenth."""
     series, means, notes = [], [], []
     for measure in ("client_local", "client_global"):
-        if not (values := sorted(run.last_clients(measure))):
+        found = sorted(run.last_clients(measure), key=lambda each: each[1])
+        if not found:
             continue
+        names, values = [name for name, _ in found], [value for _, value in found]
         ranks = range(1, len(values) + 1)
-        series.append(Series(name=measure, x=ranks, y=values))
+        series.append(Series(name=measure, x=ranks, y=values, labels=names))
         mean = float(np.mean(values))
         means.append(Series(name=f"{measure} (mean)", x=[0], y=[mean]))
         notes.append(f"{measure} {number(worst_tenth(values))}")
@@ -208,7 +215,13 @@ def seconds(run: RunData) -> str:
         for solved in (record.get("solver") for record in run.rounds)
     ]
     slowest = [
-        max((finite(c.get("seconds", 0.0)) for c in record["clients"]), default=0.0)
+        max(
+            (
+                finite(client.get("seconds_until_reply", 0.0))
+                for client in record["clients"]
+            ),
+            default=0.0,
+        )
         for record in run.rounds
     ]
     series = [
@@ -216,7 +229,8 @@ def seconds(run: RunData) -> str:
         Series(name="slowest client", x=run.numbers, y=slowest),
         Series(name="solver", x=run.numbers, y=solver),
     ]
-    return line_figure("seconds", "Time", series, "round", "seconds")
+    note = "of the slowest client: from its order to its reply, as the log says it"
+    return line_figure("seconds", "Time", series, "round", "seconds", note=note)
 
 
 FIGURES: tuple[Callable[[RunData], str], ...] = (

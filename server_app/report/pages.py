@@ -1,25 +1,17 @@
-"""The two pages: one run in full, and several runs side by side."""
+"""The report of one run, and how a page is written."""
 
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from common.files import atomic_write
-from common.metrics import worst_tenth
 from common.settings.sections import data_label
 from server_app.report.by_class import recall_table
-from server_app.report.figures import (
-    FIGURES,
-    line_figure,
-    load_map,
-    measured,
-    megabytes,
-)
+from server_app.report.figures import FIGURES, measured, megabytes
+from server_app.report.numbers import newest, number
 from server_app.report.run_data import RunData
-from server_app.report.style import figure, page, table, tiles
-from server_app.report.svg import Series, newest, number
+from server_app.report.style import page, state_line, table, tiles
+from server_app.run_folder.run_state import COMPLETE, RUNNING
 
 FILE = "report.html"
 MOST_REMARKS = 50
@@ -32,7 +24,7 @@ def write_page(html: str, path: Path) -> None:
 
 
 def run_page(run: RunData) -> str:
-    """Return the report of one run; it loads itself again until the run is over."""
+    """Return the report of one run; while that goes on it loads itself again."""
     settings = run.settings
     data = data_label(settings.get("task", ""), settings.get("dataset", ""))
     title = f"{settings.get('strategy', '')} on {data}"
@@ -43,26 +35,36 @@ def run_page(run: RunData) -> str:
         f"{run.name} · {cut} · seed {settings.get('seed', '')} · "
         f"round {run.numbers[-1]} of {settings.get('num-rounds', '?')}"
     )
-    if run.stopped:
-        what += f", stopped by {run.stopped}"
+    shown = [(name, number(value)) for name, value in headline(run, measured(run))]
     body = (
-        f'<h1>{escape(title)}</h1><p class="soft">{escape(what)}</p>'
-        f"{tiles(_headline(run, measured(run)))}"
+        f'<h1>{escape(title)}</h1><p class="soft">{escape(what)}</p>{_state(run)}'
+        f"{tiles(shown)}"
         f'<h2>Figures</h2><div class="grid">{"".join(draw(run) for draw in FIGURES)}'
         f"</div>{recall_table(run)}{_remarks(run)}{_settings(run)}"
     )
-    return page(f"{title}: {run.name}", body, refresh=not run.complete)
+    return page(f"{title}: {run.name}", body)
 
 
-def _headline(run: RunData, accuracies: Sequence[str]) -> list[tuple[str, str]]:
+def _state(run: RunData) -> str:
+    """Return whether the run goes on, and how it can if it does not."""
+    running = run.state == RUNNING
+    line = state_line(run.state, run.why, patience=run.patience if running else None)
+    if running or run.state == COMPLETE:
+        return line
+    again = escape(f'To go on: resume-from="{run.folder}"')
+    return f'{line}<p class="soft">{again}</p>'
+
+
+def headline(run: RunData, accuracies: Sequence[str]) -> list[tuple[str, float]]:
+    """Return what a run has come to: the accuracies, then what each run has."""
     return [
-        *((m, number(newest(run.column(m)))) for m in accuracies),
-        ("worst tenth, local", number(worst_tenth(run.last_clients("client_local")))),
-        ("CV, cumulated", number(run.column("cv_cumulative")[-1])),
-        ("CV of samples, last round", number(newest(run.column("cv_samples")))),
-        ("dead placements, last round", number(newest(run.column("dead_share")))),
-        ("MB in all", number(megabytes(run)[-1])),
-        ("seconds in all", number(run.cumulated("seconds")[-1])),
+        *((measure, newest(run.column(measure))) for measure in accuracies),
+        ("worst tenth, local", run.worst_tenth()),
+        ("CV, cumulated", newest(run.column("cv_cumulative"))),
+        ("CV of samples, last round", newest(run.column("cv_samples"))),
+        ("dead placements, last round", newest(run.column("dead_share"))),
+        ("MB in all", megabytes(run)[-1]),
+        ("seconds in all", run.cumulated("seconds")[-1]),
     ]
 
 
@@ -100,66 +102,3 @@ def _settings(run: RunData) -> str:
         "<details><summary>Settings and versions</summary>"
         f"{table(('setting', 'value'), rows)}</details>"
     )
-
-
-def comparison_page(runs: Sequence[RunData]) -> str:
-    """Return several runs side by side."""
-    names = _short_names(runs)
-    named = list(zip(names, runs, strict=True))
-
-    def lines(key: str, by_traffic: bool = False) -> list[Series]:
-        return [
-            Series(
-                name=name,
-                x=megabytes(run) if by_traffic else run.numbers,
-                y=run.column(key),
-            )
-            for name, run in named
-        ]
-
-    figures, accuracies = [], measured(*runs)
-    for measure in accuracies:
-        for axis, by, x_label in (
-            ("rounds", "round", "round"),
-            ("bytes", "traffic", "MB in all"),
-        ):
-            caption, series = f"{measure} by {by}", lines(measure, axis == "bytes")
-            name = f"{measure}-{axis}"
-            figures.append(
-                line_figure(name, caption, series, x_label, measure, top=1.0)
-            )
-    series, y_label = lines("cv_cumulative"), "CV of holders, cumulated"
-    figures.append(
-        line_figure("balance", "Balance", series, "round", y_label, note="0 is even")
-    )
-    most = max(float(np.nan_to_num(run.load).max(initial=0)) for run in runs)
-    figures += [
-        figure(f"load-{index}", f"Load: {name}", "", load_map(run, most))
-        for index, (name, run) in enumerate(named)
-    ]
-    measures = ("worst tenth", "CV cum.", "CV samples", "dead", "MB", "seconds")
-    header = ("run", "rounds", *accuracies, *measures)
-    rows = [
-        (name, str(len(run.rounds)), *(v for _, v in _headline(run, accuracies)))
-        for name, run in named
-    ]
-    body = (
-        f"<h1>{len(runs)} runs</h1>{table(header, rows)}"
-        f'<h2>Figures</h2><div class="grid">{"".join(figures)}</div>'
-        f"{_differences(names, runs)}"
-    )
-    return page("Runs compared", body)
-
-
-def _short_names(runs: Sequence[RunData]) -> list[str]:
-    """Return the strategies where these tell the runs apart, else the runs' names."""
-    names = [str(run.settings.get("strategy", run.name)) for run in runs]
-    return names if len(set(names)) == len(names) else [run.name for run in runs]
-
-
-def _differences(names: Sequence[str], runs: Sequence[RunData]) -> str:
-    keys = sorted({key for run in runs for key in run.settings})
-    rows = [(key, *(str(run.settings.get(key, "–")) for run in runs)) for key in keys]
-    rows = [row for row in rows if len(set(row[1:])) > 1]
-    found = table(("setting", *names), rows)
-    return f"<h2>Settings that differ</h2>{found}" if rows else ""

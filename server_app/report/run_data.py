@@ -6,7 +6,7 @@ that is still going on, that was killed, or that came from another machine.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.text import one_line
+from common.metrics import worst_tenth
+from common.text import one_line, reason
+from server_app.run_folder.matrices import FITNESS, names_of_rows, replay, rounds_of
 from server_app.run_folder.run_files import (
     CONFUSION,
     RunFileError,
@@ -23,8 +25,32 @@ from server_app.run_folder.run_files import (
     read_facts,
     read_metrics,
 )
+from server_app.run_folder.run_state import COMPLETE, DIED, run_state
 
 Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitness:
+    """What is drawn of the fitness of a run; of many clients it is large.
+
+    Attributes
+    ----------
+    rounds : list of int, length T
+        Those it is known after.
+    shown : dict of int to ndarray, shape (C, E)
+        After the first, the one in the middle and the last of them; infinite and NaN
+        where it says nothing.
+    clients : list of str, length C
+    least, most : float
+        Of all rounds.
+    """
+
+    rounds: list[int]
+    shown: dict[int, Matrix]
+    clients: list[str]
+    least: float
+    most: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,27 +64,28 @@ class RunData:
         ``run.json``.
     rounds : list of dict
         The lines of ``metrics.jsonl``.
-    fitness : ndarray, shape (T', C, E), or None
-        After each of ``fitness_rounds``; infinite and NaN where it says nothing.
-    fitness_rounds : list of int, length T'
-    fitness_clients : list of str, length C
+    fitness : Fitness or None
     learned : ndarray, shape (E, K), or None
         Share of each class's test samples that each expert alone gets right.
     confusion : ndarray, shape (K, K), or None
         Samples by true class (rows) and answer (columns), as last measured.
     damaged : tuple of str
         What could not be read, and why.
+    state : str
+        ``running``, ``stopped``, ``failed``, ``died`` or ``complete``.
+    why : str
+        What is known of that; "" if nothing is.
     """
 
     folder: Path
     facts: Mapping[str, Any]
     rounds: list[dict[str, Any]]
-    fitness: Matrix | None = None
-    fitness_rounds: list[int] = field(default_factory=list)
-    fitness_clients: list[str] = field(default_factory=list)
+    fitness: Fitness | None = None
     learned: Matrix | None = None
     confusion: Matrix | None = None
     damaged: tuple[str, ...] = ()
+    state: str = COMPLETE
+    why: str = ""
 
     @property
     def name(self) -> str:
@@ -72,15 +99,14 @@ class RunData:
         return settings
 
     @property
-    def stopped(self) -> str:
-        """Why no round follows though more were asked for; "" if none says so."""
-        return str(self.facts.get("stopped") or "")
+    def patience(self) -> float:
+        """Seconds after which a run that says nothing will say nothing more."""
+        return max(600.0, 10 * float(np.nanmax([0.0, *self.column("seconds")])))
 
-    @property
-    def complete(self) -> bool:
-        """Whether the last round that was asked for is there."""
-        asked = finite(self.settings.get("num-rounds"))
-        return bool(self.stopped) or not self.numbers[-1] < asked
+    def until(self, last: int) -> "RunData":
+        """Return the run as it was after a round."""
+        kept = [record for record in self.rounds if record["round"] <= last]
+        return replace(self, rounds=kept or self.rounds[:1])
 
     @cached_property
     def numbers(self) -> list[int]:
@@ -132,13 +158,17 @@ class RunData:
         """Return what the classes are called, numbers where nothing says it."""
         return class_names(self.facts, count)
 
-    def last_clients(self, measure: str) -> list[float]:
-        """Return a measure of every client in the newest round that has it."""
+    def last_clients(self, measure: str) -> list[tuple[str, float]]:
+        """Return clients and a measure of theirs in the newest round that has it."""
         for record in reversed(self.rounds):
-            values = [finite(c.get(measure)) for c in record["clients"]]
-            if known := [value for value in values if not math.isnan(value)]:
+            pairs = [(c["client"], finite(c.get(measure))) for c in record["clients"]]
+            if known := [pair for pair in pairs if not math.isnan(pair[1])]:
                 return known
         return []
+
+    def worst_tenth(self) -> float:
+        """Return the mean ``client_local`` of the worst tenth of the clients."""
+        return worst_tenth([value for _, value in self.last_clients("client_local")])
 
     def churn(self) -> list[float]:
         """Return, per round, the share of assigned pairs that are new.
@@ -200,32 +230,66 @@ def read_run(folder: Path) -> RunData:
             damaged.append(f"{name} cannot be read: {error}")
             return None
 
-    # A matrix file is replaced after its line is appended: it may be one round behind.
-    fitness = array("fitness.npz", _fitness)
+    state, why = _state(folder, facts, rounds[-1]["round"])
     learned = array("expert_classes.npz", lambda file: _axes(file["recall"], 2))
     confusion = array(CONFUSION, lambda file: _axes(file["confusion"], 2))
     return RunData(
         folder=folder,
         facts=facts,
         rounds=rounds,
-        fitness=None if fitness is None else fitness[0],
-        fitness_rounds=[] if fitness is None else fitness[1],
-        fitness_clients=[] if fitness is None else fitness[2],
+        fitness=_fitness(folder, facts, damaged),
         learned=learned,
         confusion=confusion,
         damaged=tuple(damaged),
+        state=state,
+        why=why,
     )
 
 
-def _fitness(file: Any) -> tuple[Matrix, list[int], list[str]]:
-    fitness = _axes(file["fitness"], 3)
-    numbers = [int(number) for number in file["rounds"]]
-    names = [one_line(str(name), 40) for name in file["clients"]]
-    if (len(numbers), len(names)) != fitness.shape[:2]:
-        raise ValueError(
-            f"{len(fitness)} matrices of {len(numbers)} rounds and {len(names)} clients"
+def _state(folder: Path, facts: Mapping[str, Any], last: int) -> tuple[str, str]:
+    """Return how a run stands, and what is known of why."""
+    state, why = run_state(folder, facts), str(facts.get("why") or "")
+    no_more = str(facts.get("stopped") or "")
+    asked = finite(facts["settings"].get("num-rounds"))
+    if state == DIED:
+        # Of before runs said how they end, or killed when all was done.
+        if no_more or last >= asked:
+            state = COMPLETE
+        else:
+            why = "its server ended without a word"
+    return state, one_line(no_more if state == COMPLETE else why)
+
+
+def _fitness(
+    folder: Path, facts: Mapping[str, Any], damaged: list[str]
+) -> Fitness | None:
+    """Return what is drawn of the fitness; say what of it is damaged."""
+    try:
+        # A round is appended after its line: the newest may not be there yet.
+        rounds, whole = rounds_of(folder)
+        if not whole:
+            after = f"after round {rounds[-1]}" if rounds else "from its beginning"
+            damaged.append(f"{FITNESS} is damaged {after}")
+        if not rounds:
+            return None
+        wanted = {0, len(rounds) // 2, len(rounds) - 1}
+        shown, least, most = {}, math.inf, -math.inf
+        for index, (number, matrix) in enumerate(replay(folder)):
+            known = matrix[np.isfinite(matrix)]
+            least = min(least, float(known.min(initial=math.inf)))
+            most = max(most, float(known.max(initial=-math.inf)))
+            if index in wanted:
+                shown[number] = matrix.astype(np.float64)
+        return Fitness(
+            rounds=rounds,
+            shown=shown,
+            clients=names_of_rows(facts, len(matrix)),
+            least=least,
+            most=most,
         )
-    return fitness, numbers, names
+    except (OSError, RunFileError) as error:
+        damaged.append(f"fitness cannot be read: {reason(error)}")
+        return None
 
 
 def _axes(values: NDArray[Any], axes: int) -> Matrix:

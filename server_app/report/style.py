@@ -1,21 +1,27 @@
 """The page around the figures: one HTML document with its style, and nothing else.
 
-No script and no address: it opens from a disk without a network, in the light or the
-dark theme of the reader, from the width of a phone up.
+No address: it opens from a disk without a network, in the light or the dark theme of
+the reader, from the width of a phone up, and is whole without its script.
 """
 
+import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 
-# Series colours: Okabe and Ito's palette, told apart by most colour-blind readers;
-# lighter on the dark ground.
+from server_app.report.script import script
+from server_app.report.svg import BOTTOM, HEIGHT, TOP
+
+# Series colours: those of Okabe and Ito, darker on the light ground and lighter on the
+# dark one until they stand out from it. A test works out how far apart they are for the
+# colour-blind.
 CSS = """
 :root{color-scheme:light dark;--ground:#fff;--card:#f7f8fa;--ink:#1c2330;--soft:#5a6577;
---rule:#dde1e8;--heat:#0b4f9e;--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#b0568f;
---c4:#b8860b;--c5:#3f8fc4;--c6:#6b5bb0;--c7:#4d4d4d}
+--rule:#dde1e8;--heat:#0b4f9e;--c0:#0060a0;--c1:#d55e00;--c2:#009a70;--c3:#1c2330;
+--c4:#3f8fc4;--c5:#94357a;--c6:#a87400;--c7:#5a5a5a}
 @media (prefers-color-scheme:dark){:root{--ground:#12161d;--card:#1a2029;--ink:#e6eaf1;
---soft:#9aa6b8;--rule:#2d3643;--heat:#6cb6ff;--c0:#56b4e9;--c1:#ff8f4d;--c2:#3fcf9f;
---c3:#e39ac6;--c4:#e6c04f;--c5:#8fd0f5;--c6:#b3a5f2;--c7:#c8c8c8}}
+--soft:#9aa6b8;--rule:#2d3643;--heat:#6cb6ff;--c0:#56b4e9;--c1:#f0763a;--c2:#009e73;
+--c3:#f0e442;--c4:#8fa8ff;--c5:#cc79a7;--c6:#e69f00;--c7:#e8ecf2}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:1280px;padding:20px 16px 48px;background:var(--ground);
 color:var(--ink);font:15px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
@@ -39,10 +45,26 @@ path.grid{stroke:var(--rule);fill:none}
 .frame{fill:none;stroke:var(--rule)}
 .heat path{fill:var(--heat);shape-rendering:crispEdges}
 .line{fill:none;stroke-width:2;stroke-linejoin:round}
-.dash{stroke-dasharray:5 3}.dot{stroke:none}
+.d1{stroke-dasharray:7 3}.d2{stroke-dasharray:2 3}.d3{stroke-dasharray:8 3 2 3}
+.band{stroke:none;fill-opacity:.16}.dot{stroke:none}
+.mark{fill:none;stroke:var(--ink);stroke-width:1;pointer-events:none}
+#tip .key{vertical-align:middle}
+#tip{position:fixed;z-index:1;pointer-events:none;max-width:min(340px,92vw);
+background:var(--ground);border:1px solid var(--soft);border-radius:6px;
+padding:4px 8px;font-size:.8rem;font-variant-numeric:tabular-nums}
+.legend button{font:inherit;color:inherit;background:none;border:0;padding:2px 0;
+cursor:pointer;text-align:left}.legend [aria-pressed=false]{opacity:.5;
+text-decoration:line-through}:focus-visible{outline:2px solid var(--c0);
+outline-offset:2px}a{color:var(--heat)}
+.state{display:inline-block;border:1px solid var(--rule);border-radius:99px;
+padding:1px 10px;margin-top:6px;font-size:.88rem;background:var(--card)}
+.state::before{content:"";display:inline-block;width:.6em;height:.6em;margin-right:6px;
+border-radius:50%;background:var(--soft)}
+.state.running::before,.state.complete::before{background:var(--c2)}
+.state.failed::before,.state.died::before{background:var(--c1)}
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:2px 14px;margin:6px 0 0;
 padding:0;font-size:.85rem}
-.key{width:18px;height:8px;margin-right:5px}
+.key{width:26px;height:8px;margin-right:5px}
 .scale{display:flex;gap:8px;align-items:center;margin:2px 0 0 4px}
 .ramp{width:90px;height:9px;border:1px solid var(--rule);
 background:linear-gradient(90deg,transparent,var(--heat))}
@@ -50,25 +72,60 @@ background:linear-gradient(90deg,transparent,var(--heat))}
 table{border-collapse:collapse;width:100%;font-size:.88rem}
 th,td{text-align:left;padding:4px 10px 4px 0;border-bottom:1px solid var(--rule);
 vertical-align:top}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+td.n,td.s{white-space:nowrap}
 summary{cursor:pointer;margin-top:24px}
 """ + "".join(
-    f".line.s{i}{{stroke:var(--c{i})}}.dot.s{i}{{fill:var(--c{i})}}" for i in range(8)
+    f".line.s{i}{{stroke:var(--c{i})}}.dot.s{i},.band.s{i}{{fill:var(--c{i})}}"
+    for i in range(8)
 )
 
-REFRESH_SECONDS = 10
+
+@dataclass(frozen=True)
+class Linked:
+    """A cell of a table that leads elsewhere."""
+
+    text: str
+    href: str
 
 
-def page(title: str, body: str, *, refresh: bool = False) -> str:
-    """Return the document; ``refresh`` makes an open page load itself again."""
-    again = (
-        f'<meta http-equiv="refresh" content="{REFRESH_SECONDS}">' if refresh else ""
-    )
+Cell = str | Linked
+SHORT_CELL = 24
+"""Letters of a cell that is on one line."""
+
+
+def page(title: str, body: str) -> str:
+    """Return the document."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         # Without an icon of its own a browser asks for /favicon.ico.
-        f'<link rel="icon" href="data:,">{again}<title>{escape(title)}</title>'
-        f"<style>{CSS}</style></head>\n<body>{body}</body></html>\n"
+        f'<link rel="icon" href="data:,"><title>{escape(title)}</title>'
+        f"<style>{CSS}</style></head>\n<body>{body}"
+        f"<script>{script(TOP, HEIGHT - BOTTOM)}</script></body></html>\n"
+    )
+
+
+def state_line(state: str, why: str, *, patience: float | None = None) -> str:
+    """Return what a run is, in a line.
+
+    Parameters
+    ----------
+    patience : float, optional
+        Seconds from now for which news are to be expected: an open page loads itself
+        again until then, and says that there were none.
+    """
+    text = escape(f"{state}{': ' if why else ''}{why}")
+    if patience is None:
+        return f'<p class="state {state}">{text}</p>'
+    now = time.time()
+    late = (
+        f"no news since {time.strftime('%Y-%m-%d %H:%M', time.localtime(now))}: "
+        "the run may have been killed"
+    )
+    return (
+        f'<p class="state {state}" data-until="{now + patience:.0f}" '
+        f'data-late="{escape(late)}">{text}</p>'
+        "<noscript><p>Reload the page to see newer rounds.</p></noscript>"
     )
 
 
@@ -90,24 +147,37 @@ def tiles(items: Iterable[tuple[str, str]]) -> str:
     return f'<div class="tiles">{cells}</div>'
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     """Return a table that scrolls by itself where the page is too narrow.
 
-    A column of numbers is set to the right.
+    A column of numbers is set to the right, and short cells are on one line.
     """
-    kinds = [
-        ' class="n"' if all(_is_number(row[i]) for row in rows) else ""
-        for i in range(len(header))
-    ]
+    kinds = [_kind([row[i] for row in rows]) for i in range(len(header))]
 
-    def line(tag: str, cells: Sequence[str]) -> str:
+    def line(tag: str, cells: Sequence[Cell]) -> str:
         pairs = zip(kinds, cells, strict=True)
-        return "".join(f"<{tag}{kind}>{escape(c)}</{tag}>" for kind, c in pairs)
+        return "".join(f"<{tag}{kind}>{_cell(c)}</{tag}>" for kind, c in pairs)
 
     head = line("th", header)
     body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def _is_number(cell: str) -> bool:
-    return cell.replace(".", "", 1).isdecimal() or cell == "–"
+def _cell(cell: Cell) -> str:
+    if isinstance(cell, Linked):
+        return f'<a href="{escape(cell.href)}">{escape(cell.text)}</a>'
+    return escape(cell)
+
+
+def _kind(cells: Sequence[Cell]) -> str:
+    if all(map(_is_number, cells)):
+        return ' class="n"'
+    short = all(isinstance(cell, str) and len(cell) <= SHORT_CELL for cell in cells)
+    return ' class="s"' if short else ""
+
+
+def _is_number(cell: Cell) -> bool:
+    if isinstance(cell, Linked):
+        return False
+    parts = cell.split(" ± ")
+    return cell == "–" or all(part.replace(".", "", 1).isdecimal() for part in parts)

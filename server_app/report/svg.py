@@ -1,4 +1,4 @@
-"""Line charts, dot charts and heatmaps as inline SVG; colours come from the page.
+"""Line charts and dot charts as inline SVG; colours come from the page.
 
 Small own generator: a chart is a few hundred bytes of markup that needs no library on
 the server, stays sharp at any zoom and follows the reader's theme through CSS. Sizes
@@ -11,17 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from server_app.report.numbers import marks, newest, number, ticks, with_half
 
 WIDTH, HEIGHT = 380, 216
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 34
 MAX_POINTS = 300
-MAX_COLUMNS, MAX_ROWS = 96, 64
-LEVELS = 16
-COLOURS = 8
-LETTER, MAX_LETTERS = 7, 12
-"""Room for a letter of a name beside a heatmap, and how many of them are shown."""
+COLOURS, ALIKE = 8, 4
+"""How many colours, and how many series in a row have the same dashes."""
+DASHES = ("", "d1", "d2", "d3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,49 +30,26 @@ class Series:
     name : str
     x, y : sequence of float
         Equally long; a NaN in ``y`` is left out.
+    half : sequence of float, optional
+        Half the width of the interval about each value, drawn as a band.
+    labels : sequence of str, optional
+        What each value is of, said beside it.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
-
-
-def number(value: float) -> str:
-    """Return a number as short as it can be read: 1200, 12.3, 0.0042."""
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else "–"
-    if not 1e-9 < abs(value) < 1e9:
-        return f"{value:.2g}"
-    if abs(value) >= 100:
-        return f"{value:.0f}"
-    digits = min(4, max(0, 2 - math.floor(math.log10(abs(value)))))
-    return f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
-
-
-def newest(values: Sequence[float]) -> float:
-    """Return the last number that is known; NaN where none is."""
-    return next((v for v in reversed(values) if math.isfinite(v)), math.nan)
-
-
-def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Return round numbers from ``low`` to at least ``high``, about ``wanted``."""
-    span = high - low
-    if not (math.isfinite(span) and span > 0):
-        return [low, low + 1]
-    raw = span / max(1, wanted - 1)
-    power = 10.0 ** math.floor(math.log10(raw)) if raw > 0 else 0.0
-    if not (power > 0 and math.isfinite(4 * span) and low + raw > low):
-        return [low, high]  # beyond what round numbers can be made of
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
-    first = math.floor(low / step)
-    last = math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    half: Sequence[float] = ()
+    labels: Sequence[str] = ()
 
 
 def colour(index: int) -> str:
-    """Return the CSS classes of a series; beyond the palette, dashes tell apart."""
-    dashed = " dash" if (index // COLOURS) % 2 else ""
-    return f"s{index % COLOURS}{dashed}"
+    """Return the CSS classes of a series.
+
+    The colours of four in a row are told apart by any reader; the next four have other
+    dashes as well.
+    """
+    return f"s{index % COLOURS} {DASHES[index // ALIKE % len(DASHES)]}".rstrip()
 
 
 def line_chart(
@@ -98,109 +72,61 @@ def line_chart(
     shown = [_known(one, None if dots else MAX_POINTS) for one in series]
     frame = _Frame(shown, x_label, y_label, top)
     radius = 1.5 if dots and max((len(one.x) for one in shown), default=0) >= 120 else 3
-    marks = []
+    drawn = []
     for index, one in enumerate(shown):
         points = [(frame.x(x), frame.y(y)) for x, y in zip(one.x, one.y, strict=True)]
+        path = " ".join(f"{x},{y}" for x, y in points)
         if len(points) > 1 and not dots:
-            path = " ".join(f"{x},{y}" for x, y in points)
-            marks.append(f'<polyline class="line {colour(index)}" points="{path}"/>')
+            shape = f'<polyline class="line {colour(index)}" points="{path}"/>'
         else:
-            marks += [
+            shape = "".join(
                 f'<circle class="dot {colour(index)}" cx="{x}" cy="{y}" r="{radius}"/>'
                 for x, y in points
-            ]
-    return frame.svg("".join(marks))
+            )
+        drawn.append(f"<g{_told(one)}>{_band(frame, one, index)}{shape}</g>")
+    return frame.svg("".join(drawn))
+
+
+def _told(series: Series) -> str:
+    """Return what the page's script says of each point, as attributes."""
+    halves = series.half or [math.nan] * len(series.x)
+    values = [
+        with_half(y, half if math.isfinite(half) else None).replace(" ", "\u00a0")
+        for y, half in zip(series.y, halves, strict=True)
+    ]
+    told = {
+        "name": series.name,
+        "x": " ".join(map(number, series.x)),
+        "y": " ".join(values),
+        "of": "\t".join(" ".join(label.split()) for label in series.labels),
+    }
+    return "".join(f' data-{k}="{escape(v)}"' for k, v in told.items() if v)
+
+
+def _band(frame: "_Frame", series: Series, index: int) -> str:
+    """Return the intervals of a series, where all of it has them."""
+    halves = zip(series.x, series.y, series.half, strict=False)
+    edges = [
+        (frame.x(x), frame.y(max(y - half, 0.0)), frame.y(min(y + half, frame.top)))
+        for x, y, half in halves
+        if math.isfinite(half)
+    ]
+    if len(edges) < 2:
+        return ""
+    lower = " ".join(f"{x},{low}" for x, low, _ in edges)
+    upper = " ".join(f"{x},{high}" for x, _, high in reversed(edges))
+    return f'<polygon class="band s{index % COLOURS}" points="{lower} {upper}"/>'
 
 
 def legend(series: Sequence[Series]) -> str:
     """Return the names of the series with their newest value, as HTML."""
     items = "".join(
-        f'<li><svg class="key" viewBox="0 0 18 8" aria-hidden="true"><path class="line '
-        f'{colour(index)}" d="M0 4h18"/></svg>{escape(one.name)}'
+        f'<li><svg class="key" viewBox="0 0 26 8" aria-hidden="true"><path class="line '
+        f'{colour(index)}" d="M0 4h26"/></svg>{escape(one.name)}'
         f" <b>{number(newest(one.y))}</b></li>"
         for index, one in enumerate(series)
     )
     return f'<ul class="legend">{items}</ul>'
-
-
-def heatmap(
-    values: ArrayLike,
-    *,
-    x_label: str,
-    y_label: str,
-    low: float | None = None,
-    high: float | None = None,
-    first_column: int = 0,
-    row_names: Sequence[str] = (),
-    column_names: Sequence[str] = (),
-    name: str = "heat",
-) -> str:
-    """Return a matrix as cells whose ink grows with the value; NaN stays empty.
-
-    Matrices of more than 64 rows or 96 columns are averaged down.
-
-    Parameters
-    ----------
-    values : array_like, shape (R, C)
-        Row 0 is drawn at the top.
-    low, high : float, optional
-        Values of no and of full ink; by default 0 and the largest value.
-    first_column : int
-        Number of the first column, for the axis.
-    row_names, column_names : sequence of str, lengths R and C, optional
-        In place of the numbers; long names are cut.
-    """
-    full = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    shown = _binned(_binned(full, MAX_ROWS, 0), MAX_COLUMNS, 1)
-    finite = shown[np.isfinite(shown)]
-    top = high if high is not None else float(finite.max(initial=0.0))
-    bottom = low if low is not None else 0.0
-    span = top - bottom if top > bottom else 1.0
-    rows, columns = shown.shape
-    height = max(HEIGHT - TOP - BOTTOM, min(12 * rows, 420))
-    across = _cut(column_names) or range(first_column, first_column + full.shape[1])
-    down = _cut(row_names) or range(full.shape[0])
-    left = max(LEFT, 24 + LETTER * max(map(len, map(str, down))))
-    width = WIDTH - left - RIGHT
-    cell_w, cell_h = width / columns, height / rows
-    # Edges are rounded, not widths: neighbours share theirs, and no seam shows.
-    xs = [round(left + c * cell_w, 1) for c in range(columns + 1)]
-    ys = [round(TOP + r * cell_h, 1) for r in range(rows + 1)]
-    level = np.clip(np.round((shown - bottom) / span * LEVELS), 0, LEVELS)
-    paths = []
-    for step in range(1, LEVELS + 1):
-        # One path per shade: a few bytes per cell instead of an element.
-        cells = "".join(
-            f"M{xs[c]} {ys[r]}H{xs[c + 1]}V{ys[r + 1]}H{xs[c]}z"
-            for r, c in np.argwhere(level == step)
-        )
-        if cells:
-            paths.append(f'<path fill-opacity="{step / LEVELS:.3f}" d="{cells}"/>')
-    axis = [
-        _text(left - 6, TOP + (cell + 0.5) * cell_h + 4, str(down[row]), "end")
-        for cell, row in _labels(full.shape[0], rows, height, 15)
-    ]
-    room = max(34.0, LETTER * max(map(len, map(str, across))) + 4)
-    axis += [
-        _text(
-            left + (cell + 0.5) * cell_w,
-            TOP + height + 14,
-            str(across[column]),
-            "middle",
-        )
-        for cell, column in _labels(full.shape[1], columns, width, room)
-    ]
-    frame = (
-        f'<rect class="frame" x="{left}" y="{TOP}" width="{width}" '
-        f'height="{height:.0f}"/>'
-    )
-    titles = _titles(x_label, y_label, TOP + height, left)
-    body = f'{frame}<g class="heat">{"".join(paths)}</g>{"".join(axis)}{titles}'
-    scale = (
-        f'<p class="scale">{number(bottom)} <span class="ramp"></span> '
-        f"{number(top)}</p>"
-    )
-    return _svg(f"{name}: {y_label} by {x_label}", TOP + height + BOTTOM, body) + scale
 
 
 class _Frame:
@@ -218,12 +144,13 @@ class _Frame:
             # Half of one vanishes beside 1e16.
             room = 0.5 if abs(self._x0) < 1e15 else abs(self._x0) / 2
             self._x0, self._x1 = self._x0 - room, self._x1 + room
-        self._y_ticks = ticks(0.0, max([*ys, 1e-9]))
+        most = max(ys, default=0.0)
+        self._y_ticks = ticks(0.0, most if most > 1e-9 else 1.0)
         if top is not None:
             self._y_ticks = [t for t in self._y_ticks if t <= top + 1e-9] or [0.0, top]
             if self._y_ticks[-1] < max([*ys, 0.0]):
                 self._y_ticks.append(top)
-        self._y1 = self._y_ticks[-1]
+        self.top = self._y_ticks[-1]
 
     def x(self, value: float) -> float:
         """Return a horizontal position."""
@@ -232,40 +159,41 @@ class _Frame:
 
     def y(self, value: float) -> float:
         """Return a vertical position."""
-        return round(HEIGHT - BOTTOM - value / self._y1 * (HEIGHT - TOP - BOTTOM), 1)
+        return round(HEIGHT - BOTTOM - value / self.top * (HEIGHT - TOP - BOTTOM), 1)
 
-    def svg(self, marks: str) -> str:
+    def svg(self, drawn: str) -> str:
         """Return the chart with its grid, ticks and titles."""
         grid = "".join(
             f'<path class="grid" d="M{LEFT} {self.y(t)}H{WIDTH - RIGHT}"/>'
-            + _text(LEFT - 6, self.y(t) + 4, number(t), "end")
-            for t in self._y_ticks
+            + text_at(LEFT - 6, self.y(t) + 4, mark, "end")
+            for t, mark in zip(self._y_ticks, marks(self._y_ticks), strict=True)
         )
         across = [t for t in ticks(self._x0, self._x1) if self._x0 <= t <= self._x1]
         if self._whole:  # there is no client one and a half
             across = [t for t in across if t == round(t)]
         axis = "".join(
-            _text(self.x(t), HEIGHT - BOTTOM + 14, number(t), "middle") for t in across
+            text_at(self.x(t), HEIGHT - BOTTOM + 14, mark, "middle")
+            for t, mark in zip(across, marks(across), strict=True)
         )
         x_label, y_label = self._labels
-        titles = _titles(x_label, y_label, HEIGHT - BOTTOM)
-        return _svg(f"{y_label} by {x_label}", HEIGHT, grid + axis + titles + marks)
+        titles = titles_of(x_label, y_label, HEIGHT - BOTTOM)
+        title = f"{y_label} by {x_label}"
+        told = f' data-label="{escape(x_label)}"'
+        return svg_of(title, HEIGHT, grid + axis + titles + drawn, told)
 
 
-def _svg(title: str, height: float, body: str) -> str:
+def svg_of(title: str, height: float, body: str, told: str = "") -> str:
+    """Return a chart of its title, height and content."""
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
-        f'aria-label="{escape(title)}">{body}</svg>'
+        f'aria-label="{escape(title)}"{told}>{body}</svg>'
     )
 
 
-def _cut(names: Sequence[str]) -> list[str]:
-    return [n if len(n) <= MAX_LETTERS else f"{n[: MAX_LETTERS - 1]}…" for n in names]
-
-
-def _titles(x_label: str, y_label: str, bottom: float, left: int = LEFT) -> str:
+def titles_of(x_label: str, y_label: str, bottom: float, left: int = LEFT) -> str:
+    """Return the titles of both axes."""
     middle = (left + WIDTH - RIGHT) / 2
-    across = _text(middle, bottom + 29, x_label, "middle", "title")
+    across = text_at(middle, bottom + 29, x_label, "middle", "title")
     height = (TOP + bottom) / 2
     return across + (
         f'<text class="title" text-anchor="middle" '
@@ -273,7 +201,8 @@ def _titles(x_label: str, y_label: str, bottom: float, left: int = LEFT) -> str:
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
+def text_at(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
+    """Return a text at a place."""
     return (
         f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
         f"{escape(text)}</text>"
@@ -283,30 +212,17 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str
 def _known(series: Series, most: int | None) -> Series:
     """Return the points that can be drawn, every n-th of them if they are too many."""
     points = [
-        (x, y)
-        for x, y in zip(series.x, series.y, strict=True)
+        at
+        for at, (x, y) in enumerate(zip(series.x, series.y, strict=True))
         if math.isfinite(x) and math.isfinite(y)
     ]
     step = max(1, math.ceil(len(points) / (most or math.inf)))
     # Counted from the end: the newest point is always there.
     kept = points[::-1][::step][::-1]
-    return Series(name=series.name, x=[x for x, _ in kept], y=[y for _, y in kept])
-
-
-def _binned(values: NDArray[np.float64], most: int, axis: int) -> NDArray[np.float64]:
-    size = values.shape[axis]
-    if size <= most:
-        return values
-    means = []
-    for piece in np.array_split(values, most, axis=axis):
-        known = np.isfinite(piece).sum(axis=axis)
-        total = np.nansum(piece, axis=axis)
-        means.append(np.where(known > 0, total / np.maximum(known, 1), np.nan))
-    return np.stack(means, axis=axis)
-
-
-def _labels(full: int, shown: int, room: float, each: float) -> list[tuple[int, int]]:
-    """Return (cell, original index) for as many labels as there is room for."""
-    step = max(1, math.ceil(shown * each / room))
-    starts = [piece[0] for piece in np.array_split(np.arange(full), shown)]
-    return [(cell, int(starts[cell])) for cell in range(0, shown, step)]
+    return Series(
+        name=series.name,
+        x=[series.x[at] for at in kept],
+        y=[series.y[at] for at in kept],
+        half=[series.half[at] for at in kept] if series.half else (),
+        labels=[series.labels[at] for at in kept] if series.labels else (),
+    )

@@ -6,19 +6,48 @@ is a :class:`WireError` that says why; nothing is written here.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from flwr.app import Message
 
 from common import wire
-from common.moe import Vector
+from common.moe import Vector, expert_id
 from common.wire import TrainReport, WireError
+from server_app.contract import Reply
+from server_app.merging.bounds import NormBounds
 from server_app.rounds.orders import SentOrder
+from server_app.rounds.record import SAMPLES
+
+FAR = 10.0
+"""Times the norm bound beyond which a reply is refused rather than cut down."""
 
 
 class CacheLostError(WireError):
     """A client has lost parts that it was to have in its cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """What is accepted of one reply.
+
+    Attributes
+    ----------
+    report : TrainReport
+        As the record tells it.
+    reply : Reply
+        As it is merged: cut down to what it may count for.
+    changes : dict of str to float
+        RMS change of each part before that, which others are held against: not of idle
+        experts.
+    cuts : dict of str to float
+        What each part was multiplied with, and ``samples``, where they were cut down.
+    """
+
+    report: TrainReport
+    reply: Reply
+    changes: dict[str, float]
+    cuts: dict[str, float]
 
 
 def read(message: Message, sent: SentOrder) -> tuple[TrainReport, dict[str, Vector]]:
@@ -49,6 +78,46 @@ def read(message: Message, sent: SentOrder) -> tuple[TrainReport, dict[str, Vect
     return report, deltas
 
 
+def accepted(
+    report: TrainReport,
+    deltas: Mapping[str, Vector],
+    sent: SentOrder,
+    max_update: float,
+    bounds: NormBounds,
+) -> Accepted:
+    """Return what is accepted of a reply that could be read.
+
+    Parameters
+    ----------
+    max_update : float
+        Largest RMS change of a part that is accepted.
+    bounds : NormBounds
+        On what is usual.
+
+    Raises
+    ------
+    WireError
+        If it breaks the contract, or is so far above the usual that nothing of it can
+        be trusted.
+    """
+    report = counted(report, sent)
+    check(sent, report, deltas, max_update)
+    changed = changes(deltas)
+    deltas, cuts = cut_down(deltas, changed, bounds)
+    weighed = _weighed(report, sent.most_counted)
+    if weighed is not report:
+        cuts[SAMPLES] = weighed.num_examples / report.num_examples
+    reply = Reply(
+        client=sent.client.row, order=sent.order, report=weighed, deltas=deltas
+    )
+    of_use = {
+        part: change
+        for part, change in changed.items()
+        if (expert := expert_id(part)) is None or reply.samples_of(expert)
+    }
+    return Accepted(report=report, reply=reply, changes=of_use, cuts=cuts)
+
+
 def claims_more(report: TrainReport, sent: SentOrder) -> bool:
     """Whether a report is of more samples than the client said it has.
 
@@ -77,14 +146,19 @@ def counted(report: TrainReport, sent: SentOrder) -> TrainReport:
     nothing is wrong with that; but a weight must not be claimed in a reply alone. It is
     asked again, and from then on counts in full.
     """
-    changes: dict[str, Any] = {}
     if sent.may_grow and _trains_on_more(report, sent):
-        most, samples = sent.most_examples or 0, report.num_examples
-        routed = [count * most // samples for count in report.expert_samples]
-        changes |= {"num_examples": most, "expert_samples": routed}
+        report = _scaled_to(report, sent.most_examples or 0)
     if sent.may_grow and _holds_out_more(report, sent):
-        changes["local_counts"] = []
-    return report.model_copy(update=changes) if changes else report
+        report = report.model_copy(update={"local_counts": []})
+    return report
+
+
+def _scaled_to(report: TrainReport, most: int) -> TrainReport:
+    """Return a report of ``most`` samples if it is of more, routed as these were."""
+    if (samples := report.num_examples) <= most:
+        return report
+    routed = [count * most // samples for count in report.expert_samples]
+    return report.model_copy(update={"num_examples": most, "expert_samples": routed})
 
 
 def check(
@@ -116,11 +190,45 @@ def check(
         most_held_out=sent.most_held_out,
         num_classes=sent.num_classes,
     )
-    for name, delta in deltas.items():
-        # Finite values whose square leaves float32's range are far too large too.
-        with np.errstate(over="ignore"):
-            change = float(np.linalg.norm(delta)) / math.sqrt(max(1, delta.size))
+    for name, change in changes(deltas).items():
         if change > max_update:
             raise WireError(
                 f"{name} changed by {change:g} (RMS), max-update is {max_update:g}"
             )
+
+
+def changes(deltas: Mapping[str, Vector]) -> dict[str, float]:
+    """Return the RMS of each part's delta; infinity where that leaves float32."""
+    # Finite values whose square leaves float32's range are far too large too.
+    with np.errstate(over="ignore"):
+        return {
+            name: float(np.linalg.norm(delta)) / math.sqrt(max(1, delta.size))
+            for name, delta in deltas.items()
+        }
+
+
+def cut_down(
+    deltas: Mapping[str, Vector], changed: Mapping[str, float], bounds: NormBounds
+) -> tuple[dict[str, Vector], dict[str, float]]:
+    """Return deltas with what is far above the usual cut down, and by what factors.
+
+    Raises
+    ------
+    WireError
+        If one is so far above it that nothing of the reply can be trusted.
+    """
+    cuts = bounds.cuts(changed)
+    for part, factor in cuts.items():
+        if 1 / factor > FAR * bounds.factor:
+            raise WireError(
+                f"{part} changed by {1 / factor:.4g} times the median of the last "
+                f"rounds, norm-bound is {bounds.factor:g}: more than {FAR:g} times "
+                "that is refused"
+            )
+    scaled = {part: deltas[part] * np.float32(factor) for part, factor in cuts.items()}
+    return {**deltas, **scaled}, cuts
+
+
+def _weighed(report: TrainReport, most: int | None) -> TrainReport:
+    """Return a report that counts for no more samples than anybody does."""
+    return report if most is None else _scaled_to(report, most)

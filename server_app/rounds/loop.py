@@ -12,6 +12,7 @@ a run in which not one was merged has failed.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -27,14 +28,18 @@ from common.text import reason
 from server_app.contract import Algorithm
 from server_app.fleet.budget import DeviceBudget
 from server_app.fleet.fleet import Fleet
+from server_app.fleet.reasons import named
+from server_app.rounds.best import Collapse
 from server_app.rounds.measure_exchange import Evaluate, Measured, Measuring, record_of
 from server_app.rounds.orders import largest_reply
+from server_app.rounds.outcome import learnt, restore_learnt
+from server_app.rounds.private_round import Privacy
 from server_app.rounds.record import RoundRecord
 from server_app.rounds.round import Round
 from server_app.rounds.train_exchange import Training
 from server_app.run_error import RunError
 from server_app.run_folder.folder import RunFolder
-from server_app.transport.mailbox import Mailbox
+from server_app.transport.mailbox import Clock, Mailbox
 from server_app.transport.retrying_grid import PatientGrid
 
 logger = logging.getLogger("flwr.expertfleet")
@@ -59,6 +64,9 @@ class Log(Protocol):
     def show(self, record: RoundRecord, strategy: Algorithm) -> None:
         """Show a round that is done."""
 
+    def stop(self, why: str) -> None:
+        """Let no round follow, and say why."""
+
 
 class RoundLoop:
     """Carries the plans of one strategy to the clients and the replies back.
@@ -66,6 +74,8 @@ class RoundLoop:
     Parameters
     ----------
     strategy : Algorithm
+    clock : Clock
+        By which a round's deadline is told.
 
     Attributes
     ----------
@@ -80,7 +90,7 @@ class RoundLoop:
         Rounds that changed the model or merged a reply.
     """
 
-    def __init__(self, strategy: Algorithm) -> None:
+    def __init__(self, strategy: Algorithm, clock: Clock = time) -> None:
         self.strategy = strategy
         self.settings = strategy.settings
         budget = DeviceBudget(
@@ -94,8 +104,17 @@ class RoundLoop:
         self.fleet = Fleet(
             self.settings, budget, strategy.projections, strategy.spec.base
         )
-        self.mailbox = Mailbox()
-        self._training = Training(strategy, self.fleet, self.mailbox, self._tell_fleet)
+        self.mailbox = Mailbox(clock)
+        central = self.settings.privacy.is_central
+        self._privacy = Privacy(strategy) if central else None
+        self._training = Training(
+            strategy,
+            self.fleet,
+            self.mailbox,
+            self._tell_fleet,
+            self._privacy,
+            self._watch,
+        )
         self._measuring = Measuring(strategy, self.fleet, self.mailbox)
         self.folder: RunFolder | None = None
         self._log: Log | None = None
@@ -106,6 +125,11 @@ class RoundLoop:
         )
         self._told_fleet: dict[str, Any] = {}
         self._round: Round | None = None
+        self._collapse = Collapse(
+            self.settings.run,
+            strategy.spec.num_classes,
+            by_devices=self._measuring.by_devices,
+        )
 
     def attach(self, folder: RunFolder, log: Log) -> None:
         """Keep every round in ``folder``; go on from its newest checkpoint if any.
@@ -118,7 +142,10 @@ class RoundLoop:
             If the checkpoint cannot be gone on from.
         """
         self.folder, self._log, self.run_name = folder, log, folder.name
-        if (state := folder.newest()) is not None:
+        state = folder.newest()
+        if self._privacy is not None:
+            self._privacy.attach(folder, (state or {}).get("privacy", {}))
+        if state is not None:
             try:
                 self.load_state(state)
             except Exception as error:  # whatever another version had or lacked
@@ -136,7 +163,10 @@ class RoundLoop:
                     "(%s) was in memory and starts afresh",
                     self.strategy.private,
                 )
+            self._collapse.keep_best(self.completed, folder)
         log.open(self.strategy, self.completed, self.fleet.names)
+        if self._privacy is not None:
+            log.tell(privacy=self._privacy.facts())
 
     def run(
         self,
@@ -170,6 +200,9 @@ class RoundLoop:
             )
         try:
             while self.completed < num_rounds and not self._is_stopped():
+                if self._privacy and (why := self._privacy.budget.exhausted()):
+                    self._stop(why)
+                    break
                 server_round = self.completed + 1
                 self._round = self._training.exchange(
                     server_round, grid, timeout, **self._told(server_round)
@@ -189,6 +222,8 @@ class RoundLoop:
                     self.folder.path,
                 )
             raise
+        if at_work := self._training.at_work():
+            logger.info("the run is over: %s still at work", named(at_work))
         if not self.merged or (record is not None and self.merged == before):
             raise RunError(_why_nothing_was_merged(record))
         result.arrays = self.strategy.arrays()
@@ -224,35 +259,48 @@ class RoundLoop:
         current.finish()
         for row, answered in current.answered.items():
             self.fleet.clients[row].note_answer(current.server_round, answered)
-        for reply in current.replies:
+        for reply in current.outcome.replies:
             if reply.order.train:
-                self.fleet.clients[reply.client].note_merged(current.server_round)
-        self.load_total += current.load()
+                client = self.fleet.clients[reply.client]
+                client.note_merged(reply.order.server_round)
+        self.load_total += current.outcome.load()
         late, self.mailbox.late = self.mailbox.late, 0
         record = record_of(current, self.strategy.spec, self.load_total, measured, late)
+        record.resting = self.fleet.resting(current.server_round + 1)
         self._round = None
         self.completed = current.server_round
         self.merged += record.merged
+        if (best := self._collapse.look_after(record, self.folder)) is not None:
+            self._restore_learnt(best)
         if self.folder is not None:
             self.folder.keep(record.round, record.to_json(), self.state())
+            self._collapse.keep_best(self.completed, self.folder)
         if self._log is not None:
+            if self._collapse.stopped:
+                self._log.tell(stopped=self._collapse.stopped)
             self._log.show(record, self.strategy)
         return record
 
     def _tell_fleet(self) -> None:
         """Write who takes part into ``run.json`` when that has changed."""
-        facts = self.fleet.facts()
-        now = {
-            "clients": {k: v["num_examples"] for k, v in facts["clients"].items()},
-            "refused": facts["refused"],
-            "task": facts["task"],
-        }
+        now = self.fleet.outline()
         if self._log is not None and now != self._told_fleet:
             self._told_fleet = now
-            self._log.tell(**facts)
+            self._log.tell(**self.fleet.facts())
+
+    def _watch(self, server_round: int, answers: int, asked: int) -> None:
+        if self.folder is not None:
+            self.folder.watch(server_round, answers, asked)
+
+    def _stop(self, why: str) -> None:
+        if self._log is None:
+            logger.info("no round follows: %s", why)
+        else:
+            self._log.stop(why)
 
     def _is_stopped(self) -> bool:
-        return self._log is not None and self._log.stopped is not None
+        by_log = self._log is not None and self._log.stopped is not None
+        return by_log or self._collapse.has_ended_run()
 
     def _current(self) -> Round:
         if self._round is None:
@@ -269,31 +317,34 @@ class RoundLoop:
         return {
             "completed": self.completed,
             "merged": self.merged,
-            "model": dict(self.strategy.model),
-            "strategy": self.strategy.state(),
-            "average": self.strategy.average.state(),
+            **learnt(self.strategy),
+            "sums": self.strategy.sums.state(),
+            "collapse": self._collapse.state(),
+            "stopped": self._collapse.stopped,
             "load_total": self.load_total,
-            "held": {
-                str(row): experts
-                for row, experts in self._training.planner.held.items()
-            },
+            "held": self._training.planner.state(),
             "fleet": self.fleet.state(),
             "task": self.fleet.agreement.state(),
+            "privacy": {} if self._privacy is None else self._privacy.budget.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
         self.completed = state["completed"]
         self.merged = state["merged"]
-        self.strategy.model = dict(state["model"])
-        self.strategy.load_state(state["strategy"])
-        self.strategy.average.load_state(state["average"])
+        self._restore_learnt(state)
+        self.strategy.sums.load_state(state["sums"])
+        self._collapse.load_state(state["collapse"])
+        self._collapse.stopped = state["stopped"]
         self.load_total = state["load_total"]
-        self._training.planner.held = {
-            int(row): experts for row, experts in state["held"].items()
-        }
+        self._training.planner.load_state(state["held"])
         self.fleet.load_state(state["fleet"])
         self.fleet.agreement.load_state(state["task"])
+
+    def _restore_learnt(self, state: Mapping[str, Any]) -> None:
+        """Go back to what rounds had taught by then."""
+        restore_learnt(self.strategy, state)
+        self._training.give_up()  # what is still out was trained from another model
 
 
 def _why_nothing_was_merged(record: RoundRecord | None) -> str:

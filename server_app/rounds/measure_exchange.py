@@ -106,7 +106,9 @@ class Measuring:
         self.last_round = strategy.settings.rounds.num_rounds
         self._strategy = strategy
         self._every = strategy.settings.rounds.eval_every
-        self.by_devices = bool(strategy.settings.data.task)
+        # What devices answer to the test is of their samples as well.
+        silent = strategy.settings.privacy.leaves_out
+        self.by_devices = bool(strategy.settings.data.task) and not silent
         self._by_fleet = FleetEvaluation(strategy, fleet, mailbox)
 
     def is_due(self, server_round: int) -> bool:
@@ -158,12 +160,13 @@ def record_of(
     late : int
         Replies that came when nobody waited for them any more.
     """
-    load, samples, solution = current.load(), current.samples(), current.plan.solution
+    outcome, solution = current.outcome, current.plan.solution
+    load, samples = outcome.load(), outcome.samples()
     by_layer = load_total.reshape(spec.num_layers, -1)
     counts, local = measured.counts, _local_counts(current, spec.num_classes)
     return RoundRecord(
         round=current.server_round,
-        merged=current.merged,
+        merged=outcome.merged,
         server_global=measured.accuracy(SERVER),
         fleet=measured.accuracy(FLEET),
         served=measured.accuracy(SERVED),
@@ -193,17 +196,21 @@ def record_of(
         notes=[
             *current.notes,
             *(f"{named(sorted(who))}: {w}" for w, who in current.warned.items()),
+            *(each.cut_note() for each in current.clients.values() if each.cut),
         ],
         rejected=current.rejected,
+        refused=len(current.refused),
         late=late,
         ended=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         clients=[current.clients[row] for row in sorted(current.clients)],
+        privacy=None if current.private is None else current.private.record(),
     )
 
 
 def _local_counts(current: Round, num_classes: int) -> ClassCounts | None:
     """Return what all clients' models answered to what each of them holds out."""
-    found = [wire.local_counts(reply.report, num_classes) for reply in current.replies]
+    reports = [reply.report for reply in current.outcome.replies]
+    found = [wire.local_counts(report, num_classes) for report in reports]
     known = [counts for counts in found if counts is not None]
     # One that does not tell classes apart must not hide those of the others.
     return summed([counts for counts in known if counts.by_class] or known)

@@ -13,8 +13,9 @@ from common import wire
 from common.moe import Layout, ModelSpec, Vector
 from common.shape import ordered_spec
 from common.wire import Packing, QueryReply, TrainOrder, WireError
-from server_app.contract import Algorithm, Plan, View
+from server_app.contract import Algorithm, Plan, View, flaw
 from server_app.fleet.client import Client
+from server_app.merging.bounds import most_samples
 from server_app.run_error import RunError
 from server_app.run_folder.base_file import base_piece
 
@@ -43,6 +44,8 @@ class SentOrder:
     most_examples, most_held_out : int or None
         Samples to train on and held out that the client said it has; None where samples
         move between clients.
+    most_counted : int or None
+        Samples that it counts for at most, beside the others; None for any number.
     may_grow : bool
         Whether its data are its own, so that it may have more by now.
     sent_at : float
@@ -51,6 +54,11 @@ class SentOrder:
         How often the order or its reply has been lost on the way.
     kind : {"train", "evaluate"}
         Type of the message.
+    bytes_sent : int
+        Of the message; 0 before there is one.
+    moves : mapping of str to int
+        How often each part had moved when it was made; see
+        :class:`server_app.merging.means.PartMeans`.
     """
 
     client: Client
@@ -64,10 +72,18 @@ class SentOrder:
     num_classes: int = 0
     most_examples: int | None = None
     most_held_out: int | None = None
+    most_counted: int | None = None
     may_grow: bool = False
     sent_at: float = field(default_factory=time.monotonic)
     lost: int = 0
     kind: Literal["train", "evaluate"] = "train"
+    bytes_sent: int = 0
+    moves: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def server_round(self) -> int:
+        """The round it belongs to."""
+        return self.order.server_round
 
     @property
     def upload(self) -> Packing:
@@ -99,6 +115,12 @@ class SentOrder:
             group_id=str(self.order.server_round),
             ttl=self.ttl,
         )
+
+    def nbytes(self) -> tuple[int, int]:
+        """Return the bytes of what is sent, and the most of what comes back."""
+        left_out = self.order.cached_parts
+        sent = (len(v.data) for k, v in self.arrays.items() if k not in left_out)
+        return sum(sent), self.largest_reply()
 
     def in_full(self) -> "SentOrder":
         """Return the same with nothing left to the client's cache."""
@@ -154,6 +176,15 @@ def orders_of(
     orders = []
     # The stress test of drift hands samples on from client to client.
     fixed = not settings.stress.drift
+    counted = most_samples(
+        [
+            client.profile.num_examples
+            for client, held in zip(clients, plan.assignment, strict=True)
+            if held.any()
+        ],
+        settings.merge.max_weight,
+    )
+    moves = dict(strategy.sums.moves)
     for position, client in enumerate(clients):
         profile = client.profile
         experts = np.flatnonzero(plan.assignment[position]).tolist()
@@ -178,14 +209,16 @@ def orders_of(
                 order=without_cached(order, client, versions),
                 layouts=layouts,
                 arrays=arrays,
-                ttl=settings.rounds.round_deadline,
+                ttl=settings.rounds.patience,
                 budget=int(view.budgets[position]),
                 num_layers=spec.num_layers,
                 positions=spec.positions,
                 num_classes=spec.num_classes,
                 most_examples=profile.num_examples if fixed else None,
                 most_held_out=profile.held_out if fixed else None,
+                most_counted=counted,
                 may_grow=profile.num_partitions <= 1,
+                moves=moves,
             )
         )
     return orders
@@ -234,19 +267,6 @@ def _misfit(order: TrainOrder, spec: ModelSpec, parts: Mapping[str, object]) -> 
             return f"the client's model has no part {name!r}"
         if wrong := flaw(vector, spec.size(name)):
             return f"part {name} {wrong}"
-    return ""
-
-
-def flaw(vector: object, size: int) -> str:
-    """Return why something is no vector of a part of ``size`` values; "" if it is.
-
-    Strategies are others' as well.
-    """
-    if not isinstance(vector, np.ndarray):
-        return f"is {type(vector).__name__}, expected float32[{size}]"
-    if vector.dtype != np.float32 or vector.shape != (size,):
-        shape = ", ".join(map(str, vector.shape))
-        return f"is {vector.dtype}[{shape}], expected float32[{size}]"
     return ""
 
 

@@ -1,7 +1,7 @@
 """What is remembered of one round: the line of ``metrics.jsonl`` and of the table."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +13,7 @@ from common.class_counts import MOST_SQUARE
 from common.metrics import coefficient_of_variation, weighted_mean, worst_tenth
 from common.wire import TrainReport
 
-MEASURES = (
+ACCURACIES = (
     "server_global",
     "fleet",
     "balanced",
@@ -24,7 +24,12 @@ MEASURES = (
     "client_local_weighted",
     "client_local_worst",
     "local_balanced",
+)
+"""Shares of samples that were answered rightly."""
+MEASURES = (
+    *ACCURACIES,
     "train_loss",
+    "epsilon",
     "cv_round",
     "cv_cumulative",
     "cv_samples",
@@ -34,6 +39,12 @@ MEASURES = (
     "seconds",
 )
 """What is a number of every round, where it is measured."""
+SAMPLES = "samples"
+"""What was cut down, beside parts: the weight of a client."""
+WIDTH = 80
+"""Columns of the table of rounds."""
+_LEFT_OUT = ("CV", "dead", "balanced", "served")
+"""Columns that are left out, this one first, where there is no room for all."""
 OWN = "metrics."
 """Before the name of what clients measured of their own; a round has its mean."""
 
@@ -42,13 +53,17 @@ OWN = "metrics."
 class ClientRound:
     """One participant in one round; accuracies are None where not evaluated.
 
+    ``order_round`` is the round of its order, an earlier one if the reply came late.
     ``held_out`` is how many samples ``client_local`` is the accuracy on. ``domain`` is
-    in what the device differs, None where the partition says it of none.
+    in what the device differs, None where the partition says it of none. ``cut`` has
+    what each part of its reply was multiplied with, and its ``samples``, where they
+    were too far above the others' (``server_app.merging.bounds``).
     """
 
     client: str
     experts: list[int]
     budget: int
+    order_round: int = 0
     bytes_down: int = 0
     bytes_up: int = 0
     replied: bool = False
@@ -63,6 +78,17 @@ class ClientRound:
     memory_peak: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     domain: str | None = None
+    cut: dict[str, float] = field(default_factory=dict)
+
+    def cut_note(self) -> str:
+        """Return who was cut down and how far, in a line that is alike round by round.
+
+        Factors are in ``cut``.
+        """
+        parts = [name for name in self.cut if name != SAMPLES]
+        what = ["its samples"] if SAMPLES in self.cut else []
+        what += ["its change"] if parts else []
+        return f"{self.client}: cut down {' and '.join(what)}"
 
     def line(self) -> str:
         """Return what this device held and did, in a line of the log."""
@@ -75,20 +101,24 @@ class ClientRound:
             f"{self.bytes_up / 1e6:8.2f} MB up {self.seconds_until_reply:7.1f} s {peak}"
         )
 
+    def note_reply(self, report: TrainReport, bytes_up: int, elapsed: float) -> None:
+        """Note that an accepted reply came, and how long after its order."""
+        self.replied = True
+        self.bytes_up += bytes_up
+        self.seconds = report.seconds_total
+        self.seconds_until_reply = elapsed
+
     def add_reply(
         self, report: TrainReport, bytes_up: int, elapsed: float, held_out: int = 0
     ) -> None:
         """Note what an accepted reply said, and how long after its order it came."""
-        self.replied = True
-        self.bytes_up += bytes_up
+        self.note_reply(report, bytes_up, elapsed)
         self.num_examples = report.num_examples
         self.expert_samples = report.expert_samples
         self.train_loss = report.train_loss
         self.client_global = report.client_global
         self.client_local = report.client_local
         self.held_out = held_out
-        self.seconds = report.seconds_total
-        self.seconds_until_reply = elapsed
         self.memory_peak = report.memory_peak
         self.metrics = report.metrics
 
@@ -120,8 +150,14 @@ class RoundRecord:
     ``client_local`` is the mean over clients, ``client_local_weighted`` that by their
     held-out samples, ``client_local_worst`` that of the worst tenth.
     ``ended`` is the time of day (UTC) at which it was done.
-    ``merged`` is False for a round that was skipped for lack of replies; ``late``
-    counts replies that came when nobody waited for them any more.
+    ``privacy`` is what the models released so far may say of a client: ``epsilon`` at
+    ``delta`` and what it is made of; the line of a run without has neither of the two.
+    ``refused`` counts, of ``rejected``, replies that could be read and broke a rule or
+    a bound. ``resting`` has the clients that are left alone, each with the first round
+    in which it is asked again. ``merged`` is False for a round that was skipped;
+    ``late`` counts replies that came when nobody waited for them any more. A late reply
+    that was merged is among ``clients``, and in all that is counted, of the round it
+    was merged in.
     """
 
     round: int
@@ -148,6 +184,9 @@ class RoundRecord:
     local_balanced: float | None = None
     fleet_clients: list[str] | None = None
     fleet_bytes: int = 0
+    refused: int = 0
+    resting: dict[str, int] = field(default_factory=dict)
+    privacy: dict[str, Any] | None = None
     confusion: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def mean(self, name: str) -> float | None:
@@ -222,8 +261,12 @@ class RoundRecord:
             "bytes_up": self.bytes_up,
             **self.own_metrics(),
         }
-        fields = asdict(self)
+        fields = {**vars(self), "clients": [{**vars(each)} for each in self.clients]}
         del fields["confusion"]
+        if self.privacy is None:
+            del fields["privacy"]
+        else:
+            summary["epsilon"] = self.privacy["epsilon"]
         if self.differ:
             summary["worst_group"] = self.worst_group
         else:
@@ -259,16 +302,19 @@ class RoundRecord:
         return MetricRecord({**self.scalars()})
 
     def line(self, header: bool = False) -> str:
-        """Return the table line of this round, or the header above it."""
-        solver = self.solver or {"status": "-"}
+        """Return the table line of this round, or the header above it.
+
+        It has at most ``WIDTH`` columns: what finds no room is in ``metrics.jsonl``.
+        """
         # A run has one of the two, and it is the same predictor.
         measured = ("server", self.server_global)
         if self.fleet_clients is not None:
             measured = ("fleet", self.fleet)
         differing = [
-            ("worst gr", 8, _number(self.worst_group)),
+            ("worst", 7, _number(self.worst_group)),
             ("served", 7, _number(self.served)),
         ]
+        private = [("epsilon", 7, _number((self.privacy or {}).get("epsilon"), 3))]
         columns = [
             ("round", 5, f"{self.round}"),
             (measured[0], 7, _number(measured[1])),
@@ -276,15 +322,18 @@ class RoundRecord:
             ("global", 7, _number(self.mean("client_global"))),
             ("local", 7, _number(self.mean("client_local"))),
             *(differing if self.differ else []),
-            ("CV", 7, _number(self.cv_round, 3)),
+            *(private if self.privacy else []),
+            ("CV", 6, _number(self.cv_round, 3)),
             ("CV cum", 7, _number(self.cv_cumulative, 4)),
-            ("CV smp", 7, _number(self.cv_samples, 3)),
             ("dead", 6, _number(self.dead_share, 3)),
             ("MB down", 8, f"{self.bytes_down / 1e6:.2f}"),
-            ("MB up", 8, f"{self.bytes_up / 1e6:.2f}"),
-            ("solver", 9, str(solver["status"])),
+            ("MB up", 7, f"{self.bytes_up / 1e6:.2f}"),
             ("round s", 8, f"{self.seconds:.2f}"),
         ]
+        for name in _LEFT_OUT:
+            if sum(width + 1 for _, width, _ in columns) <= WIDTH + 1:
+                break
+            columns = [column for column in columns if column[0] != name]
         return " ".join(
             (name if header else text).rjust(width) for name, width, text in columns
         )

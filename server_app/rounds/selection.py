@@ -11,6 +11,7 @@ from common.seeding import stream
 from server_app.contract import Algorithm
 from server_app.fleet.client import Client
 from server_app.fleet.fleet import Fleet
+from server_app.merging.buffers import share_of
 from server_app.run_error import RunError
 from server_app.transport.mailbox import Mailbox
 
@@ -53,7 +54,7 @@ class Selection:
         RunError
             If there will never be as many.
         """
-        seconds = self._settings.rounds.round_deadline
+        seconds = self._settings.rounds.patience
         deadline = time.monotonic() + seconds
         told, say_again = "", 0.0
         while True:
@@ -73,20 +74,41 @@ class Selection:
             time.sleep(WAIT_SECONDS)
 
     def sample(
-        self, server_round: int, ready: list[Client]
+        self, server_round: int, ready: list[Client], at_work: int = 0
     ) -> tuple[list[Client], int]:
         """Return the participants and how many replies are enough, 0 for all.
+
+        Parameters
+        ----------
+        server_round : int
+        ready : list of Client
+            Those who can be asked.
+        at_work : int
+            How many others still have an order of before.
 
         Raises
         ------
         RunError
             If the strategy chooses others than those it may.
         """
+        chosen, wanted = self._chosen(server_round, ready, at_work)
+        if self._settings.rounds.is_buffered:
+            share = self._settings.rounds.buffer_share
+            wanted = share_of(share, len(chosen) + at_work)
+        return chosen, wanted
+
+    def _chosen(
+        self, server_round: int, ready: list[Client], at_work: int
+    ) -> tuple[list[Client], int]:
         rounds = self._settings.rounds
-        if not rounds.clients_per_round or rounds.clients_per_round >= len(ready):
+        able = len(ready) + at_work
+        if not rounds.clients_per_round or rounds.clients_per_round >= able:
             return ready, 0
-        asked = self._most_asked()
-        wanted = rounds.clients_per_round if asked > rounds.clients_per_round else 0
+        most = self._most_asked()
+        wanted = rounds.clients_per_round if most > rounds.clients_per_round else 0
+        # Late replies count as well: nobody is asked in the place of who is at work.
+        least = 0 if rounds.is_buffered else rounds.clients_per_round
+        asked = max(least, most - at_work)
         if asked >= len(ready):
             return ready, wanted
         rng = stream(self._settings.run.seed, "sample", server_round)
@@ -97,7 +119,8 @@ class Selection:
                 f"round {server_round}: strategy {self._strategy.name!r} samples "
                 f"{chosen.tolist()!r:.60}: expected some of {rows.tolist()!r:.60}"
             )
-        return [client for client in ready if client.row in chosen], wanted
+        taken = {*chosen.tolist()}
+        return [client for client in ready if client.row in taken], wanted
 
     def _most_asked(self) -> int:
         rounds = self._settings.rounds

@@ -1,5 +1,7 @@
 """The server's whole state as one file a round, written so that it cannot be half.
 
+The newest ones are kept, and that of the best round, under a second name.
+
 A checkpoint is a SHA-256 digest followed by a safetensors file: arrays as tensors, and
 everything else as JSON in its header. It is written beside, synced and renamed. A file
 whose digest does not match (truncated, tampered with) is passed over, loudly, for the
@@ -20,11 +22,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from common.files import atomic_write, remove_partial
+from common.files import atomic_write, hold_on_to, remove_partial
 
 logger = logging.getLogger("flwr.expertfleet")
 
 FORMAT = "expertfleet-checkpoint-1"
+BEST = "best.ckpt"
 _ARRAY = "$array"
 _DIGEST_BYTES = 32
 
@@ -65,6 +68,26 @@ class Checkpoints:
         for old in older[self._keep - 1 :]:
             with suppress(OSError):
                 old.unlink()
+
+    def keep_best(self, completed: int) -> None:
+        """Keep the checkpoint of a round, as long as no other is kept so.
+
+        Raises
+        ------
+        OSError
+            If that is impossible; the one kept before is intact.
+        """
+        hold_on_to(self._folder / _name(completed), self._folder / BEST)
+
+    def best(self) -> dict[str, Any] | None:
+        """Return the state kept so; None if there is none that can be read."""
+        if not (self._folder / BEST).exists():
+            return None
+        try:
+            return read(self._folder / BEST)
+        except CheckpointError as error:
+            logger.error("%s", error)
+            return None
 
     def newest(self) -> dict[str, Any] | None:
         """Return the newest state that can be trusted; None if there is none yet.

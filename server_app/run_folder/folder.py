@@ -3,32 +3,31 @@
 ``<output-dir>/<run>/`` has ``run.json`` (settings, versions, clients),
 ``metrics.jsonl`` (one object a round, appended), ``checkpoints/``,
 ``model.safetensors`` and ``lock``. What is in there to be looked at is written by
-``server_app.callbacks``.
+``server_app.callbacks``. Not here: where that directory can be and how it is called
+(``unbegun``), and how lost lines are found again (``mending``).
 
 Order of the writes, and what is left if the power goes before the next one:
 
 ==  ==============================================  ===============================
 1   the directory, ``lock``, ``run.json``           resuming starts with round 1
-2   a round's line of ``metrics.jsonl``, synced     it is dropped, the round made again
-3   its checkpoint, synced, renamed, synced         resuming goes on after this round
-4   older checkpoints are removed                   some are left, removed next time
-5   callbacks: table, matrices, report, ...         a round behind, brought up to date
-6   ``model.safetensors`` after the last round      resuming writes it at once
+2   with ``privacy``, a round's line of             it is made again and paid for twice
+    ``privacy.jsonl``, synced
+3   a round's line of ``metrics.jsonl``, synced     it is dropped, the round made again
+4   its checkpoint, synced, renamed, synced         resuming goes on after this round
+5   older checkpoints are removed, that of the      some are left, removed next time;
+    best round gets its second name                 it gets it when the run is resumed
+6   callbacks: table, fitness, report, ...          a round behind, brought up to date
+7   ``model.safetensors`` after the last round      resuming writes it at once
 ==  ==============================================  ===============================
 
-So no checkpoint is ahead of what is on record. All of it fails loudly but 5, which is
+So no checkpoint is ahead of what is on record. All of it fails loudly but 6, which is
 guarded (``server_app.callbacks.callbacks``) and never stands between a round and its
 checkpoint.
 """
 
-import json
-import logging
-import os
-import re
-import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,52 +35,29 @@ import numpy as np
 from safetensors.numpy import save
 
 from common.errors import SettingsError
-from common.files import atomic_write, durable_append, make_folder, remove_partial
+from common.files import atomic_write, durable_append, remove_partial
 from common.moe import Layout, Vector, unflatten
 from common.settings import Settings
 from common.text import reason
 from server_app.run_error import RunError
+from server_app.run_folder.charges import CHARGES, append_charge, read_charges
 from server_app.run_folder.checkpoint import CheckpointError, Checkpoints
+from server_app.run_folder.mending import mended
 from server_app.run_folder.resuming import facts_of
 from server_app.run_folder.run_files import (
     FACTS,
     METRICS,
+    PROGRESS,
     RunFileError,
     read_metrics,
     to_json,
+    write_facts,
 )
 from server_app.run_folder.run_lock import RunLock
+from server_app.run_folder.unbegun import fresh_folder
 
-logger = logging.getLogger("flwr.expertfleet")
-
-
-def check_place(settings: Settings) -> None:
-    """Say before anything is loaded that a run could not be written where it should.
-
-    Makes nothing. What only trying would show, :class:`RunFolder` finds out.
-
-    Raises
-    ------
-    SettingsError
-        In one line: which setting and why.
-    """
-    run = settings.run
-    if run.resume_from:
-        place, folder = f"resume-from = {run.resume_from!r}", Path(run.resume_from)
-        try:
-            facts_of(folder, settings)
-        except RunFileError as error:
-            raise SettingsError(f"{place}: {error}") from None
-    else:
-        place, folder = f"output-dir = {run.output_dir!r}", Path(run.output_dir)
-    try:
-        found = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    except OSError as error:
-        raise SettingsError(f"{place} cannot be written: {reason(error)}") from None
-    if not found.is_dir():
-        raise SettingsError(f"{place} cannot be written: {found} is no directory")
-    if not os.access(found, os.W_OK | os.X_OK):
-        raise SettingsError(f"{place} cannot be written: no right to write in {found}")
+WATCH_SECONDS = 0.5
+"""Between two notes of how far a round is."""
 
 
 class RunFolder:
@@ -114,6 +90,7 @@ class RunFolder:
     def __init__(self, settings: Settings) -> None:
         self._facts: dict[str, Any] = {}
         self.kept = 0
+        self._watched = 0.0
         run = settings.run
         self.resumed = bool(run.resume_from)
         place = f"output-dir = {run.output_dir!r}"
@@ -124,7 +101,7 @@ class RunFolder:
                 self._facts = facts_of(self.path, settings)
                 self.name = str(self._facts["run"])
             else:
-                self.name, self.path = _fresh_folder(settings)
+                self.name, self.path = fresh_folder(settings)
             self._lock = RunLock(self.path)
         except RunFileError as error:
             raise SettingsError(f"{place}: {error}") from None
@@ -171,23 +148,13 @@ class RunFolder:
             If it cannot be written; what was there before is intact.
         """
         self._facts |= facts
-        with self._written(FACTS), atomic_write(self.path / FACTS) as file:
-            file.write(to_json(self._facts, indent=2).encode() + b"\n")
+        with self._written(FACTS):
+            write_facts(self.path, self._facts)
 
     def restore(self, completed: int) -> list[dict[str, Any]]:
         """Make ``metrics.jsonl`` end with the round to go on from; return its lines."""
         self.kept = completed
-        rounds, damaged = read_metrics(self.path)
-        if damaged:
-            logger.warning("%s: lines %s are damaged", METRICS, _some(damaged))
-        later = [r["round"] for r in rounds if r["round"] > completed]
-        if len(later) > 1:
-            logger.warning("no checkpoint of rounds %s: made again", _some(later))
-        found = {r["round"]: r for r in rounds if r["round"] <= completed}
-        lost = [number for number in range(1, completed + 1) if number not in found]
-        if lost:
-            found |= self._found_again(lost)
-        kept = [found[number] for number in sorted(found)]
+        kept = mended(self.path, self._checkpoints, completed)
         text = "".join(f"{to_json(record)}\n" for record in kept).encode()
         path = self.path / METRICS
         if not path.exists() or path.read_bytes() != text:
@@ -196,25 +163,37 @@ class RunFolder:
                 file.write(text)
         return kept
 
-    def _found_again(self, lost: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """Return the lines of rounds that checkpoints still have, and say it."""
-        found = {}
-        for state in self._checkpoints.intact():
-            if "record" in state and state["completed"] in lost:
-                found[state["completed"]] = json.loads(state["record"])
-        if found:
-            logger.warning(
-                "%s had lost rounds %s: taken from the checkpoints after them",
-                METRICS,
-                _some(sorted(found)),
-            )
-        if gone := [number for number in lost if number not in found]:
-            logger.warning(
-                "%s has lost rounds %s; what was trained in them is not lost",
-                METRICS,
-                _some(gone),
-            )
-        return found
+    def charges(self) -> list[dict[str, Any]]:
+        """Return every :meth:`charge` of the run, {} for one that is damaged.
+
+        Raises
+        ------
+        RunError
+            If they cannot be read.
+        """
+        with self._written(CHARGES):
+            return read_charges(self.path)
+
+    def charge(self, line: Mapping[str, Any]) -> None:
+        """Put on the disk what is about to be released.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written: nothing may be released then.
+        """
+        with self._written(CHARGES):
+            append_charge(self.path, line)
+
+    def watch(self, server_round: int, answers: int, asked: int) -> None:
+        """Note how far a round is, for whoever looks on; at most twice a second."""
+        now = time.monotonic()
+        if answers and now < self._watched + WATCH_SECONDS:
+            return
+        self._watched = now
+        seen = to_json({"round": server_round, "answers": answers, "asked": asked})
+        with suppress(OSError):  # the round is worth more
+            (self.path / PROGRESS).write_text(seen)
 
     def keep(
         self, server_round: int, record: Mapping[str, Any], state: Mapping[str, Any]
@@ -236,6 +215,21 @@ class RunFolder:
             except CheckpointError as error:
                 raise RunError(f"round {server_round}: {error}") from None
         self.kept = server_round
+
+    def keep_best(self, server_round: int) -> None:
+        """Keep the checkpoint of a round whatever rounds follow.
+
+        Raises
+        ------
+        RunError
+            If that is impossible.
+        """
+        with self._written(f"round {server_round}"):
+            self._checkpoints.keep_best(server_round)
+
+    def best(self) -> dict[str, Any] | None:
+        """Return the state kept so; None if there is none that can be read."""
+        return self._checkpoints.best()
 
     def save_model(
         self, model: Mapping[str, Vector], layout: Callable[[str], Layout]
@@ -273,25 +267,6 @@ class RunFolder:
 
     def release(self) -> None:
         """Let others write the directory."""
+        with suppress(OSError):
+            (self.path / PROGRESS).unlink(missing_ok=True)
         self._lock.release()
-
-
-def _fresh_folder(settings: Settings) -> tuple[str, Path]:
-    """Make a directory of a name nobody else has, here or on any device."""
-    run, strategy = settings.run, settings.run.strategy
-    # The name travels in every order: a file's may have anything in it.
-    labels = [
-        re.sub(r"[^\w.-]", "-", text)[:30]
-        for text in (strategy.replace(".", "-"), settings.data.label)
-    ]
-    stamp, unique = time.strftime("%Y%m%d-%H%M%S"), secrets.token_hex(3)
-    name = "-".join([stamp, *labels, f"s{run.seed}", unique])
-    folder = Path(run.output_dir).absolute() / name
-    make_folder(folder, new=True)
-    return name, folder
-
-
-def _some(numbers: Sequence[int]) -> str:
-    """Return numbers as text, not more than a line of them."""
-    shown = ", ".join(map(str, numbers[:10]))
-    return shown if len(numbers) <= 10 else f"{shown} and {len(numbers) - 10} more"

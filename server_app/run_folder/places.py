@@ -36,6 +36,7 @@ def own_places(settings: Settings) -> Settings:
         "data-dir": settings.data.data_dir if _reads_files(settings) else "",
         "state-dir": settings.run.state_dir,
         "resume-from": settings.run.resume_from,
+        "replay-arrivals": settings.run.replay_arrivals,
         "fleet-list": settings.run.fleet_list,
         "task": settings.data.task,
         "test-data": settings.data.test_data,

@@ -1,11 +1,15 @@
 """Whether a run can be gone on with: which settings may be others than before."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common.errors import SettingsError
 from common.settings import Settings
 from server_app.run_folder.run_files import read_facts
+
+SIMULATED = "simulated_clients"
+"""In ``run.json`` of a simulation: how many clients it has."""
 
 # Settings that may differ between a run and its continuation: they change where and
 # how long it runs, not what it computes. A strategy with a schedule over num-rounds
@@ -20,6 +24,7 @@ FREE_TO_CHANGE = frozenset(
         "fleet-list",
         "keep-checkpoints",
         "num-rounds",
+        "on-collapse",
         "output-dir",
         "resume-from",
         "round-deadline",
@@ -33,6 +38,32 @@ FREE_TO_CHANGE = frozenset(
         "unknown-clients",
     }
 )
+
+
+def settings_kept(settings: Settings) -> dict[str, Any]:
+    """Return the settings as ``run.json`` has them.
+
+    A run that is moved is another place to go on from: it does not say its own.
+    """
+    kept = {**settings.to_run_config(), "resume-from": ""}
+    if settings.run.state_dir == settings.run.state_of_run:
+        kept["state-dir"] = ""
+    return kept
+
+
+def clients_before(facts: Mapping[str, Any]) -> int:
+    """Return how many clients a run was begun with; 0 if nothing says it."""
+    if isinstance(number := facts.get(SIMULATED), int):
+        return number
+    # A run of before that was told.
+    known = facts.get("clients")
+    cut = {
+        client.get("num_partitions")
+        for client in (known.values() if isinstance(known, dict) else ())
+        if isinstance(client, dict)
+    }
+    number = cut.pop() if len(cut) == 1 else 0
+    return number if isinstance(number, int) else 0
 
 
 def facts_of(folder: Path, settings: Settings) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The two text files of a run, ``run.json`` and ``metrics.jsonl``: how they are read.
+"""The two text files of a run, ``run.json`` and ``metrics.jsonl``, and their format.
 
 Both are read while the run goes on, after a power cut, and from disks that have damaged
 them: a bad line costs itself and no other. Only the standard library is needed here.
-They are written by ``server_app.run_folder.folder``.
+When they are written is up to ``server_app.run_folder.folder``.
 """
 
 import json
@@ -12,9 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.files import atomic_write
 from common.text import RUN_NAME, one_line
 
 FACTS, METRICS = "run.json", "metrics.jsonl"
+
+PROGRESS = "progress.json"
+"""How far the round under way is: ``round``, ``answers`` of ``asked``. Only while the
+server of the run is there, and nobody has to be able to read it."""
 
 CONFUSION = "confusion.npz"
 """``confusion`` (K, K) after ``round``; rows are true classes, columns answers."""
@@ -64,6 +69,12 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if name in (".", "..") or not re.fullmatch(RUN_NAME, name):
         raise RunFileError(f"{path} is damaged: {name!r} is no name of a run")
     return facts
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write ``run.json``; on an OSError what was there before is intact."""
+    with atomic_write(folder / FACTS) as file:
+        file.write(to_json(facts, indent=2).encode() + b"\n")
 
 
 def class_names(facts: Mapping[str, Any], count: int) -> list[str]:

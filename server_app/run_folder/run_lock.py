@@ -3,6 +3,8 @@
 import logging
 import os
 import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from common.text import reason
@@ -11,6 +13,22 @@ from server_app.run_folder.run_files import RunFileError
 logger = logging.getLogger("flwr.expertfleet")
 
 FILE = "lock"
+
+
+def is_held(folder: Path) -> bool:
+    """Whether somebody writes a run at the moment; also where that cannot be told."""
+    try:
+        import fcntl
+
+        with (folder / FILE).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # a copy of a run, say
+        return False
+    except (ImportError, OSError):  # not POSIX; some network file systems
+        return True
+    return False
 
 
 class RunLock:
@@ -49,6 +67,11 @@ class RunLock:
         except ImportError:  # not POSIX
             return
         try:
+            for _ in range(5):  # who only asks whether it is held lets go at once
+                with suppress(BlockingIOError):
+                    fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                time.sleep(0.05)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.seek(0)

@@ -1,40 +1,46 @@
-"""What a strategy is: four verbs over arrays, and a true Flower strategy around them.
+"""What a strategy is: four verbs over arrays.
 
 ``plan`` decides who holds what, ``merge`` folds one reply into the running sums,
 ``learn`` remembers what the round taught, ``state``/``load_state`` make that memory a
 value. Polling, bytes, deadlines, logging and checkpoints are not the algorithm and are
-not here (``server_app.rounds.loop``).
+not here (``server_app.rounds.loop``), nor is what makes it a strategy of Flower's
+(``flower_interface``).
 """
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import nn
 
-from common.errors import SettingsError, nearest
+from common.errors import SettingsError
 from common.local_method import LocalMethod
 from common.moe import GATE, Layout, ModelSpec, MoEModel, Vector, expert_id
 from common.moe.ensemble import UsageMixture
-from common.settings import Settings, explain
-from server_app.contract import Plan, Reply, StrategyOptions, View
+from common.settings import Settings
+from server_app.contract import Plan, Reply, StrategyOptions, View, read_options
+from server_app.merging.bounds import NormBounds
 from server_app.merging.means import PartMeans, ServerAverage
-from server_app.merging.robust import merging_rule
-from server_app.rounds.loop import RoundLoop
+from server_app.merging.new_sums import new_sums
+from server_app.strategies.flower_interface import FlowerInterface
 
-logger = logging.getLogger("flwr.expertfleet")
+Merge = TypeVar("Merge", bound=Callable[..., None])
 
 
-class ExpertStrategy(Strategy):
+def weighted_sums(merge: Merge) -> Merge:
+    """Mark a ``merge`` that adds every delta to its part's sum, and does no more.
+
+    With ``privacy`` all weights are 1: then nothing else may hang on a reply.
+    """
+    merge.sums_alone = True  # type: ignore[attr-defined]
+    return merge
+
+
+class ExpertStrategy(FlowerInterface):
     """Base of every strategy: shared extractor, assigned experts, private gate.
 
     Parameters
@@ -45,8 +51,12 @@ class ExpertStrategy(Strategy):
 
     Attributes
     ----------
-    name, ships, private, source : str
-        What ``python -m server_app strategies`` prints.
+    name, ships, private, source, use_when, cost : str
+        What ``expertfleet strategies`` says of it: the last two are when it is the
+        right one, and what a client pays in a round.
+    adds_up : bool
+        Whether all that is kept of a reply before the end of a round is in ``sums``.
+        Then a reply may come in a later round than its order.
     dense : bool
         Whether the global model is the dense one: extractor and one expert.
     gate : {"private", "shared", "none"}
@@ -55,6 +65,8 @@ class ExpertStrategy(Strategy):
         Why the server has no predictor of its own; "" if it has one.
     remembers : tuple of str
         Names of attributes (arrays and scalars) that make up the state.
+    by_part : bool
+        Whether replies are merged part by part, in ``sums``.
     model : dict of str to ndarray of float32
         The global model, part by part. Replace vectors, never write into them: a
         vector may be on its way to a client.
@@ -63,6 +75,8 @@ class ExpertStrategy(Strategy):
         L * E with several layers.
     average : ServerAverage
         Of ``model`` over the rounds, kept by the round loop.
+    bounds : NormBounds
+        What replies are held against, kept by the round loop.
     private_parts : list of str
         Parts of the model that stay with the clients; the global model is without them.
     method : LocalMethod
@@ -82,16 +96,25 @@ class ExpertStrategy(Strategy):
     ships: ClassVar[str] = "extractor, assigned experts"
     private: ClassVar[str] = "gate"
     source: ClassVar[str] = ""
+    use_when: ClassVar[str] = ""
+    cost: ClassVar[str] = ""
+    adds_up: ClassVar[bool] = True
     dense: ClassVar[bool] = False
     gate: ClassVar[Literal["private", "shared", "none"]] = "private"
     no_predictor: ClassVar[str] = ""
     remembers: ClassVar[tuple[str, ...]] = ()
+    by_part: ClassVar[bool] = True
     Options: ClassVar[type[StrategyOptions]] = StrategyOptions
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
         self.settings = settings
         self.spec = self.shape(spec)
         self.options: Any = self.parse_options(settings)
+        if (least := settings.assignment.min_holders) > 1 and not self.by_part:
+            raise SettingsError(
+                f"min-holders = {least} is not allowed with strategy {self.name!r}: it "
+                "does not merge expert by expert"
+            )
         self.private_parts = self.keeps()
         self.method = self.local_method()
         self.model: dict[str, Vector] = self.spec.initial(
@@ -103,24 +126,15 @@ class ExpertStrategy(Strategy):
         self.projections = 0
         self.sums = self.new_sums()
         self.average = ServerAverage(settings.skew.server_average)
-        # Of Flower's own loop alone, which knows no state but its strategy's.
-        self._loop: RoundLoop | None = None
+        # Of others' norms: what a client counts for must not hang on others.
+        central = settings.privacy.is_central
+        self.bounds = NormBounds(0.0 if central else settings.merge.norm_bound)
 
     @classmethod
     def parse_options(cls, settings: Settings) -> StrategyOptions:
         """Return this algorithm's options; raises SettingsError if one is wrong."""
-        try:
-            return cls.Options.model_validate(settings.run.parsed_strategy_options())
-        except ValidationError as error:
-            valid = [name.replace("_", "-") for name in cls.Options.model_fields]
-            wrong = (
-                str(error.errors()[0]["loc"][-1]) if error.errors()[0]["loc"] else ""
-            )
-            raise SettingsError(
-                f"strategy-options of {cls.name}: {explain(error)} (options: "
-                f"{', '.join(valid) or 'none'}"
-                f"{'' if wrong in valid else nearest(wrong, valid)})"
-            ) from None
+        given = settings.run.parsed_strategy_options()
+        return read_options(cls.Options, given, cls.name)
 
     # --- what an algorithm is made of -----------------------------------------------
 
@@ -183,6 +197,7 @@ class ExpertStrategy(Strategy):
             return reply.samples_of(expert)
         return reply.report.num_examples
 
+    @weighted_sums
     def merge(self, reply: Reply) -> None:
         """Fold one reply into the running sums, as it lands."""
         for part, delta in reply.deltas.items():
@@ -194,18 +209,41 @@ class ExpertStrategy(Strategy):
     def finish(self) -> None:
         """Apply the merged sums to the global model at the end of a round."""
         self.sums.apply(self.model)
-        self.discard()
 
     def discard(self) -> None:
         """Drop what was merged so far: the round will not be finished."""
-        self.sums = self.new_sums()
+        self.sums.clear()
 
     def new_sums(self) -> PartMeans:
-        """Return empty sums of the merging rule the settings ask for."""
-        return merging_rule(self.settings.merge)
+        """Return empty sums of the merging rule the settings ask for.
+
+        Raises
+        ------
+        SettingsError
+            If late replies are to be merged, and what the algorithm keeps of a reply
+            is not in the sums.
+        """
+        return new_sums(self.settings, self.name, adds_up=self.adds_up)
+
+    def not_private(self) -> str:
+        """Return why it cannot be trained with noise in its sums; "" if it can.
+
+        Epsilon is of sums to which a client adds each delta once. Whoever merges in
+        another way, or weighs by more than counts, would promise what does not hold.
+        """
+        mine, base = type(self), ExpertStrategy
+        if not getattr(mine.merge, "sums_alone", False) or any(
+            getattr(mine, verb) is not getattr(base, verb)
+            for verb in ("weight", "finish", "discard", "new_sums")
+        ):
+            return (
+                "it does more with replies than to sum them; flex-moe, random, fedavg "
+                "and others that do no more can be private"
+            )
+        return ""
 
     def fitness_matrix(self) -> NDArray[np.float64] | None:
-        """Return the fitness after a round, for ``fitness.npz`` and the report.
+        """Return the fitness after a round, for ``fitness.rows`` and the report.
 
         Returns
         -------
@@ -289,78 +327,12 @@ class ExpertStrategy(Strategy):
         for name in ("usage", *self.remembers):
             setattr(self, name, state[name])
 
-    # --- Flower's strategy interface ------------------------------------------------
 
-    def arrays(self) -> ArrayRecord:
-        """Return the global model as one flat array per part."""
-        return ArrayRecord({name: Array(v) for name, v in self.model.items()})
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Plan a round and build its messages, one per client, each its own."""
-        del config  # orders are typed; a free-form config has nothing to add
-        if server_round == 1:
-            self.model |= {k: a.numpy() for k, a in arrays.items() if k in self.model}
-        if self._loop is None:
-            self._loop = RoundLoop(self)
-        return self._loop.open(server_round, grid)
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Check and merge the replies of a round."""
-        if self._loop is None:
-            raise RuntimeError("no round is open")
-        for reply in replies:
-            self._loop.accept(reply)
-        record = self._loop.close()
-        return self.arrays(), record.to_metrics()
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Return nothing: evaluation rides in the train reply (one exchange)."""
-        return []
-
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Return None: client metrics came with the train replies."""
-        return None
-
-    def summary(self) -> None:
-        """Log what will run."""
-        logger.info("Strategy: %s", self.name)
-        logger.info(
-            "Model: %s, %d experts of %d bytes, extractor of %d bytes",
-            self.spec.backbone,
-            self.spec.num_units,
-            self.spec.nbytes("expert.0"),
-            self.spec.nbytes("extractor"),
-        )
-        logger.info("Private: %s", self.private)
-        if self.no_predictor:
-            logger.info("%s", self.no_predictor)
-
-    def start(
-        self,
-        grid: Grid,
-        initial_arrays: ArrayRecord | None = None,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
-    ) -> Result:
-        """Run all rounds in our own loop: one exchange a round, merged as it lands.
-
-        Parameters are Flower's; ``initial_arrays`` defaults to the seeded initial
-        model, and ``evaluate_fn`` is called with the round and the global arrays.
-        """
-        if initial_arrays is not None:
-            self.model |= {k: initial_arrays[k].numpy() for k in self.model}
-        return RoundLoop(self).run(grid, num_rounds, timeout, evaluate_fn)
-
-
-__all__ = ["ExpertStrategy", "Plan", "Reply", "StrategyOptions", "View"]
+__all__ = [
+    "ExpertStrategy",
+    "Plan",
+    "Reply",
+    "StrategyOptions",
+    "View",
+    "weighted_sums",
+]

@@ -32,6 +32,8 @@ class Greedy(ExpertStrategy):
 
     name = "greedy"
     source = "baseline of arXiv 2512.23070 (accuracy- and loss-driven)"
+    use_when = "a baseline: fitness alone, without balance"
+    cost = "as flex-moe"
     remembers = ("fitness",)
 
     def __init__(self, settings: Settings, spec: ModelSpec) -> None:
@@ -67,6 +69,8 @@ class Random(ExpertStrategy):
 
     name = "random"
     source = "baseline of arXiv 2512.23070"
+    use_when = "a baseline: neither fitness nor balance"
+    cost = "as flex-moe"
 
     def plan(self, view: View) -> Plan:
         """Draw k_c experts per client without replacement."""
@@ -79,6 +83,8 @@ class RoundRobin(ExpertStrategy):
 
     name = "round-robin"
     source = "rolling baseline of arXiv 2512.23070"
+    use_when = "a baseline: balance over the rounds, without fitness"
+    cost = "as flex-moe"
 
     def plan(self, view: View) -> Plan:
         """Turn the ring by one expert a round."""

@@ -39,6 +39,8 @@ class CentMoE(ExpertStrategy):
     ships = "nothing"
     private = "everything a client has"
     source = "CentMoE, baseline of Fed-MoE, IJCAI 2025"
+    use_when = "a baseline: what the server's own samples are worth without any client"
+    cost = "no messages; the server trains (reserved-samples)"
     gate = "shared"
 
     class Options(StrategyOptions):

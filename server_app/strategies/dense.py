@@ -22,6 +22,7 @@ from server_app.strategies.base import (
     Reply,
     StrategyOptions,
     View,
+    weighted_sums,
 )
 
 
@@ -32,6 +33,11 @@ class FedAvg(ExpertStrategy):
     ships = "extractor, one expert: the dense model"
     private = "data only"
     source = "FedAvg, McMahan et al., AISTATS 2017"
+    use_when = (
+        "devices hold the same kind of data in other mixes of classes: with the "
+        "settings of when-a-mixture-pays no mixture was better"
+    )
+    cost = "the measure of all others: one dense model down and up"
     dense = True
     gate = "none"
 
@@ -39,6 +45,7 @@ class FedAvg(ExpertStrategy):
         """Send the one model to every participant."""
         return Plan(assignment=np.ones_like(view.previous))
 
+    @weighted_sums
     def merge(self, reply: Reply) -> None:
         """Add n_c delta w_c to the running sums; ``finish`` adds their mean to w."""
         for part, delta in reply.deltas.items():
@@ -50,6 +57,8 @@ class FedProx(FedAvg):
 
     name = "fedprox"
     source = "FedProx, Li et al., MLSys 2020"
+    use_when = "as fedavg, where clients train for long and drift apart"
+    cost = "as fedavg"
 
     class Options(StrategyOptions):
         """FedProx's own setting."""

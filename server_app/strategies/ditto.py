@@ -34,6 +34,8 @@ class Ditto(FedAvg):
     name = "ditto"
     private = "a model of its own"
     source = "Ditto, arXiv 2012.04221"
+    use_when = "each device shall have a model of its own beside the shared one"
+    cost = "messages of fedavg; twice its memory and training"
 
     class Options(StrategyOptions):
         """Ditto's own settings."""

@@ -24,6 +24,8 @@ class FedAvgFT(FedAvg):
     name = "fedavg-ft"
     private = "what it fine-tunes"
     source = "FedAvg with fine-tuning, arXiv 1910.10252"
+    use_when = "each device may tune the shared model for itself, and keeps nothing"
+    cost = "messages of fedavg; twice its training with two epochs more"
 
     class Options(StrategyOptions):
         """Its own setting."""

@@ -29,6 +29,11 @@ class FedBN(FedAvg):
     ships = "the dense model without batch norms"
     private = "batch norms"
     source = "FedBN, arXiv 2102.07623"
+    use_when = (
+        "inputs look different on devices (light, sensors) and the model has batch "
+        "norms; the server then has no predictor"
+    )
+    cost = "messages of fedavg without the batch norms"
     no_predictor = (
         "with strategy fedbn the server has no batch norms: clients have their own"
     )

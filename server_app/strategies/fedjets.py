@@ -43,6 +43,7 @@ from common.moe import COMMON, EXTRACTOR, ModelSpec, expert_part
 from common.moe.ensemble import GatedMixture
 from common.seeding import stream
 from common.settings import Settings
+from common.wire import WireError
 from server_app.assignment.policies import greedy_top_k
 from server_app.strategies.base import (
     ExpertStrategy,
@@ -72,6 +73,11 @@ class FedJETs(ExpertStrategy):
     ships = "extractor, assigned experts, gate, common expert"
     private = "data only; the gate is shared"
     source = "FedJETs, arXiv 2306.08586"
+    use_when = (
+        "the gate shall be shared, and some clients, the anchors, can be there in "
+        "every round"
+    )
+    cost = "the experts held, the gate and a common expert down"
     gate = "shared"
     remembers: ClassVar[tuple[str, ...]] = ("anchors", "gate_mass", "warmup")
 
@@ -186,8 +192,16 @@ class FedJETs(ExpertStrategy):
         )
 
     def merge(self, reply: Reply) -> None:
-        """Average per part; in the warm-up all experts are one."""
+        """Average per part; in the warm-up all experts are one.
+
+        Raises
+        ------
+        WireError
+            If it trained the common expert, and the warm-up is over.
+        """
         if not self._warming:
+            if reply.order.gate == "none":
+                raise WireError("trained the common expert, whose warm-up is over")
             super().merge(reply)
             return
         for part, delta in reply.deltas.items():
@@ -223,6 +237,8 @@ class AnchorMoE(FedJETs):
 
     name = "anchor-moe"
     source = "Anchor-MoE, FedJETs' one-expert form in Fed-MoE, IJCAI 2025"
+    use_when = "a baseline: fedjets with one expert a client"
+    cost = "one expert, the gate and a common expert down"
 
     class Options(FedJETs.Options):
         """FedJETs' settings with K = 1."""

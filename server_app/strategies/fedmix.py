@@ -79,6 +79,10 @@ class FedMix(LikelihoodMixture):
 
     name = "fedmix"
     source = "FedMix, arXiv 2107.06724"
+    use_when = (
+        "clients shall hold the experts that their data use, as many as are worth it"
+    )
+    cost = "the experts held; all of them compute every sample"
     remembers: ClassVar[tuple[str, ...]] = ("mass", "responsibility")
 
     class Options(LikelihoodMixture.Options):
@@ -132,6 +136,8 @@ class AvgMoE(LikelihoodMixture):
     ships = "extractor, assigned experts, gate"
     private = "data only"
     source = "plain-average FedMix in Fed-MoE, IJCAI 2025 (Table 7)"
+    use_when = "a baseline: fedmix with plain averages and a shared gate"
+    cost = "the experts held and the gate; all of them compute every sample"
     gate = "shared"
 
     def plan(self, view: View) -> Plan:

@@ -23,6 +23,11 @@ class FedPer(FedAvg):
     ships = "extractor"
     private = "head"
     source = "FedPer, arXiv 1912.00818"
+    use_when = (
+        "devices have other classes or other names for them; the server then has no "
+        "predictor"
+    )
+    cost = "messages of fedavg without the head"
     no_predictor = (
         "with strategy fedper the server has no head: each client predicts with its own"
     )

@@ -24,6 +24,8 @@ class FedRep(FedPer):
 
     name = "fedrep"
     source = "FedRep, arXiv 2102.07078"
+    use_when = "as fedper, and more training may be spent on it"
+    cost = "0.9 of fedavg's messages; 2.7 times its training"
     no_predictor = (
         "with strategy fedrep the server has no head: each client predicts with its own"
     )

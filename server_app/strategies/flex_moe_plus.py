@@ -68,6 +68,8 @@ class FlexMoEPlus(FlexMoE):
 
     name = "flex-moe-plus"
     source = "FLEX-MoE with rotation and soft routing (ours)"
+    use_when = "as flex-moe, where experts would keep to the same few clients"
+    cost = "messages and training of flex-moe; 1.01 times its memory"
     remembers: ClassVar[tuple[str, ...]] = (
         *FlexMoE.remembers,
         "tried",

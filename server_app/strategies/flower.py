@@ -78,7 +78,9 @@ class FlowerStrategy(ExpertStrategy):
 
     ships = "extractor, one expert: the dense model"
     private = "data only"
+    adds_up = False
     dense = True
+    by_part = False
     gate = "none"
     inner_class: ClassVar[type[Strategy]]
 
@@ -237,6 +239,8 @@ def adapted(inner_class: type[Strategy], name: str) -> type[FlowerStrategy]:
     members = {
         "name": name,
         "source": f"{inner_class.__name__} of the package {package}",
+        "use_when": "",
+        "cost": "as fedavg",
         "inner_class": inner_class,
         "Options": options_of(inner_class, name),
     }

@@ -60,6 +60,11 @@ class HFedMoE(ExpertStrategy):
     ships = "extractor, assigned experts, gate"
     private = "data only"
     source = "HFedMoE, arXiv 2601.00583"
+    use_when = (
+        "the gate shall be shared, and experts chosen by what they tell of a client's "
+        "data"
+    )
+    cost = "the experts held and the gate"
     gate = "shared"
     remembers: ClassVar[tuple[str, ...]] = ("importance",)
 

@@ -20,6 +20,10 @@ class Local(FedAvg):
     ships = "nothing"
     private = "the whole dense model"
     source = "local training, the same steps as FedAvg"
+    use_when = (
+        "nothing of a model may leave a device; and as what cooperation has to beat"
+    )
+    cost = "no model in any message; training of fedavg"
     no_predictor = "with strategy local the server has no model: clients have their own"
 
     def keeps(self) -> list[str]:

@@ -89,6 +89,11 @@ class SystemLevel(ExpertStrategy):
 
     name = "system-level"
     source = "system-level approach, arXiv 2507.05685"
+    use_when = (
+        "devices differ in memory, speed and uplink, and what they hold shall follow "
+        "from that"
+    )
+    cost = "the experts held, as many as a device carries"
     remembers = ("fitness", "attention", "seconds_per_expert")
     Options = Options
 

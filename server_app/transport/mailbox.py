@@ -2,18 +2,32 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from copy import copy
 from dataclasses import dataclass
+from math import inf
+from typing import Protocol
 
-from flwr.app import Error, Message
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from common.flower_internals import ErrorCode
 from server_app.run_error import RunError
 from server_app.transport.pings import Watch, is_virtual
+from server_app.transport.retrying_grid import arriving
+
+Pending = dict[str, Message]
+"""By their ids, messages without a reply."""
 
 Resend = Callable[[int], Message | None]
 
 POLL_SECONDS = 0.1
+"""Between two looks for replies, where one may come at any moment."""
+
+QUIET_SHARE = 0.02
+"""The same where none has come for long, as a share of that time."""
+
+LONGEST_PAUSE = 2.0
+"""Seconds."""
 
 # Replies are fetched a few at a time and merged before the next ones are: memory for
 # these, not for the whole fleet's.
@@ -22,8 +36,12 @@ AT_ONCE = 8
 _NOT_SENT = Error(0, "not sent")
 _EXPIRED = Error(ErrorCode.MESSAGE_UNAVAILABLE, "no answer in time")
 
-# What Flower's simulation answers for a client whose worker process is gone.
-_WORKER_DIED = "ray.exceptions.ActorDiedError"
+# What Flower's simulation answers for a client whose worker process is gone; the second
+# as long as Ray has not made sure of it, which takes rounds where a machine is lost.
+_WORKER_DIED = (
+    "ray.exceptions.ActorDiedError",
+    "ray.exceptions.ActorUnavailableError",
+)
 
 
 class WorkerLostError(RunError):
@@ -43,10 +61,42 @@ class Letter:
     seconds: float
 
 
+def pause(quiet: float, left: float = inf) -> float:
+    """Return the seconds until the next look for replies.
+
+    A look is a request to the SuperLink. Ten a second, for as long as devices train and
+    upload, took a twentieth of a core from it.
+
+    Parameters
+    ----------
+    quiet : float
+        Seconds for which no reply has come. Of real time: in simulated time a look
+        costs nothing.
+    left : float
+        Seconds until nobody waits any more.
+    """
+    return max(POLL_SECONDS, min(QUIET_SHARE * quiet, LONGEST_PAUSE, left))
+
+
+class Clock(Protocol):
+    """What tells time and lets it pass; the module :mod:`time` is one."""
+
+    def monotonic(self) -> float:
+        """Return seconds."""
+
+    def sleep(self, seconds: float, /) -> None:
+        """Let seconds pass."""
+
+
 class Mailbox:
     """Pushes messages, yields their replies, and counts those that come too late.
 
     What nobody waits for is posted; its replies lie here until they are collected.
+
+    Parameters
+    ----------
+    clock : Clock
+        By which an exchange ends: another than the real one where time is simulated.
 
     Attributes
     ----------
@@ -54,8 +104,10 @@ class Mailbox:
         Replies discarded so far because nobody waited for them any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time) -> None:
         self.late = 0
+        self._clock = clock
+        self._watch = Watch()
         self._abandoned: dict[str, float] = {}
         self._posted: dict[str, Message] = {}
         self._letters: list[Letter] = []
@@ -115,10 +167,14 @@ class Mailbox:
         messages: list[Message],
         timeout: float,
         resend: Resend = lambda _: None,
+        out: Pending | None = None,
+        wanted: Callable[[int], bool] = lambda _: True,
+        enough: Callable[[], bool] = lambda: False,
     ) -> Generator[Message, None, None]:
         """Push messages and yield their replies until all are in or time is up.
 
-        Closing the iterator early abandons the replies that are still out.
+        Closing the iterator early abandons the replies that are still out. With ``out``
+        it must not be closed: what has been fetched and not yielded would be lost.
 
         Parameters
         ----------
@@ -129,6 +185,14 @@ class Mailbox:
         resend : callable
             Given a node whose message or reply was lost on the way, returns what it is
             to be sent instead; None if nothing, which is an error reply.
+        out : dict of str to Message, optional
+            Messages of before whose replies are waited for as well. What is still
+            without one at the end is put there, for the next exchange.
+        wanted : callable
+            Given a node, whether its reply is wanted in this exchange; others, which go
+            to ``out``, are not waited for.
+        enough : callable
+            Whether to wait no more, once all that has landed is yielded.
 
         Raises
         ------
@@ -136,10 +200,16 @@ class Mailbox:
             If the simulation has lost a worker process.
         """
         sent = 0
-        pending: dict[str, Message] = {}
-        deadline = time.monotonic() + timeout
+        pending: Pending = {}
+        resting: Pending = {}
+        for message_id, message in ({} if out is None else out).items():
+            dst = message.metadata.dst_node_id
+            (pending if wanted(dst) else resting)[message_id] = message
+        deadline = self._clock.monotonic() + timeout
+        watch = self._watch if out is not None else Watch()
         # Half as long again as any reply took: in a steady fleet that is rare.
-        watch = Watch(patience=1.5 * self._slowest)
+        watch.set_patience(1.5 * self._slowest)
+        heard = time.monotonic()
         try:
             while pending or sent < len(messages):
                 if added := messages[sent:]:
@@ -147,14 +217,16 @@ class Mailbox:
                     # A list: deployments answer a generator with HTTP 500.
                     taken = set(grid.push_messages(added))
                     for message in added:
-                        if message.metadata.message_id in taken:
-                            pending[message.metadata.message_id] = message
+                        about = message.metadata
+                        if about.message_id in taken:
+                            held = pending if wanted(about.dst_node_id) else resting
+                            held[about.message_id] = message
                         else:
                             # Its node has left, or it is too large for Flower.
                             yield Message(_NOT_SENT, reply_to=message)
                 landed = False
                 for message, reply in self._pull(grid, pending, watch):
-                    landed = True
+                    landed, heard = True, time.monotonic()
                     about = message.metadata
                     took = time.time() - about.created_at
                     lost = _is_lost(reply) and took < about.ttl
@@ -166,14 +238,29 @@ class Mailbox:
                         self._slowest = max(self._slowest, took)
                     _refuse_dead_worker(grid, reply, message)
                     yield _from_the_client(reply, message)
+                if enough():
+                    return
                 if pending and not landed:
-                    if time.monotonic() > deadline:
+                    left = deadline - self._clock.monotonic()
+                    if left < 0:
                         return
                     watch.look(grid, pending)
-                    time.sleep(POLL_SECONDS)
+                    self._clock.sleep(pause(time.monotonic() - heard, left))
         finally:
-            # A message lives as long as its ttl, which is the timeout of its exchange.
-            self._abandoned |= dict.fromkeys(pending, deadline + timeout)
+            if out is None:
+                self.abandon(pending | resting)
+            else:
+                out.clear()
+                out |= {k: _address(m) for k, m in (pending | resting).items()}
+
+    def abandon(self, messages: Pending) -> None:
+        """Wait no more for replies; those that come are counted and dropped."""
+        now = time.time()
+        for message_id, message in messages.items():
+            about = message.metadata
+            # A reply may be on its way when the message dies.
+            left = about.created_at + 2 * about.ttl - now
+            self._abandoned[message_id] = time.monotonic() + left
 
     def _pull(
         self, grid: Grid, pending: dict[str, Message], watch: Watch
@@ -198,10 +285,17 @@ class Mailbox:
                     continue
                 elif self._abandoned.pop(message_id, None) and not reply.has_error():
                     self.late += 1
-        for message_id in overtaken:
+        for message_id in overtaken - arriving(grid):
             if (message := pending.pop(message_id, None)) is not None:
                 lost = Error(ErrorCode.MESSAGE_UNAVAILABLE, "lost on the way")
                 yield message, Message(lost, reply_to=message)
+
+
+def _address(message: Message) -> Message:
+    """Return what the reply to a message needs; its content may be a model."""
+    address = copy(message)
+    address.content = RecordDict()
+    return address
 
 
 def _by_age(message_id: str) -> tuple[int, str]:
@@ -230,11 +324,13 @@ def _refuse_dead_worker(grid: Grid, reply: Message, message: Message) -> None:
 
     Only Flower itself speaks for a virtual node; a device can write what it likes.
     """
-    if not reply.has_error() or _WORKER_DIED not in (reply.error.reason or ""):
+    reason = (reply.error.reason or "") if reply.has_error() else ""
+    if not any(died in reason for died in _WORKER_DIED):
         return
     about = message.metadata.dst_node_id
     if any(node.node_id == about and is_virtual(node) for node in grid.get_nodes()):
         raise WorkerLostError(
-            "a worker process of the simulation died, often for lack of memory; Flower "
-            "does not replace it, and nearly every client would fail from now on"
+            "a worker process of the simulation died, often for lack of memory or with "
+            "its machine; Flower does not replace it, and nearly every client would "
+            "fail from now on"
         )

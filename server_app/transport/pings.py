@@ -32,7 +32,7 @@ BACK_OFF = 4
 
 
 class Watch:
-    """Watches the messages of one exchange.
+    """Watches messages that wait for a reply.
 
     Only a doubt costs a ping, which is a process started on the device: a node has been
     activated since the message was written, or has been silent for too long.
@@ -50,11 +50,15 @@ class Watch:
 
     def __init__(self, patience: float = PATIENCE_SECONDS) -> None:
         self.pings: dict[str, str] = {}
-        self._patience = max(patience, PATIENCE_SECONDS)
+        self.set_patience(patience)
         self._looked = time.monotonic()
         self._activated: dict[int, float] = {}
         self._silences: dict[str, float] = {}
         self._proven: set[str] = set()
+
+    def set_patience(self, seconds: float) -> None:
+        """Set what silence is too long."""
+        self._patience = max(seconds, PATIENCE_SECONDS)
 
     def look(self, grid: Grid, waiting: Mapping[str, Message]) -> None:
         """Ping the nodes of messages that are in doubt.
@@ -70,6 +74,7 @@ class Watch:
         if time.monotonic() < self._looked + LOOK_SECONDS:
             return
         self._looked = time.monotonic()
+        self._silences = {k: v for k, v in self._silences.items() if k in waiting}
         activated = {
             node.node_id: datetime.fromisoformat(node.last_activated_at).timestamp()
             for node in grid.get_nodes()

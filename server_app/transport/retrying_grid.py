@@ -13,7 +13,7 @@ whole opens another session.
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import TypeVar
 
 import httpx
@@ -27,6 +27,7 @@ from common.flower_internals import (
     Run,
     is_http_grid,
 )
+from server_app.transport.absences import Absences
 from server_app.transport.pulling import BoundedPull
 
 logger = logging.getLogger("flwr.expertfleet")
@@ -65,7 +66,9 @@ class PatientGrid(Grid):
         self._grid = grid
         self._most = most or {}
         self._types: dict[str, str] = {}  # of messages without a reply, by id
+        self._to: dict[str, int] = {}  # the nodes they went to
         self._bounded = BoundedPull(grid) if is_http_grid(grid) else None
+        self._absences = Absences(self.get_nodes)
 
     def _persist(self, call: Callable[[], Answer]) -> Answer:
         started = time.monotonic()
@@ -116,18 +119,34 @@ class PatientGrid(Grid):
         self._types |= {
             each.metadata.message_id: each.metadata.message_type for each in pushed
         }
+        self._to |= {
+            each.metadata.message_id: each.metadata.dst_node_id for each in pushed
+        }
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Pull replies; see :meth:`flwr.serverapp.Grid.pull_messages`."""
         asked = list(message_ids)
         if (bounded := self._bounded) is not None:
+            asked = [each for each in asked if self._may_ask(each)]
             replies = self._persist(lambda: bounded(asked, self._largest_reply))
         else:
             replies = self._persist(lambda: list(self._grid.pull_messages(asked)))
         for reply in replies:
             self._types.pop(reply.metadata.reply_to_message_id, None)
+            self._to.pop(reply.metadata.reply_to_message_id, None)
         return replies
+
+    @property
+    def arriving(self) -> Set[str]:
+        """Ids of the messages whose replies have been announced and are on the way."""
+        return frozenset() if self._bounded is None else self._bounded.arriving
+
+    def _may_ask(self, message_id: str) -> bool:
+        node = self._to.get(message_id)
+        return (
+            node is None or message_id in self.arriving or self._absences.may_ask(node)
+        )
 
     def _largest_reply(self, message_id: str) -> int:
         action = self._types.get(message_id, "").partition(".")[0]
@@ -138,3 +157,8 @@ class PatientGrid(Grid):
     ) -> Iterable[Message]:
         """Push and pull; see :meth:`flwr.serverapp.Grid.send_and_receive`."""
         return self._grid.send_and_receive(messages, timeout=timeout)
+
+
+def arriving(grid: Grid) -> Set[str]:
+    """Return the ids of messages whose replies a Grid says are on the way."""
+    return grid.arriving if isinstance(grid, PatientGrid) else frozenset()

@@ -91,3 +91,14 @@ def test_moments_lie_around_syncs_and_changes_of_names(tmp_path: Path) -> None:
     with Disk(tmp_path / "root", tmp_path / "j", lambda: seen.append("cut"), 3) as disk:
         act()
     assert (disk.moments, seen) == (4, ["cut"])
+
+
+def test_a_replaced_file_of_json_is_left_as_a_file(tmp_path: Path) -> None:
+    root, journal = tmp_path / "root", tmp_path / "journal"
+    root.mkdir()
+    (root / "a").write_text('{"b": 1}')
+    with Disk(root, journal):
+        (root / "new").write_text('{"b": 2}')
+        sync(root / "new")
+        os.replace(root / "new", root / "a")
+        assert left(root, journal, "a") == {'{"b": 1}', '{"b": 2}'}

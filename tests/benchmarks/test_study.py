@@ -16,10 +16,10 @@ from benchmarks.study.__main__ import chosen, run_missing
 from benchmarks.study.cells import ACCURACIES, Cell, read_lines, summary
 from benchmarks.study.costs import costs_of
 from benchmarks.study.presets import PRESETS
+from benchmarks.study.runner import Processes
 from benchmarks.study.tables import (
     cell_text,
     compact,
-    interval,
     markdown,
     paired,
     write_csv,
@@ -102,10 +102,6 @@ def test_the_balance_of_each_layer_is_a_column_where_there_are_several(
 
 def test_intervals_are_students() -> None:
     # Mean 2, standard deviation 1, t(2) = 4.303: half width 4.303 / sqrt(3) = 2.484.
-    middle, half = interval([1.0, 2.0, 3.0])
-    assert middle == 2
-    assert half == pytest.approx(2.484, abs=1e-3)
-    assert interval([5.0]) == (5.0, None)
     assert cell_text([1.0, 2.0, 3.0]) == "2.000 ± 2.484"
     assert cell_text([None]) == "-"
 
@@ -215,12 +211,12 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
     good = [cell_of(seed=seed, **small) for seed in (0, 1)]
     bad = cell_of("random", 2, **{**small, "strategy-options": "no-such-option=1"})
     out = tmp_path / "study" / "runs.jsonl"
-    _, failures = run_missing(good[:1], out, 1, "data")
+    _, failures = run_missing(good[:1], out, Processes(1), "data")
     assert failures == 0
     first = out.read_text()
     with out.open("a") as file:
         file.write('{"key": "cut off')  # the machine stopped in the middle of a line
-    lines, failures = run_missing([*good, bad], out, 2, "data")
+    lines, failures = run_missing([*good, bad], out, Processes(2), "data")
     assert failures == 1
     assert set(lines) == {cell.key for cell in good}
     assert out.read_text().startswith(first)
@@ -235,11 +231,11 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 KILLED = """
 from pathlib import Path
-from benchmarks.study.runner import run_all
+from benchmarks.study.runner import Processes, run_all
 from tests.benchmarks.test_study import cell_of
 if __name__ == "__main__":
     endless = cell_of(**{"num-rounds": 100_000, "train-samples": 200})
-    list(run_all([endless], Path("runs.jsonl"), 1, "data"))
+    list(run_all([endless], Path("runs.jsonl"), Processes(1), "data"))
 """
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Message, RecordDict
 
 from client_app.app import app as client_app
 from client_app.refusing import name_of
 from common import wire
 from common.inline_grid import InlineGrid
 from common.task import read_task
+from tests.client_app.homes import context_of
 
 
 def asked(node_config: dict[str, Any], of: str = "", **run_config: Any) -> Message:
@@ -66,7 +67,7 @@ def test_a_device_that_can_take_part_answers_as_ever(
     [
         ({**SHARE, "name": "cam"}, "cam"),
         (SHARE, "client-0"),
-        ({}, "node-7"),
+        ({}, "node-1"),
         ({"name": "cam", "partition-id": 3}, "cam"),
         ({"name": "c a m"}, ""),
         ({"partition-id": 3}, ""),
@@ -75,10 +76,7 @@ def test_a_device_that_can_take_part_answers_as_ever(
 def test_a_refusal_has_whatever_name_there_is(
     node_config: dict[str, Any], name: str
 ) -> None:
-    context = Context(
-        run_id=1, node_id=7, node_config=node_config, state=RecordDict(), run_config={}
-    )
-    assert name_of(context) == name
+    assert name_of(context_of(node_config)) == name
     assert wire.Refusal(client=name, reason="r").client == name
 
 

@@ -1,14 +1,13 @@
 """Cache and error feedback of one client, over both homes."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from flwr.app import Array, Context, RecordDict
+from flwr.app import Array
 from safetensors.numpy import save
 
+from client_app.kept.home import Home
 from client_app.kept.residuals import Residuals
-from client_app.kept.store import Store, open_store
+from client_app.kept.store import Store
 from client_app.transfer import PartsLackedError, Transfer
 from common import wire
 from common.moe import ModelSpec, Vector
@@ -24,13 +23,9 @@ SPEC = ModelSpec(
 )
 
 
-@pytest.fixture(params=["context", "directory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    context = Context(
-        run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}
-    )
-    home = str(tmp_path) if request.param == "directory" else ""
-    return open_store(context, home, "run", "client-0")
+@pytest.fixture
+def store(home: Home) -> Store:
+    return home.store("run")
 
 
 def order(server_round: int, experts: list[int], **changes: object) -> TrainOrder:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, main: Any) -> int:
-    module = SimpleNamespace(add_arguments=lambda parser: None, main=main)
+    module = SimpleNamespace(command=lambda: main())
     monkeypatch.setattr(commands, "import_module", lambda name: module)
     return commands.run_command("prog", "what", {"do": ("somewhere", "text")}, ["do"])
 
@@ -27,7 +27,7 @@ def test_a_terminal_that_lacks_a_character_gets_an_escape(
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="latin-1"))
 
-    def main(args: Any) -> int:
+    def main() -> int:
         print("├ü")
         return 0
 
@@ -37,7 +37,7 @@ def test_a_terminal_that_lacks_a_character_gets_an_escape(
 
 def test_a_closed_standard_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    assert run(monkeypatch, lambda args: print("unseen") or 3) == 3
+    assert run(monkeypatch, lambda: print("unseen") or 3) == 3
 
 
 def test_ctrl_c_ends_with_130_also_while_a_command_is_loaded(
@@ -55,7 +55,7 @@ def test_a_proxy_that_cannot_be_used_is_told_and_taken_away(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "environ", {"ALL_PROXY": "ftp://127.0.0.1:1"})
-    assert run(monkeypatch, lambda args: "ALL_PROXY" in os.environ) == 0
+    assert run(monkeypatch, lambda: "ALL_PROXY" in os.environ) == 0
     assert capsys.readouterr().err.startswith("warning: ALL_PROXY is not used: ")
 
 

@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Message, Metadata, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, Metadata, RecordDict
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.serverapp import Grid
+from flwr.supernode import cli as supernode_cli
+from flwr.supernode import fleet_http_connection
 
 from common import flower_internals as flower
 
@@ -80,6 +83,34 @@ def metadata_comes_from_the_wire() -> None:
     assert {"metadata", "error"} <= fields(proto)
 
 
+def a_task_is_handed_out_and_answered() -> None:
+    sent = message()
+    sent.metadata.__dict__["_message_id"] = sent.object_id
+    tree = flower.get_object_tree(sent)
+    assert tree.object_id == sent.object_id and len(tree.children) == 1
+    answer = flower.runtime_pb2.PullTaskInputResponse(
+        context=flower.context_to_proto(
+            Context(
+                run_id=4,
+                node_id=7,
+                node_config={"a": 1},
+                state=RecordDict(),
+                run_config={"b": 2.5},
+            )
+        ),
+        run=flower.run_to_proto(flower.Run.create_empty(run_id=4)),
+        fab=flower.fab_to_proto(flower.Fab("hash", b"content", {})),
+        task_id=1,
+    )
+    assert answer.context.node_config["a"].sint64 == 1
+    assert (answer.run.run_id, answer.fab.content) == (4, b"content")
+    assert flower.message_to_proto(sent).metadata.message_type == "train"
+    pulled = flower.message_pb2.PullObjectResponse(
+        object_found=True, object_available=True, object_content=b"x"
+    )
+    assert pulled.object_content == b"x"
+
+
 def run_configs_are_read_as_flower_reads_them() -> None:
     assert flower.parse_config_args(["a=1 b='x y' c=true"]) == {
         "a": 1,
@@ -98,6 +129,7 @@ def an_app_is_read_and_packed() -> None:
 def nodes_say_how_often_they_are_heard() -> None:
     node = flower.NodeInfo(node_id=3, heartbeat_interval=30.0)
     assert 0 < node.heartbeat_interval <= flower.HEARTBEAT_MAX_INTERVAL
+    assert flower.HEARTBEAT_PATIENCE >= 1
     assert flower.HEARTBEAT_INTERVAL_INF > flower.HEARTBEAT_MAX_INTERVAL
 
 
@@ -133,6 +165,34 @@ def interceptors_are_made_as_we_make_them() -> None:
     flower.RuntimeVersionHttpInterceptor(component_name="flwr CLI")
 
 
+def a_run_is_started_from_a_hub() -> None:
+    config = flower.user_config_to_proto({"lr": 0.5, "seed": 2**40})
+    request = flower.StartRunRequest(app_spec="@me/app==1", override_config=config)
+    assert request.override_config["lr"].double == 0.5
+    assert request.override_config["seed"].sint64 == 2**40
+    assert not request.HasField("fab")
+
+
+def arrays_are_cut_as_we_say() -> None:
+    array = Array(np.zeros(1_000, dtype=np.float32))  # 4 000 bytes and a header of 128
+    before = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+    try:
+        flower.cut_arrays(1_000)
+        assert len(array.slice_array()) == 5
+    finally:
+        flower.cut_arrays(before)
+    assert len(Array(np.zeros(1_000, dtype=np.float32)).slice_array()) == 1
+
+
+def a_supernode_talks_by_a_client_that_can_be_another() -> None:
+    for name in ("PullMessages", "PullObject", "PushMessages", "PushObject"):
+        assert parameters(getattr(flower.FleetHttpClient, name)) == ["self", "request"]
+    source = inspect.getsource(fleet_http_connection)
+    assert "with FleetHttpClient.from_server_address(" in source
+    assert callable(supernode_cli.flower_supernode)
+    assert callable(flower.run_supernode)
+
+
 CHECKS: dict[str, Callable[[], None]] = {
     "CliClientHttpInterceptor": interceptors_are_made_as_we_make_them,
     "ConfirmMessageReceivedRequest": lambda: _is(
@@ -143,15 +203,19 @@ CHECKS: dict[str, Callable[[], None]] = {
         flower.ControlHttpClient.from_server_address, "server_address"
     ),
     "ErrorCode": lambda: _is(int(flower.ErrorCode.MESSAGE_UNAVAILABLE), 3),
+    "FleetHttpClient": a_supernode_talks_by_a_client_that_can_be_another,
     "HEARTBEAT_INTERVAL_INF": nodes_say_how_often_they_are_heard,
     "HEARTBEAT_MAX_INTERVAL": nodes_say_how_often_they_are_heard,
+    "HEARTBEAT_PATIENCE": nodes_say_how_often_they_are_heard,
     "HttpGrid": grids_over_http_have_a_client_that_can_be_watched,
     "InMemoryGrid": grids_are_told_apart,
     "ListNodesRequest": lambda: flower.ListNodesRequest().Clear(),
+    "ListRunsRequest": lambda: _is(flower.ListRunsRequest(limit=3).limit, 3),
     "NodeInfo": nodes_say_how_often_they_are_heard,
     "ObjectPullError": lambda: _is(issubclass(flower.ObjectPullError, Exception), True),
     "ObjectPushError": lambda: _is(issubclass(flower.ObjectPushError, Exception), True),
     "ObjectTree": trees_name_their_objects,
+    "ObjectUnavailableError": lambda: _has(flower.ObjectUnavailableError, "object_id"),
     "ProtoMessage": metadata_comes_from_the_wire,
     "PullAppMessagesRequest": lambda: _is(
         list(flower.PullAppMessagesRequest(message_ids=["a"]).message_ids), ["a"]
@@ -161,13 +225,20 @@ CHECKS: dict[str, Callable[[], None]] = {
     ),
     "Run": lambda: _is(flower.Run.create_empty(run_id=1).run_id, 1),
     "RuntimeVersionHttpInterceptor": interceptors_are_made_as_we_make_them,
+    "StartRunRequest": a_run_is_started_from_a_hub,
+    "StopRunRequest": lambda: _is(flower.StopRunRequest(run_id=3).run_id, 3),
+    "StreamLogsRequest": lambda: _is(
+        flower.StreamLogsRequest(run_id=3, after_timestamp=1.5).after_timestamp, 1.5
+    ),
     "TaskIdentity": a_task_is_known_by_three_numbers,
     "UnregisterNodeRequest": lambda: _is(
         flower.UnregisterNodeRequest(node_id=3).node_id, 3
     ),
     "build_fab_from_disk": lambda: _is(len(parameters(flower.build_fab_from_disk)), 1),
     "create_message_to_sign": what_is_signed_holds_the_digest_and_the_time,
+    "cut_arrays": arrays_are_cut_as_we_say,
     "flatten_dict": lambda: _is(flower.flatten_dict({"a": {"b": 1}}), {"a.b": 1}),
+    "flower_log": lambda: flower.flower_log("a line with a % in it"),
     "get_all_nested_objects": objects_travel_one_by_one,
     "get_metadata_from_config": an_app_is_read_and_packed,
     "get_object_head_values_from_object_content": objects_travel_one_by_one,
@@ -182,7 +253,17 @@ CHECKS: dict[str, Callable[[], None]] = {
     ),
     "metadata_from_proto": metadata_comes_from_the_wire,
     "parse_config_args": run_configs_are_read_as_flower_reads_them,
+    "Fab": a_task_is_handed_out_and_answered,
+    "context_to_proto": a_task_is_handed_out_and_answered,
+    "fab_to_proto": a_task_is_handed_out_and_answered,
+    "get_object_tree": a_task_is_handed_out_and_answered,
+    "message_pb2": a_task_is_handed_out_and_answered,
+    "message_to_proto": a_task_is_handed_out_and_answered,
+    "run_to_proto": a_task_is_handed_out_and_answered,
+    "runtime_pb2": a_task_is_handed_out_and_answered,
     "pull_objects": pulls_are_made_of_one_call_an_object,
+    "user_config_to_proto": a_run_is_started_from_a_hub,
+    "run_supernode": a_supernode_talks_by_a_client_that_can_be_another,
 }
 
 

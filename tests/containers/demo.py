@@ -164,11 +164,9 @@ class Demo:
         output = f"{RESULTS}/{title.replace(' ', '-')}"
         values = {**config, "output-dir": output}
         text = " ".join(f"{key}={json.dumps(value)}" for key, value in values.items())
-        command = ["python", "-m", "server_app", "fleet", "submit", "--"]
-        command += ["--format", "json"]
+        command = ["python", "-m", "server_app", "fleet", "run", "--detach"]
         said = self.operator(*command, "--run-config", text)
-        number = str(json.loads(said[said.index("{") :])["run-id"])
-        return Run(title, number, output, started)
+        return Run(title, said.split()[-1], output, started)
 
     def status(self, run: Run) -> str:
         """Flower's word about a run."""

@@ -77,35 +77,57 @@ class Fleet:
         SuperNodes; device ``i`` has partition ``i`` and its own state directory.
     data : sequence of Path
         Data of the devices' own, one path each; then they have no partition.
+    port : int
+        Where the SuperLink listens; 0 for a free one.
+    reached_at : str
+        HOST:PORT where devices find a proxy before it; "" for none.
+    enter : sequence of str
+        What the command of a device begins with.
 
     Attributes
     ----------
     link, executor : Program
         SuperLink and the SuperExec that runs ServerApps.
     devices : list of Program
+    patience : float
+        Seconds within which anything that is waited for must have come.
     """
 
+    patience = PATIENCE
+
     def __init__(
-        self, folder: Path, devices: int = 3, data: Sequence[Path] = ()
+        self,
+        folder: Path,
+        devices: int = 3,
+        data: Sequence[Path] = (),
+        *,
+        port: int = 0,
+        reached_at: str = "",
+        enter: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self._database = folder / "state.db"
         self._stack = ExitStack()
         self._submitted = 0
-        address = f"127.0.0.1:{free_port()}"
+        self._enter = [*enter]
+        self._reached_at = reached_at
+        address = f"127.0.0.1:{port or free_port()}"
         self.address = address
         self.keys = FleetDirectory(folder / "keys")
         names = [f"client-{number}" for number in range(devices)]
         self._apps = f"127.0.0.1:{free_port()}"
         self._secret = str(self.keys.path / "superexec.secret")
-        self.provision("init", "--host", "127.0.0.1", "--superlink", address)
-        self.provision("init", "--apps", self._apps)
+        hosts = ["--host", "127.0.0.1"]
+        if reached_at:
+            hosts += ["--host", reached_at.split(":")[0]]
+        assert self.provision("init", *hosts, "--superlink", address) == 0
+        assert self.provision("init", "--apps", self._apps) == 0
         if data:
             for name, path in zip(names, data, strict=True):
-                self.provision("add", name, "--data-path", str(path))
+                assert self.provision("add", name, "--data-path", str(path)) == 0
         else:
-            self.provision("init", "--size", str(devices))
-            self.provision("add", *names)
+            assert self.provision("init", "--size", str(devices)) == 0
+            assert self.provision("add", *names) == 0
         trust = ["--root-certificates", str(self.keys.authority_file)]
         self.link = self.program("superlink", self._link_command(address))
         self.executor = self.program(
@@ -119,8 +141,6 @@ class Fleet:
             self.program(name, self.device_command(self.keys, name, number))
             for number, name in enumerate(names)
         ]
-        fleet = [sys.executable, "-m", "server_app", "fleet", "--dir"]
-        self._operator = self.program("operator", [*fleet, str(self.keys.path)])
         self._flwr = self.program("flwr", ["flwr"])
         (self._flwr.home / "config.toml").write_text(
             f'[superlink.lab]\naddress = "{address}"\n'
@@ -131,15 +151,22 @@ class Fleet:
         """Prepare a program that ends with the fleet at the latest."""
         return Program(name, command, self._stack)
 
-    def provision(self, *arguments: str) -> None:
-        """Run a ``fleet`` command that succeeds."""
-        assert main(["fleet", "--dir", str(self.keys.path), *arguments]) == 0
+    def provision(self, *arguments: str) -> int:
+        """Run a ``fleet`` command; return its exit code."""
+        return main(["fleet", "--dir", str(self.keys.path), *arguments])
+
+    def operator(self, *arguments: str) -> Program:
+        """Prepare a ``fleet`` command as a process of its own."""
+        fleet = [sys.executable, "-m", "server_app", "fleet", "--dir"]
+        return self.program("operator", [*fleet, str(self.keys.path), *arguments])
 
     def device_command(self, keys: FleetDirectory, name: str, number: int) -> list[str]:
         """Unpack a bundle; return what starts its device."""
         bundle = self.unpack(keys, name)
         state_dir = self.state_dir(number)
-        command = [sys.executable, "-m", "client_app", "supernode"]
+        command = [*self._enter, sys.executable, "-m", "client_app", "supernode"]
+        # The first imports all for every message: what others keep changes no result.
+        command += ["--keep-warm", "0"] if number == 0 else []
         command += ["--state-dir", str(state_dir), str(bundle)]
         return [*command, "--", "--port", str(free_port())]
 
@@ -149,6 +176,11 @@ class Fleet:
         with tarfile.open(keys.bundle_file(name)) as tar:
             tar.extractall(bundle, filter="data")
         keys.bundle_file(name).unlink()
+        if self._reached_at:
+            file = bundle / "device.toml"
+            text = file.read_text("utf-8")
+            assert self.address in text
+            file.write_text(text.replace(self.address, self._reached_at), "utf-8")
         return bundle
 
     def _link_command(self, address: str) -> list[str]:
@@ -167,7 +199,7 @@ class Fleet:
         try:
             self.link.start()
             self.until("the SuperLink to answer", lambda: self.online() == 0)
-            self.provision("register")
+            assert self.provision("register") == 0
             for program in (self.executor, *self.devices):
                 program.start()
             self.until("all devices online", self._all_started)
@@ -240,13 +272,10 @@ class Fleet:
         output = Path(config["output-dir"])
         file = self.folder / f"run-config-{self._submitted}.toml"
         file.write_text(tomli_w.dumps(config))
-        arguments = ["submit", str(ROOT), "--", "--run-config", str(file)]
-        said = self._operator.run(*arguments, "--format", "json")
-        try:
-            answer = json.loads(said[said.index("{") :])
-            return Run(str(answer["run-id"]), output)
-        except (ValueError, KeyError):
-            raise AssertionError(f"`fleet submit` said {said!r}") from None
+        starts = self.operator("run", str(ROOT), "--detach", "--run-config", str(file))
+        said = starts.run()
+        assert said.strip().isdecimal(), f"`fleet run` said {said!r}"
+        return Run(said.strip(), output)
 
     def status(self, run: Run) -> str:
         """Flower's word about a run: ``running``, ``finished:completed``, ..."""
@@ -284,15 +313,15 @@ class Fleet:
             status = self.status(run)
             return status.startswith("finished")
 
-        self.until("the end of the run", ended, every=0.5)
+        self.until("the end of the run", ended, every=1.0)
         return status
 
     def until(self, what: str, condition: Condition, every: float = POLL) -> None:
         """Wait for something; fail with the ends of all logs if it never comes."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         while not condition():
             if time.monotonic() > deadline:
-                pytest.fail(f"waited {PATIENCE:.0f} s for {what}\n{self.report()}")
+                pytest.fail(f"waited {self.patience:.0f} s for {what}\n{self.report()}")
             time.sleep(every)
 
     def report(self) -> str:

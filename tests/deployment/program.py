@@ -4,6 +4,7 @@ It has its own ``FLWR_HOME``: killing it takes everything it started along, and 
 of the others. Which programs make a fleet is said in ``tests.deployment.fleet``.
 """
 
+import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -58,6 +59,12 @@ class Program:
         text, _ = process.communicate(timeout=PATIENCE)
         return text
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C in its terminal, and wait until it has ended."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=60)
+
     def stop(self) -> None:
         """Ask it to end, as a service manager does, and wait until it has."""
         assert self._process is not None
@@ -74,6 +81,15 @@ class Program:
         if self._process is not None:
             self._process.wait(timeout=10)
 
+    def part(self, word: str) -> list[psutil.Process]:
+        """Return those it started that have a word in what started them."""
+        found = []
+        for process in members(self.home):
+            with suppress(psutil.Error):
+                if any(word in each for each in process.cmdline()):
+                    found.append(process)
+        return found
+
     def suspend(self) -> None:
         """Stop it and everything it started where they are, until :meth:`resume`."""
         for process in members(self.home):
@@ -88,7 +104,7 @@ class Program:
         """Whether a program with this name is among what it started."""
         for process in members(self.home):
             with suppress(psutil.Error):
-                if any(Path(word).name == program for word in process.cmdline()[:3]):
+                if any(Path(word).name == program for word in process.cmdline()[:4]):
                     return True
         return False
 

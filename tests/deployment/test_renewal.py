@@ -21,6 +21,11 @@ def test_an_app_that_was_not_signed_runs_on_no_device(fleet: Fleet) -> None:
         """Of this run and, where the fleet has trained before, of those."""
         return {p for n in range(3) for p in fleet.state_dir(n).glob("**/gate-*")}
 
+    def at_work() -> bool:
+        return any(device.has("flwr-clientapp") for device in fleet.devices)
+
+    # A run that was stopped may have left a device in the middle of its work.
+    fleet.until("devices to be idle", lambda: not at_work())
     before = [len(device.log()) for device in fleet.devices]
     had = gates()
     output = fleet.folder / "stolen"
@@ -30,7 +35,7 @@ def test_an_app_that_was_not_signed_runs_on_no_device(fleet: Fleet) -> None:
     number = json.loads(said[said.index("{") :])["run-id"]
 
     def refused() -> bool:
-        assert not any(device.has("flwr-clientapp") for device in fleet.devices)
+        assert not at_work()
         return all(
             "The FAB could not be verified" in device.log()[length:]
             for device, length in zip(fleet.devices, before, strict=True)
@@ -44,7 +49,7 @@ def test_an_app_that_was_not_signed_runs_on_no_device(fleet: Fleet) -> None:
 
 def test_renewed_certificates_keep_a_running_fleet_training(fleet: Fleet) -> None:
     names = [f"client-{number}" for number in range(3)]
-    fleet.provision("renew", "--ca")
+    assert fleet.provision("renew", "--ca") == 0
     # Devices first: one that cannot say that it goes is taken for alive for a minute.
     for program in (*fleet.devices, fleet.executor, fleet.link):
         program.stop()
@@ -54,13 +59,13 @@ def test_renewed_certificates_keep_a_running_fleet_training(fleet: Fleet) -> Non
 
     run = fleet.submit({**CONFIG, "num-rounds": 4, "seed": 5, "min-replies": 3})
     fleet.until("the first round", lambda: run.records())
-    fleet.provision("renew", "--server")
+    assert fleet.provision("renew", "--server") == 0
     fleet.link.stop()
     fleet.link.start()
     fleet.until("the second round", lambda: len(run.records()) > 1)
-    fleet.provision("renew", "client-0")
+    assert fleet.provision("renew", "client-0") == 0
     fleet.unpack(fleet.keys, "client-0")
-    fleet.provision("renew", "--ca", "--finish")
+    assert fleet.provision("renew", "--ca", "--finish") == 0
     fleet.link.stop()
     fleet.link.start()
     assert fleet.finish(run) == "finished:completed", fleet.log(run)

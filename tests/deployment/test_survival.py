@@ -1,11 +1,14 @@
 """A real deployment in which machines die: the run completes or is resumed."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from safetensors.numpy import load_file
 
 from server_app.commands.simulate import simulate
@@ -49,6 +52,16 @@ def since_now(fleet: Fleet) -> Callable[[Program], str]:
     return lambda device: device.log()[before[device.home] :]
 
 
+def missing(text: str) -> list[str]:
+    """Return who is missing, as the official client reads Prometheus' text."""
+    return [
+        sample.labels["device"]
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "expertfleet_device_missing" and sample.value == 1
+    ]
+
+
 def repliers(record: dict[str, Any]) -> list[str]:
     return [each["client"] for each in record["clients"] if each["replied"]]
 
@@ -61,16 +74,32 @@ def gates(fleet: Fleet, run: Run, device: int) -> list[str]:
 
 
 def test_a_killed_device_is_missed_by_name_and_returns_as_the_same_client(
-    fleet: Fleet,
+    fleet: Fleet, tmp_path: Path
 ) -> None:
-    config = {**CONFIG, "num-rounds": 7, "seed": 2, "round-deadline": 120.0}
+    config = {**CONFIG, "num-rounds": 7, "seed": 2, "round-deadline": 300.0}
     log_since = since_now(fleet)
+    assert fleet.provision("status") == 0
     run = fleet.submit(config)
     device = fleet.devices[1]
+    fleet.until("its directory", lambda: [*run.output.glob("*/run.json")])
+    told, metrics = tmp_path / "alerts", tmp_path / "fleet.prom"
+    watch = fleet.operator(
+        *("status", str(run.folder), "--watch", "--every", "1"),
+        *("--format", "prometheus", "--output", str(metrics)),
+        *("--on-alert", f'echo "$EXPERTFLEET_ALERT $EXPERTFLEET_ABOUT" >> {told}'),
+        *("--alert-after", "0"),
+    )
+    watch.start()
     fleet.until("the first round", lambda: run.records())
     fleet.until("its second order", lambda: orders(log_since(device)) == 2, every=0.1)
     device.kill()
     before = gates(fleet, run, 1)
+    # Flower takes a device for alive for a minute after its last sign of life.
+    fleet.until(
+        "exit code 3", lambda: fleet.provision("status", str(run.folder)) == 3, every=2
+    )
+    fleet.until("the alert", told.exists)
+    fleet.until("the metric", lambda: missing(metrics.read_text()) == ["client-1"])
 
     def is_back() -> bool:
         # Flower refuses it as long as it takes the dead one for alive.
@@ -80,6 +109,11 @@ def test_a_killed_device_is_missed_by_name_and_returns_as_the_same_client(
 
     fleet.until("the killed device to take part again", is_back, every=5)
     assert fleet.finish(run) == "finished:completed", fleet.log(run)
+
+    fleet.until("it not to be missed", lambda: missing(metrics.read_text()) == [])
+    watch.kill()
+    devices = [x for x in told.read_text().splitlines() if x.startswith("device")]
+    assert devices == ["device-missing client-1"]
 
     records = run.records()
     assert [record["round"] for record in records] == list(range(1, 8))
@@ -146,3 +180,36 @@ def test_a_run_survives_its_superlink_and_is_resumed_after_a_power_cut(
         assert record["rejected"] == {}
         assert repliers(record) == ["client-0", "client-1", "client-2"]
     assert_same_as_in_one_process(resumed, config, tmp_path)
+
+
+def test_what_trains_is_killed_in_the_middle_and_the_run_completes(
+    fleet: Fleet,
+) -> None:
+    config = {**CONFIG, "num-rounds": 3, "seed": 5, "local-epochs": 40}
+    device = fleet.devices[2]
+    log_since = since_now(fleet)
+    run = fleet.submit(config)
+    fleet.until("the first round", lambda: run.records())
+    fleet.until("its second order", lambda: orders(log_since(device)) == 2, every=0.1)
+    # The resident process, the run's template and the message that is forked from it.
+    part: list[psutil.Process] = []
+
+    def trains() -> bool:
+        part[:] = device.part("resident.keeper")
+        return len(part) > 2
+
+    fleet.until("it to train", trains, every=0.02)
+    for process in part:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert fleet.finish(run) == "finished:completed", fleet.log(run)
+
+    records = run.records()
+    assert [record["round"] for record in records] == [1, 2, 3]
+    assert all(record["merged"] for record in records)
+    for record in records:
+        assert {"client-0", "client-1"} <= set(repliers(record)), record["rejected"]
+    # It costs that message at most; the next one finds another resident process.
+    assert "client-2" in repliers(records[-1])
+    assert "gate-3.npy" in gates(fleet, run, 2)
+    assert device.part("resident.keeper")

@@ -43,7 +43,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(units: list[Path]) -> None:
             ["systemd-analyze", "verify", "--man=no", path],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
         ).stderr
         complaints = [
             line
@@ -60,7 +60,7 @@ def test_units_are_closed_as_far_as_systemd_can_see(units: list[Path]) -> None:
             ["systemd-analyze", "security", "--offline=true", "--no-pager", path],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=600,
         )
         found = re.search(r"exposure level for \S+: ([\d.]+)", ran.stdout)
         assert found, ran.stdout + ran.stderr

@@ -10,6 +10,8 @@ from flwr.clientapp import ClientApp
 from client_app.app import app as real_app
 from common import wire
 from common.seeding import stream
+from common.wire.payloads import PROTOCOL
+from tests.whole_runs import app_with
 
 Fault = Callable[[RecordDict], None]
 
@@ -53,7 +55,7 @@ FAULTS: dict[str, tuple[str, Fault]] = {
     "impossible accuracy": ("expert-accuracy", _report("expert-accuracy", [1.5, 0.0])),
     "negative count": ("expert-samples", _report("expert-samples", [-1, 1])),
     "impossible count": ("are possible", _report("expert-samples", [10**9, 0])),
-    "wrong version": ("protocol", _report("protocol", 8)),
+    "wrong version": ("protocol", _report("protocol", PROTOCOL + 1)),
     "stale round": ("is for round", _report("server-round", 0)),
     "other code": ("other code", _report("code-hash", "f" * 16)),
 }
@@ -71,13 +73,7 @@ def chaos_app(
     seen : dict
         Filled with (round, expected reason) of every fault, by client.
     """
-    app = ClientApp()
 
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        return real_app(message, context)
-
-    @app.train()
     def train(message: Message, context: Context) -> Message:
         order = wire.decode_order(message.content)
         client = f"client-{context.node_config['partition-id']}"
@@ -90,4 +86,4 @@ def chaos_app(
         fault(reply.content)
         return reply
 
-    return app
+    return app_with(train=train)

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from benchmarks.crash_resume import CONFIG, crashes
 from common.errors import SettingsError
 from server_app.commands.simulate import simulate
+from server_app.launcher.config import RunConfigError, fleet_size
 from server_app.run_folder.checkpoint import Checkpoints
 
 
@@ -20,8 +21,8 @@ def test_five_random_kills_change_nothing(tmp_path: Path) -> None:
 
 
 def finished(folder: Path, **changes: Any) -> Path:
-    config = {**CONFIG, "output-dir": str(folder), "state-dir": str(folder / "gates")}
-    simulate({**config, **changes}, 6)
+    # No state-dir: what clients keep is in the directory of the run.
+    simulate({**CONFIG, "output-dir": str(folder), **changes}, 6)
     [run] = [path.parent for path in folder.glob("*/run.json")]
     return run
 
@@ -40,6 +41,49 @@ def test_a_shorter_run_can_be_made_longer(tmp_path: Path) -> None:
     ).read_bytes()
     rounds = [json.loads(x)["round"] for x in (part / "metrics.jsonl").open()]
     assert rounds == [1, 2, 3, 4, 5, 6]
+    assert gates(part) == gates(whole)
+
+
+def gates(run: Path) -> dict[str, bytes]:
+    """Return the private gates that are kept, by client and round."""
+    kept = run / "clients" / run.name
+    found = sorted(kept.glob("*/gate-*.npy"))
+    assert len(found) > 6
+    return {str(path.relative_to(kept)): path.read_bytes() for path in found}
+
+
+def test_a_run_that_was_moved_keeps_its_gates(tmp_path: Path) -> None:
+    whole = finished(tmp_path / "whole")
+    part = finished(tmp_path / "part", **{"num-rounds": 2})
+    moved = tmp_path / "elsewhere" / part.name
+    shutil.move(part, moved)
+    resume(moved)
+    assert not part.exists()
+    assert gates(moved) == gates(whole)
+    stored = json.loads((moved / "run.json").read_text())["settings"]
+    assert (stored["resume-from"], stored["state-dir"]) == ("", "")
+
+
+def test_a_run_goes_on_with_as_many_clients_as_before(tmp_path: Path) -> None:
+    part = finished(tmp_path, **{"num-rounds": 1})
+    before = (part / "run.json").read_bytes()
+    said = "clients = 4 is not allowed: the run that is gone on with has 6 clients"
+    with pytest.raises(RunConfigError, match=said):
+        simulate({**CONFIG, "resume-from": str(part)}, 4)
+    assert (part / "run.json").read_bytes() == before
+    assert fleet_size(None, {"resume-from": str(part)}) == 6
+
+
+def test_of_a_run_that_does_not_begin_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("server_app.commands.simulate.train", fail)
+    with pytest.raises(KeyboardInterrupt):
+        finished(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_checkpoint_goes_back_one_round_and_loses_nothing(
@@ -71,23 +115,27 @@ def test_clients_of_another_version_are_refused_in_one_line(tmp_path: Path) -> N
     checkpoints = Checkpoints(run, keep=3)
     state = checkpoints.newest()
     assert state is not None
-    state["fleet"][0]["profile"]["protocol"] -= 1
+    profiles = state["fleet"]["profiles"]
+    said = json.loads(profiles[0])
+    profiles[0] = json.dumps({**said, "protocol": said["protocol"] - 1})
     checkpoints.save(1, state)
     with pytest.raises(SettingsError, match=r"resume-from = .*version.* protocol is"):
         resume(run)
 
 
 def test_a_directory_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="not the directory of a run"):
+    with pytest.raises(RunConfigError, match="not the directory of a run"):
         simulate({"resume-from": str(tmp_path), "output-dir": str(tmp_path)}, 2)
 
 
 def test_no_gate_is_in_any_file_of_the_server(tmp_path: Path) -> None:
     run = finished(tmp_path)
-    gates = list((tmp_path / "gates").rglob("*.npy"))
+    # What is the clients' own is in one place, and the rest may be given away.
+    clients = run / "clients"
+    gates = list(clients.rglob("*.npy"))
     assert gates
-    shutil.copytree(run, tmp_path / "copy")
-    written = b"".join(p.read_bytes() for p in run.rglob("*") if p.is_file())
+    files = [p for p in run.rglob("*") if p.is_file() and clients not in p.parents]
+    written = b"".join(p.read_bytes() for p in files)
     for path in gates:
         secret = path.read_bytes()[128:]
         for start in range(0, len(secret) - 16, 16):

@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 from safetensors.numpy import load_file
 
-from client_app.app import app as real_app
 from client_app.session import Session
 from common import wire
 from common.code_hash import code_hash
@@ -27,7 +25,7 @@ from common.inline_grid import InlineGrid
 from common.moe import GATE, ModelSpec
 from common.shape import ordered_spec
 from common.wire import Packing, TrainOrder, TrainReport
-from server_app.app import app as server_app
+from tests.whole_runs import app_with, only_run, serve
 
 REPLIES = 10_000
 CLIENTS = 60
@@ -138,14 +136,8 @@ def test_extreme_but_valid_numbers_end_no_run(
     caplog.set_level(logging.INFO)
     strategy, more = STRATEGIES[case]
     rng = random.Random(case)
-    app = ClientApp()
     known: dict[int, tuple[ModelSpec, str, int]] = {}
 
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        return real_app(message, context)
-
-    @app.train()
     def train(message: Message, context: Context) -> Message:
         order = wire.decode_order(message.content)
         node = int(context.node_config["partition-id"])
@@ -163,12 +155,9 @@ def test_extreme_but_valid_numbers_end_no_run(
         "output-dir": str(tmp_path),
         **more,
     }
-    context = Context(
-        run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config
-    )
-    server_app(grid=InlineGrid(app, CLIENTS, config), context=context)
+    serve(config, InlineGrid(app_with(train=train), CLIENTS, config))
 
-    [folder] = [path.parent for path in tmp_path.glob("*/run.json")]
+    folder = only_run(tmp_path)
     assert (folder / "report.html").stat().st_size > 1_000
     lines = (folder / "metrics.jsonl").read_text().splitlines()
 

@@ -27,9 +27,9 @@ from flwr.clientapp import ClientApp
 from client_app.app import app as real_app
 from common import wire
 from common.inline_grid import InlineGrid
-from server_app.app import app as server_app
 from server_app.contract import Reply
 from server_app.strategies.flex_moe import FlexMoE
+from tests.whole_runs import app_with, only_run, rounds_of, serve
 
 LIAR, CLIENTS = 0, 4
 Lie = Callable[[Message], Message | None]
@@ -47,32 +47,24 @@ def run(folder: Path, app: ClientApp, **config: Any) -> list[dict[str, Any]]:
         **config,
         "output-dir": str(folder),
     }
-    context = Context(
-        run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config
-    )
-    server_app(grid=InlineGrid(app, CLIENTS, config), context=context)
-    [metrics] = folder.glob("*/metrics.jsonl")
-    return [json.loads(line) for line in metrics.read_text().splitlines()]
+    serve(config, InlineGrid(app, CLIENTS, config))
+    return rounds_of(only_run(folder))
 
 
 def lying(on_train: Lie | None = None, on_query: Lie | None = None) -> ClientApp:
-    app = ClientApp()
-
     def answer(message: Message, context: Context, lie: Lie | None) -> Message:
         reply = real_app(message, context)
         if lie is None or context.node_config["partition-id"] != LIAR:
             return reply
         return lie(reply) or reply
 
-    @app.query()
     def query(message: Message, context: Context) -> Message:
         return answer(message, context, on_query)
 
-    @app.train()
     def train(message: Message, context: Context) -> Message:
         return answer(message, context, on_train)
 
-    return app
+    return app_with(query=query, train=train)
 
 
 def says(**values: Any) -> Lie:

@@ -115,7 +115,7 @@ def mutate(rng: random.Random, content: RecordDict) -> None:
 
 def breach(report: TrainReport, deltas: dict[str, Any]) -> str | None:
     """Say what is wrong with an accepted reply, written without looking at wire."""
-    if report.protocol != 7 or report.server_round != 5:
+    if report.protocol != 8 or report.server_round != 5:
         return "version or round"
     if set(deltas) != {"extractor", "expert.1", "expert.4"}:
         return "parts"

@@ -12,6 +12,7 @@ from common.errors import SettingsError
 from common.inline_grid import InlineGrid
 from server_app.commands import simulate as module
 from server_app.commands.simulate import simulate
+from server_app.launcher.config import RunConfigError
 
 
 def write(folder: Path, seed: int, rows: int = 200) -> None:
@@ -59,7 +60,8 @@ def run(root: Path, clients: int, rounds: int) -> dict[str, Any]:
 def test_another_number_of_clients_is_an_error_of_settings(
     root: Path, clients: int
 ) -> None:
-    with pytest.raises(SettingsError, match=f"4 clients, now there are {clients}: "):
+    said = f"clients = {clients} is not allowed: the run .* has 4 clients"
+    with pytest.raises(RunConfigError, match=said):
         run(root, clients, rounds=2)
     assert len(run(root, 4, rounds=2)["rounds"]) == 2  # and nothing was lost by it
 

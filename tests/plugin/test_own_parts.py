@@ -44,7 +44,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(command: list[str], data: Path, output: Path, *path: Path) -> list[Any]:
     """Run a printed command, elsewhere; return its rounds without the seconds."""
     places = f'data-dir="{data}" output-dir="{output}"'
-    done = run([*command, "--num-supernodes", "4", "--run-config", places], *path)
+    done = run([*command, "--clients", "4", "--run-config", places], *path)
     assert done.code == 0, done.out + done.err
     [folder] = output.iterdir()
     rounds = [
@@ -105,7 +105,6 @@ def test_by_path_and_installed_are_the_same_run(
 
 
 @pytest.mark.simulation
-@pytest.mark.timeout(900)
 def test_under_flower_it_is_the_run_of_one_process(
     printed: list[list[str]],
     data: Path,

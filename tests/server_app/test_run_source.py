@@ -1,6 +1,5 @@
 """A run's directory is enough to predict as its strategy did."""
 
-import argparse
 import io
 import json
 from pathlib import Path
@@ -103,7 +102,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_left_where_it_is(
         RunSource(copy).version()
     with pytest.raises(SourceError, match="no intact checkpoint"):
         RunSource(copy).load()
-    first, second = sorted((run / "checkpoints").glob("*.ckpt"))
+    first, second = sorted((run / "checkpoints").glob("round-*.ckpt"))
     source = RunSource(copy)
     (copy / "checkpoints" / first.name).write_bytes(first.read_bytes())
     before = source.version()
@@ -184,10 +183,9 @@ def test_who_has_read_enough_of_a_table_ends_it(
             raise BrokenPipeError
 
     np.savez(tmp_path / "x.npz", x=load_dataset("digits", ".").x_test[:5])
-    given = {"input": tmp_path / "x.npz", "text": [], "output": None, "threads": 1}
     monkeypatch.setattr("sys.stdout", Closed())
     with pytest.raises(BrokenPipeError):  # what every command makes of it is elsewhere
-        cli.predict(RunSource(run), argparse.Namespace(**given))
+        cli.predict(RunSource(run), input=tmp_path / "x.npz")
 
 
 def test_onnx_of_a_trained_digits_model(

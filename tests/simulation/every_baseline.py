@@ -18,7 +18,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from server_app.commands.simulate import simulate
-from server_app.launcher.run import INTERRUPTED, run_simulation
+from server_app.launcher.run import run_simulation
+from server_app.launcher.signals import Interrupted
 from tests.server_app.strategies.test_golden import NEEDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +46,7 @@ def written(folder: Path) -> dict[str, Any]:
     [run] = (folder / "out").iterdir()
     lines = (run / "metrics.jsonl").read_text().splitlines()
     found: dict[str, Any] = {
-        f"round {number}": _timeless(json.loads(line))
+        f"round {number}": timeless(json.loads(line))
         for number, line in enumerate(lines, 1)
     }
     if (run / "model.safetensors").exists():
@@ -56,12 +57,13 @@ def written(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _timeless(value: Any) -> Any:
+def timeless(value: Any) -> Any:
+    """Return what a run wrote without what says when and by whom."""
     if isinstance(value, list):
-        return [_timeless(each) for each in value]
+        return [timeless(each) for each in value]
     if isinstance(value, dict):
         return {
-            key: _timeless(each)
+            key: timeless(each)
             for key, each in value.items()
             if not any(word in key for word in ELSE)
         }
@@ -91,7 +93,7 @@ def compared(name: str, folder: Path) -> str:
         if way == "inline":
             simulate(config, CLIENTS)
         elif code := run_simulation(ROOT, CLIENTS, config, quiet=True):
-            if code == INTERRUPTED:
+            if code == Interrupted().code:
                 raise KeyboardInterrupt
             return f"FAILED with exit code {code}"
         both.append(written(folder / way))

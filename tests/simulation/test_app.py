@@ -10,7 +10,9 @@ from safetensors.numpy import load_file
 from server_app.__main__ import main
 from server_app.commands.simulate import simulate
 from server_app.launcher.config import RunConfig
-from server_app.launcher.run import run_simulation
+from server_app.launcher.processes import Sandbox
+from server_app.launcher.run import _run, run_simulation
+from server_app.launcher.superlink import LaunchError, flower_environment
 from server_app.run_error import RunError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +32,6 @@ CONFIG: RunConfig = {
 
 @pytest.mark.simulation
 @pytest.mark.smoke
-@pytest.mark.timeout(900)
 def test_flwr_run_gives_the_same_bits_as_one_process(tmp_path: Path) -> None:
     # What other strategies ship, whatever the processes, is in rounds/test_bytes.
     simulate({**CONFIG, "output-dir": str(tmp_path / "inline")}, CLIENTS)
@@ -39,6 +40,8 @@ def test_flwr_run_gives_the_same_bits_as_one_process(tmp_path: Path) -> None:
     [inline] = (tmp_path / "inline").iterdir()
     [simulated] = (tmp_path / "simulated").iterdir()
     expected = load_file(inline / "model.safetensors")
+    # What virtual clients keep is in the run, also where Ray's workers are clients.
+    assert _gates(simulated) == _gates(inline)
     for tensor, value in load_file(simulated / "model.safetensors").items():
         np.testing.assert_array_equal(value, expected[tensor])
     for one, other in zip(
@@ -52,6 +55,13 @@ def test_flwr_run_gives_the_same_bits_as_one_process(tmp_path: Path) -> None:
             *("served", "worst_group"),
         ):
             assert first[key] == second[key]
+
+
+def _gates(run: Path) -> dict[str, bytes]:
+    """Return the private gates after the last round, by client."""
+    found = sorted((run / "clients" / run.name).glob("*/gate-2.npy"))
+    assert len(found) == CLIENTS
+    return {path.parent.name: path.read_bytes() for path in found}
 
 
 @pytest.mark.parametrize(
@@ -82,3 +92,21 @@ def test_a_run_that_fails_on_the_way_raises(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="training diverged"):
         simulate({**config, "output-dir": str(tmp_path)}, CLIENTS)
     assert not list(tmp_path.glob("*/model.safetensors"))
+
+
+@pytest.mark.simulation
+def test_a_federation_with_too_few_nodes_is_not_waited_for(tmp_path: Path) -> None:
+    # What the command would refuse, a plain `flwr run` says to Flower alone.
+    config: RunConfig = {"min-replies": 3, "output-dir": str(tmp_path / "results")}
+    federation: RunConfig = {
+        "num-supernodes": 0,
+        "client-resources-num-cpus": 1,
+        "client-resources-num-gpus": 0.0,
+    }
+    said = "min-replies = 3 is not allowed with clients = 0: expected 0"
+    with (
+        Sandbox(flower_environment()) as sandbox,
+        pytest.raises(LaunchError, match=said),
+    ):
+        _run(sandbox, ROOT, config, federation, quiet=True)
+    assert not (tmp_path / "results").exists()

@@ -6,16 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
 from common.inline_grid import InlineGrid
-from server_app.app import app as server_app
 from server_app.commands.simulate import simulate
 from server_app.launcher.config import RunConfig, app_defaults
 from server_app.launcher.run import run_simulation
+from tests.whole_runs import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,13 +87,7 @@ def test_folders_give_the_model_of_devices_that_have_them(sites: Path) -> None:
         grid.contexts.values(), ("zoo", "Süd", "cam-north"), strict=True
     ):
         context.node_config = {"name": name, "data-path": str(sites / name)}
-    state = RecordDict()
-    server_app(
-        grid=grid,
-        context=Context(
-            run_id=1, node_id=0, node_config={}, state=state, run_config=config
-        ),
-    )
+    serve(config, grid)
     model, names, facts = outcome(sites, "folders")
     theirs, their_names, their_facts = outcome(sites, "devices")
     assert same(model, theirs)
@@ -106,7 +99,6 @@ def test_folders_give_the_model_of_devices_that_have_them(sites: Path) -> None:
 
 
 @pytest.mark.simulation
-@pytest.mark.timeout(900)
 def test_flwr_run_gives_the_same_bits_from_folders(sites: Path) -> None:
     # A strategy that sends windows of one model, each client its own.
     how: RunConfig = {"strategy": "fedrolex", "upload-dtype": "float16"}

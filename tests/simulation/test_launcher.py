@@ -18,7 +18,7 @@ from tests.simulation.processes import titles
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUNNING = re.compile(r"round 1 ids .* cwd (\S+)")
 
-pytestmark = [pytest.mark.simulation, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.simulation
 
 
 class Launched:
@@ -33,7 +33,7 @@ class Launched:
             "--app-dir",
             str(app),
         ]
-        command += ["--num-supernodes", "3", "--run-config", run_config]
+        command += ["--clients", "3", "--run-config", run_config]
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
@@ -145,7 +145,7 @@ def test_a_service_manager_ends_it_while_the_superlink_starts(
 
     run.process.send_signal(signal.SIGTERM)
 
-    assert run.finish()[0] == 130
+    assert run.finish()[0] == 143
     assert not run.alive()
 
 

@@ -25,7 +25,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from server_app.assignment.integers import IntegerProblem, Ints, Mask
+from server_app.assignment.integers import IntegerProblem, Ints, Mask, blocks
 
 __all__ = [
     "Proof",
@@ -39,8 +39,6 @@ __all__ = [
 
 #: No arc. Far above every path length, and safe to add twice in int64.
 _NO_ARC = 1 << 61
-#: Rows of the gain matrix looked at together: bounds the memory of a (C, E) pass.
-_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -140,8 +138,7 @@ def dual_bound(problem: IntegerProblem, prices: Ints) -> int:
     most = int(quota.max(initial=0))
     # A client may miss every group; what it holds of one earns that back.
     bound = -problem.violation_price * len(quota) * len(problem.labels)
-    for start in range(0, len(quota), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in blocks(len(quota)):
         worth = reduced_gain(problem, prices, rows)
         reward_groups(problem, worth)
         if 0 < most < worth.shape[1]:
@@ -178,7 +175,8 @@ def give_and_take(
     """Return what giving up a held pair costs and what taking another brings.
 
     Giving up the last expert of a group costs a violation more, taking the first one
-    saves it; an exchange within a group does neither.
+    saves it; an exchange within a group does neither. Of all clients, or of some: their
+    rows of the matrix and of what pairs are worth.
     """
     if not len(problem.labels):
         return worth, worth
@@ -201,9 +199,27 @@ def _best_sales(problem: IntegerProblem, prices: Ints) -> int:
 
 def _exchange_costs(problem: IntegerProblem, matrix: Mask, among: Mask) -> Ints:
     """Return the arc costs of the residual graph on E experts and the sink."""
-    gain = problem.gain
-    experts = sink = gain.shape[1]
+    experts = sink = problem.gain.shape[1]
     cost = np.full((experts + 1, experts + 1), _NO_ARC)
+    for rows in blocks(len(matrix)):
+        _lower(cost, problem, rows, matrix[rows], among[rows])
+    load = problem.load(matrix)
+    every = np.arange(experts)
+    rise = problem.load_steps(every, load)
+    rise[load >= len(matrix)] = _NO_ARC
+    fall = -problem.load_steps(every, load - 1)
+    fall[load == 0] = _NO_ARC
+    cost[:experts, sink] = np.minimum(cost[:experts, sink], rise)
+    cost[sink, :experts] = np.minimum(cost[sink, :experts], fall)
+    return np.minimum(cost, _NO_ARC)
+
+
+def _lower(
+    cost: Ints, problem: IntegerProblem, rows: slice, matrix: Mask, among: Mask
+) -> None:
+    """Lower arc costs, in place, to what some of the clients offer."""
+    gain, quota = problem.gain[rows], problem.quota[rows]
+    experts = sink = gain.shape[1]
     give, take = give_and_take(problem, matrix, gain)
     take = np.where(among & ~matrix, take, -_NO_ARC)
     clients, order = _holders(matrix)
@@ -216,20 +232,12 @@ def _exchange_costs(problem: IntegerProblem, matrix: Mask, among: Mask) -> Ints:
                 same = problem.groups == problem.groups[expert]
                 kept = gain[holders, expert]
                 swaps[:, same] = kept[:, None] - open_gain[:, same]
-            cost[expert, :experts] = swaps.min(axis=0)
-            cost[expert, sink] = dropped.min()
-    buyers = matrix.sum(axis=1) < problem.quota
+            arcs = np.append(swaps.min(axis=0), dropped.min())
+            np.minimum(cost[expert], arcs, out=cost[expert])
+    buyers = matrix.sum(axis=1) < quota
     if buyers.any():
-        cost[sink, :experts] = -take[buyers].max(axis=0)
-    load = problem.load(matrix)
-    every = np.arange(experts)
-    rise = problem.load_steps(every, load)
-    rise[load >= len(matrix)] = _NO_ARC
-    fall = -problem.load_steps(every, load - 1)
-    fall[load == 0] = _NO_ARC
-    cost[:experts, sink] = np.minimum(cost[:experts, sink], rise)
-    cost[sink, :experts] = np.minimum(cost[sink, :experts], fall)
-    return np.minimum(cost, _NO_ARC)
+        arcs = -take[buyers].max(axis=0)
+        np.minimum(cost[sink, :experts], arcs, out=cost[sink, :experts])
 
 
 def _holders(matrix: Mask) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

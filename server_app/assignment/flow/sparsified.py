@@ -3,7 +3,8 @@
 A client among 10 000 will hold one of the handful of experts it values most *at the
 right prices*, so most of the C x E arcs only cost time. This module
 
-1. learns prices from an exact flow on a sample of the clients (bands scaled down);
+1. learns prices from an exact flow on a sample of the clients (bands scaled down),
+   which is found in the same way where the sample is large;
 2. keeps each client's best arcs at those prices and solves the flow on them;
 3. certifies the answer on the whole residual graph (:mod:`.certified`);
 4. if that fails, takes prices from the sparse optimum, adds every arc that they show
@@ -28,7 +29,7 @@ from server_app.assignment.flow.certified import (
     reward_groups,
 )
 from server_app.assignment.flow.exact import solve_flow
-from server_app.assignment.integers import IntegerProblem, Ints, Mask
+from server_app.assignment.integers import IntegerProblem, Ints, Mask, blocks
 from server_app.assignment.limits import SolverAnswer, WorkLimits
 
 __all__ = ["solve_counted"]
@@ -37,9 +38,11 @@ __all__ = ["solve_counted"]
 _SPARSE_PAIRS = 100_000
 _SPARSE_EXPERTS = 24
 #: Clients in the price sample, per expert and at least: enough holders per expert to
-#: price it within a few neighbouring arcs.
+#: price it within a few neighbouring arcs. Of very many clients one in so many: better
+#: prices save a second flow on all of them.
 _SAMPLE_PER_EXPERT = 2
 _SAMPLE_LEAST = 400
+_SAMPLE_SHARE = 8
 #: Arcs per client beyond its quota: on sampled prices, then on the sparse optimum's.
 _FIRST_ARCS = 6
 _LATER_ARCS = 4
@@ -118,7 +121,8 @@ def _solve_sparse(
 def _sampled_prices(problem: IntegerProblem, rng: np.random.Generator) -> Ints:
     """Return the prices of an exact solution for a sample of the clients."""
     clients, experts = problem.gain.shape
-    size = min(clients, max(_SAMPLE_LEAST, _SAMPLE_PER_EXPERT * experts))
+    least = max(_SAMPLE_LEAST, _SAMPLE_PER_EXPERT * experts)
+    size = min(clients, max(least, clients // _SAMPLE_SHARE))
     rows = np.sort(rng.permutation(clients)[:size])
     share = float(problem.quota[rows].sum()) / max(float(problem.quota.sum()), 1.0)
     sample = replace(
@@ -130,7 +134,9 @@ def _sampled_prices(problem: IntegerProblem, rng: np.random.Generator) -> Ints:
         lower=np.floor(problem.lower * share).astype(np.int64),
         upper=np.ceil(problem.upper * share).astype(np.int64),
     )
-    return expert_prices(sample, solve_flow(sample))[0]
+    found = _solve_sparse(sample, rng) if size > least else None
+    matrix = solve_flow(sample) if found is None else found.matrix
+    return expert_prices(sample, matrix)[0]
 
 
 def _best_arcs(
@@ -140,25 +146,35 @@ def _best_arcs(
     experts = len(prices)
     if count >= experts:
         return problem.allowed
-    worth = reduced_gain(problem, prices, slice(None)) + jitter
-    reward_groups(problem, worth)
-    best = np.argpartition(worth, experts - count, axis=1)[:, experts - count :]
     arcs = np.zeros_like(problem.allowed)
-    np.put_along_axis(arcs, best, True, axis=1)
-    return arcs & problem.allowed
+    for rows in blocks(len(arcs)):
+        worth = reduced_gain(problem, prices, rows) + jitter[rows]
+        reward_groups(problem, worth)
+        best = np.argpartition(worth, experts - count, axis=1)[:, experts - count :]
+        np.put_along_axis(arcs[rows], best, True, axis=1)
+    arcs &= problem.allowed
+    return arcs
 
 
 def _missing_arcs(problem: IntegerProblem, matrix: Mask, prices: Ints) -> Mask:
     """Mark the pairs that a client would rather hold at these prices."""
-    worth = reduced_gain(problem, prices, slice(None))
+    missing = problem.allowed & ~matrix
+    for rows in blocks(len(matrix)):
+        missing[rows] &= _rather(problem, rows, matrix[rows], prices)
+    return missing
+
+
+def _rather(problem: IntegerProblem, rows: slice, matrix: Mask, prices: Ints) -> Mask:
+    """Mark the pairs of some clients that are worth more than one they hold."""
+    worth = reduced_gain(problem, prices, rows)
     give, take = give_and_take(problem, matrix, worth)
     none = np.iinfo(np.int64).max
     least = np.where(matrix, give, none).min(axis=1)
-    unfilled = matrix.sum(axis=1) < problem.quota
+    unfilled = matrix.sum(axis=1) < problem.quota[rows]
     least[unfilled] = np.minimum(least[unfilled], 0)
     rather: Mask = take > least[:, None]
     for group in range(len(problem.labels)):
         inside = problem.groups == group
         least = np.where(matrix[:, inside], worth[:, inside], none).min(axis=1)
         rather[:, inside] |= worth[:, inside] > least[:, None]
-    return rather & problem.allowed & ~matrix
+    return rather

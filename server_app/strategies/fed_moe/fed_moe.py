@@ -79,9 +79,18 @@ class FedMoE(ExpertStrategy):
     """Compact client models are fused into a server mixture by relevance."""
 
     name = "fed-moe"
+    by_part = False
     ships = "one compact model, each client its own"
     private = "data only; the gate stays on the server"
     source = "Fed-MoE, Jiang et al., IJCAI 2025"
+    use_when = (
+        "devices hold one compact model each and the server has samples of its own"
+    )
+    cost = (
+        "one compact model down and up; the server trains a mixture on "
+        "reserved-samples and keeps a model for each client"
+    )
+    adds_up = False
     dense = True
     gate = "none"
 

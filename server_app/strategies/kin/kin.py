@@ -75,6 +75,11 @@ class Kin(ExpertStrategy):
     name = "kin"
     ships = "extractor, the group's experts; once, class means of random projections"
     source = "groups by class means, partial pooling (ours)"
+    use_when = (
+        "devices see or mean different things (orientation, contrast, names of "
+        "classes); class means leave the devices once"
+    )
+    cost = "messages, memory and training of fedavg; a few kilobytes once"
     remembers = ("loads", "owner", "seen")
 
     class Options(StrategyOptions):
@@ -115,6 +120,8 @@ class Kin(ExpertStrategy):
         self.loads = np.zeros(spec.num_experts, dtype=np.int64)
         self.owner = np.full(spec.num_experts, -1, dtype=np.int64)
         self.seen = np.zeros(room)
+        # Groups whose experts clients were sent last: a late reply is of those.
+        self._trains: dict[int, int] = {}
         # The expert of group g and bank j is at home in g k + j of every layer.
         first = {part: expert_part(e - n + n % k) for part, e, n in self._homes()}
         self.model |= {part: self.model[first[part]] for part in first}
@@ -128,6 +135,7 @@ class Kin(ExpertStrategy):
         """Give every participant the experts of its group, from evenly used slots."""
         notes = self.members.take_in(view.fleet)
         groups = self.members.groups[view.clients]
+        self._trains |= zip(view.clients.tolist(), groups.tolist(), strict=True)
         budgets = np.minimum(view.budgets // self.spec.num_layers, self.k)
         held = np.zeros((len(groups), self.spec.num_experts), dtype=np.bool_)
         for bank, trains in enumerate(banks_of(budgets, self.k, self.loads)):
@@ -155,7 +163,7 @@ class Kin(ExpertStrategy):
 
     def merge(self, reply: Reply) -> None:
         """Add a client's changes to the sums of its group and of all, by n_c."""
-        group = int(self.members.groups[reply.client])
+        group = self._trains[reply.client]
         n = reply.report.num_examples
         for part, delta in reply.deltas.items():
             if (slot := expert_id(part)) is None:
@@ -170,7 +178,6 @@ class Kin(ExpertStrategy):
         mean = {part: np.zeros(size, np.float32) for part, size in sizes.items()}
         mean |= {_of_all(part): mean[part] for part in sizes}
         self.sums.apply(mean)
-        self.discard()
         keeps = np.float32(1 - self.options.rho)
         inhabited = set(self.members.groups.tolist())
         model = {EXTRACTOR: self.model[EXTRACTOR] + mean[EXTRACTOR]}
@@ -186,7 +193,7 @@ class Kin(ExpertStrategy):
         for reply in replies:
             first = reply.experts[reply.experts < self.spec.num_experts]
             self.loads[first] += 1
-            group = self.members.groups[reply.client]
+            group = self._trains[reply.client]
             self.seen[group] += reply.report.num_examples
 
     def serves(self, client: int) -> int:

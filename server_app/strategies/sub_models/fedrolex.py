@@ -42,6 +42,11 @@ class FedRolex(ExpertStrategy):
     ships = "a rolling window of the dense model's channels"
     private = "data only"
     source = "FedRolex, Alam et al., NeurIPS 2022"
+    use_when = (
+        "the model is larger than what devices hold, and all of it shall be trained "
+        "evenly"
+    )
+    cost = "a device's share of the channels, down and up"
     dense = True
     gate = "none"
 

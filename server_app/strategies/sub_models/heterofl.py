@@ -33,6 +33,11 @@ class HeteroFL(FedRolex):
     name = "heterofl"
     ships = "the first channels of the dense model"
     source = "HeteroFL, Diao et al., ICLR 2021"
+    use_when = (
+        "the model is larger than what weak devices hold, and strong ones train all "
+        "of it"
+    )
+    cost = "a device's share of the channels, down and up"
 
     class Options(FedRolex.Options):
         """HeteroFL's settings: FedRolex's rate, and the masked loss."""

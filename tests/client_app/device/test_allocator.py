@@ -20,6 +20,9 @@ import ctypes, resource, sys
 import torch
 from client_app.device.allocator import keep_freed_memory
 
+# Every page of its own, however much memory the machine has free for large ones.
+PR_SET_THP_DISABLE = 41
+assert ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0
 # As eager to give back as it can be by default: a block is new pages every time.
 assert all(ctypes.CDLL(None).mallopt(option, 2**17) for option in (-1, -3))
 done = keep_freed_memory() if "keep" in sys.argv else False

@@ -137,7 +137,7 @@ def test_a_virtual_client_is_the_device_its_folder_is_of(tmp_path: Path) -> None
     iid = data.model_copy(update={"partition": "iid"})
     assert NodeConfig.of(SHARE).in_folder(iid) == NodeConfig.of(SHARE)
     (tmp_path / "east").mkdir()
-    with pytest.raises(SettingsError, match=r"num-supernodes = 3 is not .* 4 folders"):
+    with pytest.raises(SettingsError, match=r"clients = 3 is not .* 4 folders"):
         NodeConfig.of(SHARE).in_folder(data)
 
 

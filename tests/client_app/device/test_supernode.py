@@ -1,6 +1,5 @@
 """A device that the server will not have: one line says why, and no exit code 0."""
 
-import argparse
 import os
 import signal
 import socket
@@ -13,18 +12,15 @@ import pytest
 
 from client_app.device import supernode
 from client_app.device.supernode import main
-from client_app.device.unpacked_bundle import Bundle
+from client_app.device.unpacked_bundle import Bundle, owner_config
+from common.chunks import VARIABLE
 from tests.client_app.device.fake_superlink import FakeSuperLink, answering
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def started(folder: Path, *flags: str) -> int:
-    parser = argparse.ArgumentParser()
-    supernode.add_arguments(parser)
-    args = parser.parse_args([f"--state-dir={folder / 'state'}", str(folder)])
-    args.flags = list(flags)
-    return main(args)
+    return main(folder, owner_config(folder / "state"), flags)
 
 
 @pytest.fixture
@@ -58,7 +54,7 @@ def test_a_wrong_clock_is_waited_for_and_said_once(
             monkeypatch.setattr(FakeSuperLink, "ahead", 0.0)
 
     monkeypatch.setattr(time, "sleep", sleep)
-    monkeypatch.setattr(supernode, "_run", lambda *_: (0, True))
+    monkeypatch.setattr(supernode, "run_program", lambda *_: (0, True))
     assert started(with_data.folder) == 0
     assert pauses == [2, 4, 8, 16, 32, 60, 60]
     [line] = capsys.readouterr().err.splitlines()
@@ -74,7 +70,7 @@ def test_a_server_that_comes_later_than_the_device_is_waited_for(
     port = int(with_data.superlink.rpartition(":")[2])
     monkeypatch.setattr(supernode, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(supernode, "REMINDER", 0.0)
-    monkeypatch.setattr(supernode, "_run", lambda *_: (7, False))
+    monkeypatch.setattr(supernode, "run_program", lambda *_: (7, False))
     said = []
     sleep = time.sleep
 
@@ -99,7 +95,9 @@ def test_what_does_not_pass_ends_the_device_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(supernode, "_run", lambda *_: pytest.fail("it was started"))
+    monkeypatch.setattr(
+        supernode, "run_program", lambda *_: pytest.fail("it was started")
+    )
     assert started(bundle.folder) == 1
     data = bundle.node["data-path"]
     said = f"error: {data}: there is nothing: --data-path PATH\n"
@@ -128,7 +126,7 @@ def test_a_supernode_that_stops_by_itself_was_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(supernode, "_run", lambda *_: ended)
+    monkeypatch.setattr(supernode, "run_program", lambda *_: ended)
     assert started(with_data.folder) == code
     assert said in capsys.readouterr().err
 
@@ -149,7 +147,7 @@ def test_a_clock_that_goes_wrong_later_is_waited_for_as_well(
     def put_right(_: float) -> None:
         monkeypatch.setattr(FakeSuperLink, "ahead", 0.0)
 
-    monkeypatch.setattr(supernode, "_run", run)
+    monkeypatch.setattr(supernode, "run_program", run)
     monkeypatch.setattr(time, "sleep", put_right)
     assert started(with_data.folder) == 0
     assert len(starts) == 2
@@ -164,7 +162,7 @@ def test_a_device_that_lost_power_waits_until_the_server_has_noticed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ends = iter([(49, False), (49, False), (0, True)])
-    monkeypatch.setattr(supernode, "_run", lambda *_: next(ends))
+    monkeypatch.setattr(supernode, "run_program", lambda *_: next(ends))
     assert started(with_data.folder) == 0
     assert pauses == [15, 15]
     said = capsys.readouterr().err.splitlines()
@@ -182,7 +180,7 @@ def test_two_devices_on_one_machine_get_a_port_each(
         return 0, True
 
     doors: list[socket.socket] = []
-    monkeypatch.setattr(supernode, "_run", run)
+    monkeypatch.setattr(supernode, "run_program", run)
     assert started(with_data.folder) == started(with_data.folder) == 0
     assert len({door.getsockname()[1] for door in doors}) == 2
     for door in doors:
@@ -198,9 +196,9 @@ def test_a_port_that_somebody_else_has_to_know_is_not_chosen(flags: list[str]) -
 
 PARENT = """
 import os, sys
-from client_app.device.supernode import _run
+from client_app.device.flower_program import run_program
 print("started", flush=True)
-print(_run([sys.executable, "-c", sys.argv[1]], dict(os.environ)), flush=True)
+print(run_program([sys.executable, "-c", sys.argv[1]], dict(os.environ)), flush=True)
 """
 CHILD = """
 import signal, sys, time
@@ -266,3 +264,30 @@ def test_what_is_killed_leaves_no_supernode_behind() -> None:
             os.kill(child, 0)
             time.sleep(0.05)
     process.wait()
+
+
+@pytest.mark.usefixtures("superlink")
+def test_the_link_is_measured_said_and_handed_on(
+    with_data: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    commands = []
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(supernode, "measured_uplink", lambda _: 32_000.04)
+
+    def ran(command: list[str], env: dict[str, str]) -> tuple[int, bool]:
+        commands.append(command)
+        return 0, True
+
+    monkeypatch.setattr(supernode, "run_program", ran)
+    assert started(with_data.folder) == 0
+    said = "link: 256 kbit/s up (measured): messages go in pieces of 128 KiB\n"
+    assert capsys.readouterr().out == said
+    [command] = commands
+    assert command[1:3] == ["-m", "client_app.device.flower_supernode"]
+    config = command[command.index("--node-config") + 1]
+    assert config.endswith(" uplink-bytes-per-second=32000.0")
+    monkeypatch.setenv(VARIABLE, "much")
+    assert started(with_data.folder) == 2
+    assert capsys.readouterr().err.startswith(f"error: {VARIABLE} = 'much' is not")

@@ -1,15 +1,14 @@
 """A base that arrives in pieces: what is kept of it, and what is not believed."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from flwr.app import Array, Context, RecordDict
+from flwr.app import Array, RecordDict
 from torch import nn
 
 from client_app.kept import base_weights
 from client_app.kept.base_weights import kept_bytes, take_piece
-from client_app.kept.store import Store, open_bases
+from client_app.kept.home import Home
+from client_app.kept.store import Store
 from common import wire
 from common.moe.bases import Base, content_version, fill, freeze, read
 from common.wire import BasePiece, base_pieces
@@ -23,12 +22,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "PIECE", SIZE)
 
 
-@pytest.fixture(params=["memory", "directory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    context = Context(
-        run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}
-    )
-    return open_bases(context, str(tmp_path) if request.param == "directory" else "")
+@pytest.fixture
+def store(home: Home) -> Store:
+    return home.bases()
 
 
 def made(seed: int, dtype: torch.dtype = torch.float32) -> Base:

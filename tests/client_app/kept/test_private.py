@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
 
 from client_app.kept.private import Private, rounds_kept
 from client_app.kept.store import ContextStore, DirectoryStore, Store
 from common.parts import Vector
+from tests.client_app.homes import context_of
 
 KEPT = 4
 
@@ -42,10 +42,7 @@ def on_disk(
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Gates:
     if request.param == "directory":
         return on_disk(tmp_path)
-    context = Context(
-        run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}
-    )
-    return Gates(ContextStore(context, "run"), 0, kept=KEPT)
+    return Gates(ContextStore(context_of(), "run"), 0, kept=KEPT)
 
 
 def test_nothing_saved_yet(store: Gates) -> None:

@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
-from flwr.app import Array, Context, RecordDict
+from flwr.app import Array
 from hypothesis import given
 from hypothesis import strategies as st
 
 from client_app.kept import store as store_module
+from client_app.kept.home import Home
 from client_app.kept.store import (
     MOST_WARNINGS,
     ContextStore,
@@ -21,23 +22,16 @@ from client_app.kept.store import (
     Store,
     client_folder,
     folder_name,
-    open_store,
     read_array,
 )
 from common import wire
+from tests.client_app.homes import context_of
 
 
-def context() -> Context:
-    return Context(
-        run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={}
-    )
-
-
-@pytest.fixture(params=["context", "directory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    home = str(tmp_path) if request.param == "directory" else ""
-    opened = open_store(context(), home, "run", "client-0")
-    assert isinstance(opened, DirectoryStore) == bool(home)
+@pytest.fixture
+def store(home: Home) -> Store:
+    opened = home.store("run")
+    assert isinstance(opened, DirectoryStore) == bool(home.folder)
     return opened
 
 
@@ -57,7 +51,7 @@ def test_write_read_remove(store: Store) -> None:
 
 
 def test_runs_and_clients_are_apart(tmp_path: Path) -> None:
-    state = context()
+    state = context_of()
     ContextStore(state, "one").write("a", b"1")
     assert ContextStore(state, "two").read("a") is None
     DirectoryStore(tmp_path, "one", "client-0").write("a", b"1")
@@ -114,7 +108,7 @@ def test_a_disk_that_refuses_costs_what_was_to_be_kept(
     store = DirectoryStore(tmp_path, "run", "c")
     store.write("a", b"old")
 
-    def refuse(*_: Any) -> NoReturn:
+    def refuse(*_: Any, **__: Any) -> NoReturn:
         raise OSError(code, os.strerror(code), str(tmp_path))
 
     monkeypatch.setattr(store_module, "atomic_write", refuse)

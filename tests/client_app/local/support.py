@@ -89,6 +89,11 @@ def whole(vectors: dict[str, Vector]) -> Vector:
     return np.concatenate([vectors[name] for name in DENSE])
 
 
+def initial(session: Session) -> Vector:
+    """The dense model that every client begins with."""
+    return whole(session.spec.dense().initial(session.settings.run.seed, DENSE))
+
+
 def gradient(session: Session, weights: Vector) -> Vector:
     """The gradient of the mean cross-entropy over all of the client's samples."""
     spec = session.spec.dense()

@@ -9,12 +9,12 @@ from tests.client_app.local.support import (
     LR,
     given_of,
     gradient,
+    initial,
     order_of,
     parts_of,
     run,
     sent_by,
     session_of,
-    whole,
 )
 
 SESSION = session_of()
@@ -26,7 +26,7 @@ def test_one_step_of_the_head_and_then_one_of_the_body() -> None:
     given = given_of(SESSION, order)
     trained = run(given)
     body = SESSION.spec.dense().size("extractor")
-    w = whole(SESSION.spec.dense().initial(3, DENSE))
+    w = initial(SESSION)
     first = w.copy()
     first[body:] -= LR * gradient(SESSION, w)[body:]
     second = first.copy()

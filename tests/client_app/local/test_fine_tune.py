@@ -4,10 +4,10 @@ import numpy as np
 
 from common.local_method import LocalMethod
 from tests.client_app.local.support import (
-    DENSE,
     LR,
     given_of,
     gradient,
+    initial,
     order_of,
     parts_of,
     run,
@@ -22,7 +22,7 @@ SESSION = session_of()
 def test_two_steps_more_by_hand() -> None:
     given = given_of(SESSION, order_of(method="fine-tune", personal_epochs=2))
     trained = run(given)
-    w = whole(SESSION.spec.dense().initial(3, DENSE))
+    w = initial(SESSION)
     sent = -LR * gradient(SESSION, w)
     np.testing.assert_allclose(whole(trained.changes), sent, atol=1e-6)
     for _ in range(3):

@@ -13,6 +13,7 @@ from tests.client_app.local.support import (
     LR,
     given_of,
     gradient,
+    initial,
     kept_by,
     order_of,
     parts_of,
@@ -25,16 +26,12 @@ from tests.client_app.local.support import (
 SESSION = session_of()
 
 
-def shared() -> Vector:
-    return whole(SESSION.spec.dense().initial(3, DENSE))
-
-
 def with_alpha(v: Vector, alpha: float) -> Vector:
     return np.append(v, np.float32(alpha)).astype(np.float32)
 
 
 def test_a_first_round_by_hand() -> None:
-    w = shared()
+    w = initial(SESSION)
     order = order_of(method="apfl", mixing=0.25)
     given = given_of(SESSION, order)
     trained = run(given)
@@ -51,7 +48,7 @@ def test_a_first_round_by_hand() -> None:
 
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_a_later_round_by_hand(adaptive: bool) -> None:
-    w, alpha = shared(), 0.5
+    w, alpha = initial(SESSION), 0.5
     v = w - 4 * gradient(SESSION, w)
     order = order_of(method="apfl", mixing=0.1, adaptive=adaptive)
     trained = run(given_of(SESSION, order, with_alpha(v, alpha)))
@@ -67,7 +64,7 @@ def test_a_later_round_by_hand(adaptive: bool) -> None:
 
 
 def test_alpha_is_learnt_once_a_round_and_stays_between_0_and_1() -> None:
-    w = shared()
+    w = initial(SESSION)
     v = w + 100 * gradient(SESSION, w)  # far up the slope: away from it at once
     order = order_of(method="apfl", mixing=0.5)
     assert kept_by(given_of(SESSION, order, with_alpha(v, 0.9)))[-1] == 0
@@ -97,7 +94,7 @@ def test_alpha_1_is_local_training() -> None:
 
 
 def test_without_training_the_client_answers_with_the_mixture() -> None:
-    w = shared()
+    w = initial(SESSION)
     given = given_of(
         SESSION, order_of(method="apfl", train=False), with_alpha(w + 1, 0.25)
     )

@@ -3,12 +3,12 @@
 import numpy as np
 
 from client_app.local import plain
-from common.moe import Vector
 from tests.client_app.local.support import (
     DENSE,
     LR,
     given_of,
     gradient,
+    initial,
     order_of,
     parts_of,
     run,
@@ -19,13 +19,9 @@ from tests.client_app.local.support import (
 SESSION = session_of()
 
 
-def initial() -> Vector:
-    return whole(SESSION.spec.dense().initial(3, DENSE))
-
-
 def test_an_epoch_of_one_batch_is_one_step() -> None:
     trained = run(given_of(SESSION, order_of()))
-    expected = -LR * gradient(SESSION, initial())
+    expected = -LR * gradient(SESSION, initial(SESSION))
     np.testing.assert_allclose(whole(trained.changes), expected, atol=1e-6)
     assert trained.kept is None
 
@@ -34,11 +30,11 @@ def test_a_private_head_is_trained_jointly_and_kept_in_place_of_being_sent() -> 
     order = order_of(private_parts=["expert.0"])
     given = given_of(SESSION, order)
     trained = run(given)
-    stepped = initial() - LR * gradient(SESSION, initial())
+    stepped = initial(SESSION) - LR * gradient(SESSION, initial(SESSION))
     body = SESSION.spec.dense().size("extractor")
     assert list(trained.changes) == ["extractor"]
     np.testing.assert_allclose(
-        trained.changes["extractor"], (stepped - initial())[:body], atol=1e-6
+        trained.changes["extractor"], (stepped - initial(SESSION))[:body], atol=1e-6
     )
     assert trained.kept is not None
     np.testing.assert_allclose(trained.kept, stepped[body:], atol=1e-6)
@@ -59,7 +55,7 @@ def test_a_share_is_kept_of_what_is_shared_and_all_of_what_is_private() -> None:
     trained = run(given)
     np.testing.assert_array_equal(trained.changes["extractor"], sent)
     body = len(sent)
-    np.testing.assert_array_equal(parts_of(given.model)[:body], initial()[:body])
+    np.testing.assert_array_equal(parts_of(given.model)[:body], initial(SESSION)[:body])
     np.testing.assert_array_equal(
         parts_of(given.model)[body:], parts_of(whole_of_it.model)[body:]
     )

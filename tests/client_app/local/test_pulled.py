@@ -7,12 +7,11 @@ import pytest
 
 from client_app.local import pulled
 from common.local_method import LocalMethod
-from common.moe import Vector
 from tests.client_app.local.support import (
-    DENSE,
     LR,
     given_of,
     gradient,
+    initial,
     kept_by,
     order_of,
     parts_of,
@@ -29,12 +28,8 @@ def ordered(pull: float, epochs: int = 1) -> dict[str, Any]:
     return {"method": "ditto", "pull": pull, "personal_epochs": epochs}
 
 
-def shared() -> Vector:
-    return whole(SESSION.spec.dense().initial(3, DENSE))
-
-
 def test_two_rounds_by_hand() -> None:
-    w, order = shared(), order_of(**ordered(2.0))
+    w, order = initial(SESSION), order_of(**ordered(2.0))
     given = given_of(SESSION, order)
     first = run(given)
     # v starts from w, where there is no pull.
@@ -59,7 +54,7 @@ def test_two_rounds_by_hand() -> None:
 
 
 def test_a_larger_lambda_keeps_v_nearer_to_w_and_the_largest_one_step_from_it() -> None:
-    w = shared()
+    w = initial(SESSION)
     far = w + np.float32(0.1)
     pulls = [0.1, 1.0, 5.0, 1 / LR]
     found = [
@@ -79,7 +74,7 @@ def test_the_pull_changes_nothing_that_is_sent() -> None:
 
 
 def test_without_training_the_client_answers_with_v() -> None:
-    v = shared() + np.float32(1)
+    v = initial(SESSION) + np.float32(1)
     given = given_of(SESSION, order_of(**ordered(1.0), train=False), v)
     pulled.recall(given)
     np.testing.assert_array_equal(parts_of(given.model), v)

@@ -13,7 +13,7 @@ from common.moe import Exploration, MoELayer, Routing, mean_entropy
 BATCH, FEATURES, CLASSES, EXPERTS = 13, 6, 3, 8
 
 
-def layer(held: tuple[int, ...], top_k: int) -> MoELayer:
+def layer(held: tuple[int, ...], top_k: int, **more: Any) -> MoELayer:
     torch.manual_seed(0)
     return MoELayer(
         in_features=FEATURES,
@@ -22,6 +22,7 @@ def layer(held: tuple[int, ...], top_k: int) -> MoELayer:
         num_experts=EXPERTS,
         held=held,
         top_k=top_k,
+        **more,
     )
 
 
@@ -184,22 +185,9 @@ def test_an_expert_that_is_tried_speaks_as_loud_as_any() -> None:
     torch.testing.assert_close(moe.gate.weight.grad, wanted)
 
 
-def summed(held: tuple[int, ...], banks: int) -> MoELayer:
-    torch.manual_seed(0)
-    return MoELayer(
-        in_features=FEATURES,
-        hidden=5,
-        out_features=CLASSES,
-        num_experts=EXPERTS,
-        held=held,
-        top_k=banks,
-        mixes="sum",
-    )
-
-
 @pytest.mark.parametrize("held", [(2, 7), (0, 1), (4,)])
 def test_a_sum_is_of_all_held_experts_whatever_the_gate(held: tuple[int, ...]) -> None:
-    moe, x = summed(held, banks=2), torch.randn(BATCH, FEATURES)
+    moe, x = layer(held, top_k=2, mixes="sum"), torch.randn(BATCH, FEATURES)
     gate: Any = moe.gate
     with torch.no_grad():
         gate.banks.copy_(torch.tensor([1.0, -2.0]))
@@ -212,7 +200,7 @@ def test_a_sum_is_of_all_held_experts_whatever_the_gate(held: tuple[int, ...]) -
 
 
 def test_in_use_a_sum_is_weighed_by_the_gate_of_its_banks() -> None:
-    moe, x = summed((2, 7), banks=2).eval(), torch.randn(BATCH, FEATURES)
+    moe, x = layer((2, 7), top_k=2, mixes="sum").eval(), torch.randn(BATCH, FEATURES)
     gate: Any = moe.gate
     with torch.no_grad():
         gate.banks.copy_(torch.tensor([math.log(3), 0.0]))

@@ -40,7 +40,7 @@ def test_what_is_no_such_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     said = refused(tmp_path, 3)
-    assert "num-supernodes = 3 is not allowed" in said and "has 2 folders" in said
+    assert "clients = 3 is not allowed" in said and "has 2 folders" in said
 
 
 @pytest.mark.parametrize("name", ["cam north", "-a", "é" * 101, "a,b", "x\u202ey"])

@@ -141,7 +141,7 @@ def test_a_round_is_on_the_disk_before_a_callback_hears_of_it(tmp_path: Path) ->
         def on_round_end(self, record: Any, strategy: Any) -> None:
             lines = (self.path / "metrics.jsonl").read_text().splitlines()
             newest = json.loads(lines[-1])["round"]
-            kept = (self.path / "checkpoints").iterdir()
+            kept = (self.path / "checkpoints").glob("round-*")
             seen.append((record.round, newest, len(list(kept))))
 
     globals()["Reader"] = Reader
@@ -161,14 +161,14 @@ def test_one_that_has_enough_ends_the_run_as_complete(
     assert json.loads((path / "run.json").read_text())["stopped"] == why
     assert f"no round follows: {why}" in caplog.text
     run = read_run(path)
-    assert run.complete and why in run_page(run)
+    assert (run.state, run.why) == ("complete", why) and why in run_page(run)
 
 
 def test_a_run_that_was_stopped_goes_on_without_who_stopped_it(tmp_path: Path) -> None:
     path, _ = trained(tmp_path, callbacks=f"{HERE}:Enough")
     simulate({**SMALL, "resume-from": str(path)}, 3)
     assert [record["round"] for record in read_run(path).rounds] == [1, 2, 3]
-    assert read_run(path).stopped == ""
+    assert read_run(path).why == ""
 
 
 def test_one_can_say_at_once_that_no_round_is_needed(tmp_path: Path) -> None:

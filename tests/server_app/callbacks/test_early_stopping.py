@@ -136,7 +136,12 @@ def test_the_new_measures_are_watched_and_the_nearest_of_them_named() -> None:
 
 
 def test_every_measure_that_may_be_named_is_in_a_record() -> None:
-    assert set(MEASURES) <= set(record_of(1, served=0.5).to_json())
+    record = record_of(1, served=0.5)
+    assert {*MEASURES} - {"epsilon"} <= record.to_json().keys()
+    record.privacy = {"epsilon": 1.0}
+    assert {*MEASURES} <= record.to_json().keys()
+    with pytest.raises(SettingsError, match="there is none"):
+        stopping(measure="epsilon")
 
 
 def test_a_run_stops_early_and_stays_so_until_it_may_go_on(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,8 @@ from server_app.commands.simulate import simulate
 from server_app.report.pages import run_page
 from server_app.report.run_data import read_run
 from server_app.run_folder.checkpoint import Checkpoints, read
-from server_app.run_folder.run_files import read_metrics
+from server_app.run_folder.matrices import read_assignments, read_fitness
+from server_app.run_folder.run_files import read_facts, read_metrics
 from server_app.strategies.baselines import Random
 from tests.server_app.run_folder.support import (
     full,
@@ -67,10 +69,14 @@ def resumed(path: Path) -> RunLog:
 # --- going on ----------------------------------------------------------------------
 
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
-    "a fact of a client that there is no more": lambda state: state["fleet"][0].update(
-        availability=1.0
+    "a fact of a client that there is no more": lambda state: state["fleet"].update(
+        availability=np.ones(3)
     ),
-    "an older wire": lambda state: state["fleet"][0]["profile"].update(protocol=2),
+    "a fact of clients that was not kept": lambda state: state["fleet"].pop("tier"),
+    "an older wire": lambda state: state["fleet"].update(
+        profiles=['{"protocol": 2}', *state["fleet"]["profiles"][1:]]
+    ),
+    "fewer clients than numbers": lambda state: state["fleet"]["profiles"].pop(),
     "nothing of the strategy": lambda state: state.update(strategy={}),
     "no loads": lambda state: state.pop("load_total"),
     "a list": lambda state: state.update(held=[]),
@@ -81,7 +87,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_the_checkpoint_of_another_version_is_refused_in_one_line(
     change: Callable[[dict[str, Any]], object], one_round: Path
 ) -> None:
-    [path] = (one_round / "checkpoints").iterdir()
+    [path] = (one_round / "checkpoints").glob("round-*")
     whole = path.read_bytes()
     state = read(path)
     change(state)
@@ -101,12 +107,54 @@ def one_round(tmp_path: Path) -> Path:
     return path
 
 
+# --- how it ended ------------------------------------------------------------------
+
+
+class Asked(BaseException):
+    """As SIGTERM or Ctrl-C: no error."""
+
+
+@pytest.mark.parametrize(
+    ("error", "ended", "why"),
+    [
+        (None, "complete", ""),
+        (RuntimeError("no <reply>"), "failed", "no <reply>"),
+        (KeyboardInterrupt(), "stopped", "interrupted"),
+        (Asked(), "stopped", "interrupted"),
+        (SystemExit(1), "stopped", "interrupted"),
+    ],
+)
+def test_a_run_says_how_it_ended_and_its_report_as_well(
+    error: BaseException | None, ended: str, why: str, tmp_path: Path
+) -> None:
+    log = RunLog(settings_of(tmp_path))
+    page = log.run.path / "report.html"
+    with suppress(BaseException), log:
+        log.open(nothing())
+        logged(log, 1)
+        assert 'class="state running"' in page.read_text()
+        if error is not None:
+            raise error
+    facts = read_facts(log.run.path)
+    assert (facts["state"], facts["why"]) == (ended, why)
+    html = page.read_text()
+    assert f'class="state {ended}"' in html and 'data-until="' not in html
+    with resumed(log.run.path) as again:
+        again.open(nothing(), 1)
+        assert read_facts(log.run.path)["state"] == "running"
+
+
+def test_a_run_that_never_began_says_nothing_of_its_end(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError), RunLog(settings_of(tmp_path)) as log:
+        raise SettingsError("no such thing")
+    assert not (log.run.path / "run.json").exists()
+
+
 # --- nothing optional ends a run ---------------------------------------------------
 
 OPTIONAL = {
     "server_app.callbacks.live_report.run_page": "report.html",
-    "server_app.callbacks.matrices.np.savez": "assignments.npz",
-    "server_app.strategies.flex_moe.FlexMoE.fitness_matrix": "fitness.npz",
+    "server_app.strategies.flex_moe.FlexMoE.fitness_matrix": "fitness.rows",
     "server_app.rounds.record.RoundRecord.line": "the table",
     "server_app.rounds.evaluation.expert_recall": "expert_classes.npz",
 }
@@ -128,7 +176,7 @@ def test_what_is_optional_costs_a_warning_and_nothing_else(
     simulate({**SMALL, "output-dir": str(tmp_path)}, 3)
     [path] = tmp_path.iterdir()
     assert [r["round"] for r in read_metrics(path)[0]] == [1, 2]
-    assert len(list((path / "checkpoints").iterdir())) == 2
+    assert len(list((path / "checkpoints").glob("round-*"))) == 2
     assert (path / "model.safetensors").exists()
     warned = {r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING}
     for what in OPTIONAL.values():
@@ -160,8 +208,8 @@ def test_what_a_strategy_gives_the_log_is_checked(
     with RunLog(settings_of(tmp_path)) as log:
         log.open(nothing(), 0, lambda: NAMES)
         logged(log, 1, given)
-    assert "fitness.npz is not up to date" in caplog.text
-    assert not (log.run.path / "fitness.npz").exists()
+    assert "fitness.rows is not up to date" in caplog.text
+    assert not (log.run.path / "fitness.rows").exists()
     assert (log.run.path / "report.html").exists()
 
 
@@ -169,7 +217,7 @@ def test_an_attribute_called_fitness_is_the_strategy_s_own(tmp_path: Path) -> No
     name = f"{Strange.__module__}:Strange"
     simulate({**SMALL, "output-dir": str(tmp_path), "strategy": name}, 3)
     [path] = tmp_path.iterdir()
-    assert not (path / "fitness.npz").exists()
+    assert not (path / "fitness.rows").exists()
     assert (path / "report.html").exists()
 
 
@@ -203,12 +251,10 @@ def test_rows_are_whose_they_say(tmp_path: Path) -> None:
     }
     simulate(config, 6)
     [path] = tmp_path.iterdir()
-    with np.load(path / "fitness.npz") as file:
-        fitness, names = file["fitness"], file["clients"].tolist()
-        assert file["rounds"].tolist() == [1, 2]
-    with np.load(path / "assignments.npz") as file:
-        held = file["assignments"]
-        assert file["clients"].tolist() == names
+    found, assigned = read_fitness(path), read_assignments(path)
+    fitness, held, names = found.values, assigned.values, found.clients
+    assert found.rounds == assigned.rounds == [1, 2]
+    assert assigned.clients == names
     assert names == [f"client-{n}" for n in range(6)]
     assert fitness.shape == held.shape == (2, 6, 4)
     for index, record in enumerate(read_metrics(path)[0]):
@@ -228,29 +274,26 @@ def test_a_latecomer_has_no_fitness_before_it_came(tmp_path: Path) -> None:
         logged(log, 1, lambda: fitness_of(1))
         names.append("late")
         logged(log, 2, lambda: np.full((3, 2), 2.0))
-    with np.load(log.run.path / "fitness.npz") as file:
-        assert file["clients"].tolist() == ["a", "b", "late"]
-        np.testing.assert_array_equal(file["fitness"][0, 2], [np.nan, np.nan])
-        np.testing.assert_array_equal(file["fitness"][0, :2], fitness_of(1))
-        np.testing.assert_array_equal(file["fitness"][1], np.full((3, 2), 2.0))
+        log.tell(clients={name: {} for name in names})
+    found = read_fitness(log.run.path)
+    assert found.clients == ["a", "b", "late"]
+    np.testing.assert_array_equal(found.values[0, 2], [np.nan, np.nan])
+    np.testing.assert_array_equal(found.values[0, :2], fitness_of(1))
+    np.testing.assert_array_equal(found.values[1], np.full((3, 2), 2.0))
 
 
 def went_on(path: Path) -> dict[int, float]:
-    """Resume after round 3, log round 4, return what ``fitness.npz`` has."""
+    """Resume after round 3, log round 4, return what ``fitness.rows`` has."""
     with resumed(path) as log:
         state = log.run.newest()
         assert state is not None
         log.open(strategy_of(lambda: fitness_of(3)), state["completed"], lambda: NAMES)
         logged(log, 4, lambda: fitness_of(4))
-    with np.load(path / "assignments.npz") as file:
-        assert file["rounds"].tolist() == [1, 2, 3, 4]
-        assert file["assignments"][:, 0, 0].tolist() == [True] * 4
-    with np.load(path / "fitness.npz") as file:
-        assert file["clients"].tolist() == NAMES
-        return {
-            int(number): float(matrix[0, 0])
-            for number, matrix in zip(file["rounds"], file["fitness"], strict=True)
-        }
+    held, fitness = read_assignments(path), read_fitness(path)
+    assert held.rounds == [1, 2, 3, 4]
+    assert held.values[:, 0, 0].tolist() == [True] * 4
+    pairs = zip(fitness.rounds, fitness.values, strict=True)
+    return {number: float(matrix[0, 0]) for number, matrix in pairs}
 
 
 @pytest.fixture
@@ -266,22 +309,17 @@ def test_matrices_go_on_after_a_resume(three_rounds: Path) -> None:
     assert went_on(three_rounds) == {1: 1, 2: 2, 3: 3, 4: 4}
 
 
-@pytest.mark.parametrize("name", ["assignments.npz", "fitness.npz", "both"])
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 no zip", b"\0" * 999])
-def test_damaged_matrices_are_made_again_as_far_as_they_can(
-    name: str, content: bytes, three_rounds: Path
+def test_damaged_fitness_is_gone_on_with_as_far_as_it_can(
+    content: bytes, three_rounds: Path
 ) -> None:
-    names = ["assignments.npz", "fitness.npz"] if name == "both" else [name]
-    for each in names:
-        (three_rounds / each).write_bytes(content)
-    lost = "fitness.npz" in names
-    expected = {3: 3, 4: 4} if lost else {1: 1, 2: 2, 3: 3, 4: 4}
-    assert went_on(three_rounds) == expected
+    (three_rounds / "fitness.rows").write_bytes(content)
+    assert went_on(three_rounds) == {3: 3, 4: 4}
     assert "<svg" in run_page(read_run(three_rounds))
 
 
 def test_matrices_that_are_directories_cost_only_themselves(three_rounds: Path) -> None:
-    for name in ("fitness.npz", "report.html"):
+    for name in ("fitness.rows", "report.html"):
         (three_rounds / name).unlink(missing_ok=True)
         (three_rounds / name).mkdir()
     with resumed(three_rounds) as log:

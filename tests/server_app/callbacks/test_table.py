@@ -10,7 +10,7 @@ import pytest
 
 from common.settings import Settings
 from server_app.callbacks.hooks import RunStart
-from server_app.callbacks.matrices import ConfusionMatrix
+from server_app.callbacks.matrix_files import ConfusionMatrix
 from server_app.callbacks.table import Table
 from tests.server_app.run_folder.support import record_of
 

@@ -7,16 +7,18 @@ import pytest
 from common.text import table
 from server_app.__main__ import main
 from server_app.commands import list_strategies
-from server_app.strategies import STRATEGIES
+from server_app.strategies import STRATEGIES, find_strategy
+from server_app.strategies.flex_moe import FlexMoE
 from server_app.strategies.flower import flower_names
 
 
-def test_every_name_has_what_travels_what_stays_and_a_source(
+def test_every_name_is_there_and_says_when_to_use_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     assert main(["strategies"]) == 0
-    header, *lines = capsys.readouterr().out.splitlines()
+    header, *lines, _, hint = capsys.readouterr().out.splitlines()
+    assert hint.endswith("expertfleet strategies NAME")
     starts = [header.index(title) for title in list_strategies.HEADER]
     rows = {}
     for line in lines:
@@ -28,11 +30,55 @@ def test_every_name_has_what_travels_what_stays_and_a_source(
         *STRATEGIES.built_in,
         *(f"flwr:{name}" for name in flower_names()),
     }
-    assert rows["flex-moe"] == [
-        "extractor, assigned experts",
-        "gate",
-        "FLEX-MoE, arXiv 2512.23070",
-    ]
+    assert rows["random"] == ["a baseline: neither fitness nor balance"]
+    assert rows["flwr:FedAdam"] == ["FedAdam of the package flwr"]
+
+
+def test_each_of_ours_says_in_its_own_words_when_and_what_it_costs() -> None:
+    for name in STRATEGIES.built_in:
+        found = find_strategy(name)
+        for said in ("use_when", "cost"):
+            assert vars(found)[said], (name, said)  # and not its parent's
+            assert vars(found)[said][-1] != "."
+
+
+def test_of_one_there_is_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["strategies", "fedprox"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    first, *lines = out.splitlines()
+    assert first == "fedprox"
+    for line in (
+        "source:   FedProx, Li et al., MLSys 2020",
+        "cost:     as fedavg",
+        "ships:    extractor, one expert: the dense model",
+        "private:  data only",
+        "options, as in strategy-options='mu=0.01'",
+        "mu    0.01     mu of mu/2 ||w - w_t||^2",
+    ):
+        assert line in lines, line
+
+
+def test_one_that_there_is_not_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["strategies", "fedprx"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: strategy = 'fedprx'")
+    assert "'fedprox'" in line
+
+
+class Silent(FlexMoE):
+    """A user's own, which says nothing of itself."""
+
+    name = "silent"
+    source = use_when = cost = ""
+
+
+def test_one_of_your_own_need_not_say_when(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["strategies", f"{__name__}:Silent"]) == 0
+    assert "use when: -" in capsys.readouterr().out
 
 
 def test_a_plugin_that_cannot_be_loaded_says_why_and_hides_nothing(
@@ -40,7 +86,7 @@ def test_a_plugin_that_cannot_be_loaded_says_why_and_hides_nothing(
 ) -> None:
     point = EntryPoint("broken", "no_such_module:X", "expertfleet.strategies")
     monkeypatch.setattr("common.registry.installed_parts", lambda _: {"broken": point})
-    [(name, _, _, reason)] = list_strategies.plugged_in()
+    [(name, reason)] = list_strategies.plugged_in()
     assert name == "broken"
     assert "no_such_module" in reason
 

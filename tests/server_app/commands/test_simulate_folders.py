@@ -42,7 +42,7 @@ FOLDERS = 'partition="folders" backbone="mlp" data-dir="sites"'
 
 
 @pytest.mark.parametrize("command", ["simulate", "flwr-run"])
-@pytest.mark.parametrize("number", [[], ["--num-supernodes=3"]])
+@pytest.mark.parametrize("number", [[], ["--clients=3"]])
 def test_there_are_as_many_devices_as_folders(
     command: str, number: list[str], place: Path, started: list[tuple[Any, ...]]
 ) -> None:
@@ -62,7 +62,7 @@ def test_without_folders_there_are_as_many_as_ever(
 @pytest.mark.parametrize(
     ("number", "config", "said"),
     [
-        ("4", f'{FOLDERS} task="task.toml"', "num-supernodes = 4 is not allowed: data"),
+        ("4", f'{FOLDERS} task="task.toml"', "clients = 4 is not allowed: data"),
         ("", FOLDERS, "partition = 'folders' is not allowed without task"),
         ("4", FOLDERS, "partition = 'folders' is not allowed without task"),
         (
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_one_line_at_once(
     started: list[tuple[Any, ...]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    given = [f"--num-supernodes={number}"] if number else []
+    given = [f"--clients={number}"] if number else []
     assert main([command, *given, "--run-config", config]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {said}")

@@ -11,6 +11,18 @@ from server_app.fleet import nodes
 from tests.server_app.fleet.town import Server, Town
 
 
+class Waking(Town):
+    """The first node answers the 50th pull, the second the 100th."""
+
+    pulls = 0
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        self.pulls += 1
+        awake = self.pulls // 50
+        self.deaf = {node for node in self.here if node > awake}
+        return super().pull_messages(message_ids)
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_silent_stranger_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
@@ -28,6 +40,18 @@ def test_a_silent_stranger_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -
     town.deaf = set()
     assert server.ready(30) == ["client-1", "client-2", "client-0"]
     assert server.fleet.refused == {}
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(("min_replies", "ready"), [(1, [0]), (2, [0, 1])])
+def test_while_too_few_can_take_part_an_answer_is_waited_for_beyond_the_time(
+    min_replies: int, ready: list[int]
+) -> None:
+    town = Waking(4)
+    server = Server(town, min_replies=min_replies)
+    assert server.ready(1, timeout=0.0) == [f"client-{each}" for each in ready]
+    others = range(len(ready) + 1, 5)
+    assert server.fleet.refused == {f"node {n}": "does not answer" for n in others}
 
 
 @pytest.mark.usefixtures("hasty")
@@ -74,9 +98,30 @@ def test_what_was_asked_of_virtual_nodes_is_always_waited_for() -> None:
     town = Slow(2, virtual=True)
     town.here = [1]
     server = Server(town)
-    server.ready(1)
+    # However little time there is for the answers of devices.
+    assert server.ready(1, timeout=0.0) == ["client-0"]
     town.here, town.pulls = [1, 2], 0
-    assert server.ready(2) == ["client-0", "client-1"]
+    assert server.ready(2, timeout=0.0) == ["client-0", "client-1"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_busy_machine_takes_no_virtual_client_out_of_the_first_round() -> None:
+    server = Server(Waking(4, virtual=True))
+    assert server.ready(1, timeout=0.0) == [f"client-{each}" for each in range(4)]
+    assert server.fleet.refused == {}
+
+
+@pytest.mark.usefixtures("hasty")
+def test_nodes_registered_while_the_first_are_asked_are_in_the_first_round() -> None:
+    class Filling(Town):
+        """Has one node until that has answered."""
+
+        def get_nodes(self) -> list[NodeInfo]:
+            self.here = [1, 2, 3] if self.asked else [1]
+            return super().get_nodes()
+
+    server = Server(Filling(3, virtual=True))
+    assert server.ready(1) == ["client-0", "client-1", "client-2"]
 
 
 @pytest.mark.usefixtures("hasty")

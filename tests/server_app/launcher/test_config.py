@@ -28,6 +28,13 @@ def test_a_toml_file_is_read(tmp_path: Path) -> None:
     assert parse_run_config([str(file)]) == {"num-rounds": 5, "table.key": "value"}
 
 
+def test_pairs_and_files_are_laid_over_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text('lr = 0.1\nstrategy = "random"\n')
+    found = parse_run_config(["seed=1 lr=0.5", str(file), 'strategy="greedy"'])
+    assert found == {"seed": 1, "lr": 0.1, "strategy": "greedy"}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

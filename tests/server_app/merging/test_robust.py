@@ -4,11 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.errors import SettingsError
 from common.settings.sections import MergeSettings
 from server_app.merging.means import Coordinates, PartMeans
-from server_app.merging.robust import merging_rule
+from server_app.merging.robust import merging_rule, withstands
 
 PART = "expert.0"
 
@@ -134,3 +136,86 @@ def test_a_rule_sees_the_same_whatever_the_order_of_arrival() -> None:
 def test_what_is_no_rule_is_one_error_that_names_it(rule: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         merged(rule, [1.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("rule", "share", "holders", "liars"),
+    [
+        ("mean", 0.2, 5, 0),
+        ("clipped", 0.2, 50, 0),
+        ("trimmed-mean", 0.2, 4, 0),
+        ("trimmed-mean", 0.2, 5, 1),
+        ("trimmed-mean", 0.4, 3, 1),
+        ("trimmed-mean", 0.4, 2, 0),
+        ("trimmed-mean", 0.49, 5, 2),
+        ("median", 0.2, 1, 0),
+        ("median", 0.2, 2, 0),
+        ("median", 0.2, 3, 1),
+        ("median", 0.2, 4, 1),
+        ("median", 0.2, 5, 2),
+    ],
+)
+def test_how_many_liars_a_rule_withstands(
+    rule: str, share: float, holders: int, liars: int
+) -> None:
+    assert withstands(MergeSettings(merging=rule, trim_share=share), holders) == liars
+
+
+def test_of_a_rule_of_ones_own_nobody_knows() -> None:
+    assert withstands(MergeSettings(merging="module:attr"), 5) is None
+
+
+@given(
+    honest=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=9),
+    rule=st.sampled_from(["trimmed-mean", "median"]),
+    share=st.floats(0, 0.49),
+    data=st.data(),
+)
+def test_so_many_liars_stay_within_the_range_of_the_honest(
+    honest: list[float], rule: str, share: float, data: st.DataObject
+) -> None:
+    settings = MergeSettings(merging=rule, trim_share=share)
+    lies = data.draw(st.lists(st.floats(-1e6, 1e6, width=32), max_size=9))
+    if len(lies) > (withstands(settings, len(honest) + len(lies)) or 0):
+        return
+    model, sums = {PART: np.zeros(1, np.float32)}, merging_rule(settings)
+    for value in honest + lies:
+        sums.add(PART, np.array([value], np.float32), 1.0)
+    sums.apply(model)
+    assert min(honest) - 1e-6 <= model[PART][0] <= max(honest) + 1e-6
+
+
+@pytest.mark.parametrize("rule", ["mean", "clipped", "trimmed-mean", "median"])
+def test_experts_of_too_few_holders_are_dropped(rule: str) -> None:
+    sums, one = sums_of(rule), np.ones(1, np.float32)
+    for part, holders in {"extractor": 1, "expert.0": 1, "expert.2": 2}.items():
+        for _ in range(holders):
+            sums.add(part, one, 1.0)
+    sums.add("expert.0", one, 0.0)  # idle: holds nothing that counts
+    with pytest.raises(RuntimeError), sums.whole():
+        sums.add("expert.0", one, 1.0)
+        raise RuntimeError
+    assert sums.drop_experts(2) == [0]
+    model = {part: np.zeros(1, np.float32) for part in ("extractor", "expert.0")}
+    model["expert.2"] = np.zeros(1, np.float32)
+    sums.apply(model)
+    values = {part: float(vector[0]) for part, vector in model.items()}
+    assert values == {"extractor": 1.0, "expert.0": 0.0, "expert.2": 1.0}
+
+
+@pytest.mark.parametrize("rule", ["mean", "median"])
+def test_holders_are_counted_anew_in_every_round(rule: str) -> None:
+    sums, one = sums_of(rule), np.ones(1, np.float32)
+    for _ in range(2):
+        sums.add("expert.0", one, 1.0)
+        assert sums.drop_experts(2) == [0]
+        sums.add("expert.1", one, 1.0)
+        sums.add("expert.1", one, 1.0)
+        assert sums.drop_experts(2) == []
+        sums.clear()
+
+
+def test_none_is_dropped_by_default() -> None:
+    sums = sums_of("mean")
+    sums.add(PART, np.ones(1, np.float32), 1.0)
+    assert sums.drop_experts(1) == []

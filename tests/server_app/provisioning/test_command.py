@@ -141,11 +141,11 @@ def test_a_device_starts_from_its_bundle(
         started.append(argv)
         return 0, True
 
-    monkeypatch.setattr("client_app.device.supernode._run", run)
+    monkeypatch.setattr("client_app.device.supernode.run_program", run)
     arguments = ["supernode", str(bundle), "--state-dir=/s", "--set=expert-cap=2"]
     arguments += ["--data-path", "/data"]
     device([*arguments, "--", "--isolation=process", "--port", "9"])
-    assert started[0][1:5] == [
+    assert started[0][3:7] == [  # after python -m MODULE
         *("--trusted-entities", str(bundle / "trusted.yaml")),
         *("--superexec-auth-secret-file", str(bundle / "superexec.secret")),
     ]

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from server_app.__main__ import main
+from server_app.commands import serve
 from server_app.provisioning.certificates import DEVICE_DAYS, SERVER_DAYS
 from tests.server_app.provisioning.fleet_operator import Operator
 
@@ -53,8 +54,9 @@ def test_serve_says_what_ends_soon(
     clock(-800)
     operator.init()
     clock(0)
-    monkeypatch.setattr("common.serving.cli.serve", lambda *given: 0)
-    monkeypatch.setattr("server_app.commands.serve.RunSource", lambda run: None)
+    # The options of `cli.serve` were read when the command was imported, above.
+    monkeypatch.setattr("common.serving.cli.serve", lambda *given, **options: 0)
+    monkeypatch.setattr(serve, "RunSource", lambda run: None)
     command = ["serve", "--run", "RUN", "--fleet", str(operator.folder)]
     assert main(command) == 0
     assert "the server's certificate ends in 24 days" in capsys.readouterr().err

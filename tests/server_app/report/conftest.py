@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from server_app.run_folder.matrices import FitnessFile
+
 SETTINGS = {
     "strategy": "flex-moe",
     "dataset": "digits",
@@ -53,21 +55,20 @@ def line(number: int, **changes: Any) -> dict[str, Any]:
 
 def write_run(folder: Path, rounds: list[dict[str, Any]], **settings: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {"run": folder.name, "settings": {**SETTINGS, **settings}, "versions": {}}
+    facts = {
+        "run": folder.name,
+        "settings": {**SETTINGS, **settings},
+        "versions": {},
+        "clients": {"a": {}, "b": {}},
+    }
     (folder / "run.json").write_text(json.dumps(facts))
     lines = "".join(json.dumps(one) + "\n" for one in rounds)
     (folder / "metrics.jsonl").write_text(lines)
-    held = np.zeros((len(rounds), 2, 3), dtype=bool)
-    held[:, 0, 0] = held[:, 1, 1] = True
-    if len(rounds) > 1:
-        held[1, 0] = [False, False, True]
-    names: dict[str, Any] = {
-        "clients": ["a", "b"],
-        "rounds": [one["round"] for one in rounds],
-    }
-    np.savez(folder / "assignments.npz", assignments=held, **names)
-    fitness = np.linspace(0, 1, held.size).reshape(held.shape)
-    np.savez(folder / "fitness.npz", fitness=fitness, **names)
+    file = FitnessFile(folder)
+    shape = (len(rounds), 2, 3)
+    fitness = np.linspace(0, 1, 6 * len(rounds), dtype=np.float32).reshape(shape)
+    for one, matrix in zip(rounds, fitness, strict=True):
+        file.append(one["round"], matrix)
     np.savez(folder / "expert_classes.npz", recall=np.eye(3, 10))
     return folder
 

@@ -41,8 +41,41 @@ parent.postMessage(JSON.stringify({
   smallest: Math.min(...text.map(t => t.getBoundingClientRect().height)),
   figures: [...document.querySelectorAll("figure[id]")].map(f => f.id),
   ground: getComputedStyle(document.body).backgroundColor,
-  requests: performance.getEntriesByType("resource").map(r => r.name)}), "*");
-});</script>"""
+  requests: performance.getEntriesByType("resource").map(r => r.name),
+  ...tried()}), "*");
+});
+const tried = () => {
+  const tip = document.querySelector("#tip");
+  const said = () => tip.hidden ? "" : [...tip.children].map(row => row.textContent);
+  const point = (svg, x, y) => {
+    const at = new DOMPoint(x, y).matrixTransform(svg.getScreenCTM());
+    svg.dispatchEvent(new PointerEvent("pointermove", {clientX: at.x, clientY: at.y}));
+    const box = tip.getBoundingClientRect();
+    return {said: said(), fits: box.left >= 0 && box.right <= innerWidth};
+  };
+  const press = (svg, key) => {
+    svg.dispatchEvent(new KeyboardEvent("keydown", {key, cancelable: true}));
+    return said();
+  };
+  const chart = document.querySelector("svg[data-label=round]");
+  const lines = chart.querySelectorAll("g[data-name]");
+  const button = chart.closest("figure").querySelector(".legend button");
+  const map = document.querySelector("#load svg, #load-0 svg");
+  const found = {right: point(chart, 367, 100), left: point(chart, 47, 100)};
+  found.next = press(chart, "ArrowRight");
+  button.click();
+  found.off = [button.getAttribute("aria-pressed"), lines[0].style.display,
+    point(chart, 47, 100).said.length];
+  button.click();
+  found.on = [button.getAttribute("aria-pressed"), lines[0].style.display];
+  found.gone = press(chart, "Escape");
+  found.cell = point(map, Number(map.dataset.box.split(" ")[0]) + 2, 11);
+  found.below = press(map, "ArrowDown");
+  found.tabs = document.querySelectorAll("svg.chart[tabindex='0']").length === seen();
+  return {tried: found};
+};
+const seen = () => document.querySelectorAll("svg.chart").length;
+</script>"""
 
 pytestmark = [
     pytest.mark.slow,
@@ -77,7 +110,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def browsed(page: Path, screen: str, tmp_path: Path) -> dict[str, Any]:
     width, extra = SCREENS[screen]
     html = page.read_text()
-    assert "http-equiv" not in html, "a finished run must not reload"
+    assert 'data-until="' not in html, "a finished run must not reload"
     (tmp_path / "probed.html").write_text(html.replace("</body>", f"{PROBE}</body>"))
     around = tmp_path / "around.html"
     around.write_text(AROUND.replace("WIDTH", str(width)))
@@ -139,6 +172,8 @@ FIGURES = {
     },
 }
 FIGURES["own"] = FIGURES["run"]
+LAST = {"run": 4, "own": 2, "comparison": 4}
+"""The last round of each page."""
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -154,5 +189,19 @@ def test_a_page_is_whole_and_fits(
     assert found["smallest"] >= 9
     assert set(found["figures"]) == FIGURES[page]
     assert found["requests"] == []
+    tried = found["tried"]
+    assert tried["right"]["said"][0] == f"round {LAST[page]}"
+    assert tried["left"]["said"][0] == "round 1"
+    assert tried["next"][0] == "round 2"
+    lines = tried["left"]["said"][1:]
+    assert all(re.fullmatch(r"[\w-]+: [\d.]+", text) for text in lines), lines
+    # Rounds 1 and 2 are drawn of each, so one line less is one row less.
+    assert tried["off"] == ["false", "none", len(lines)]
+    assert tried["on"] == ["true", ""]
+    assert tried["gone"] == ""
+    assert tried["cell"]["said"][:2] == ["expert 0", "round 1"]
+    assert tried["below"][0] == "expert 1"
+    assert tried["tabs"]
+    assert all(tried[at]["fits"] for at in ("right", "left", "cell"))
     dark = found["ground"] != "rgb(255, 255, 255)"
     assert dark == (SCREENS[screen][1] == DARK)

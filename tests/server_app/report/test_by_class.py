@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from server_app.report.by_class import MOST_LINES, MOST_ROWS
-from server_app.report.pages import comparison_page, run_page
+from server_app.report.comparison import comparison_page
+from server_app.report.pages import run_page
 from server_app.report.run_data import read_run
 from tests.server_app.report.conftest import line, write_run
 
@@ -81,7 +82,7 @@ def test_classes_go_by_their_names_beside_the_matrix(tmp_path: Path) -> None:
     html = run_page(read_run(run))
     chart = html[html.index('<figure id="confusion"') :].split("</figure>")[0]
     labels = re.findall(r'<text class="tick"[^>]*>([^<]*)<', chart)
-    assert labels == ["ok", "a very long…"] * 2
+    assert labels == ["ok", "a very… name"] * 2
 
 
 def test_clients_go_by_their_names_beside_their_fitness(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server_app.__main__ import main
-from server_app.report.pages import comparison_page, run_page
+from server_app.report.comparison import comparison_page
+from server_app.report.pages import run_page
 from server_app.report.run_data import read_run
+from server_app.run_folder.matrices import FitnessFile
+from server_app.run_folder.run_lock import RunLock
 from tests.server_app.report.conftest import line, write_run
 
 
@@ -22,11 +25,23 @@ def test_names_from_outside_cannot_become_markup(run_folder: Path) -> None:
     assert "<gone>" not in html
 
 
-def test_a_run_that_goes_on_reloads_and_a_finished_one_does_not(tmp_path: Path) -> None:
-    going = write_run(tmp_path / "going", [line(1), line(2)])
-    assert 'http-equiv="refresh"' in run_page(read_run(going))
+def test_a_run_that_goes_on_reloads_and_one_that_is_over_does_not(
+    tmp_path: Path,
+) -> None:
+    run = write_run(tmp_path / "run", [line(1), line(2)])
+    lock = RunLock(run)
+    going = run_page(read_run(run))
+    assert 'class="state running" data-until="' in going
+    assert "Reload the page to see newer rounds" in going
+    lock.release()
+    killed = run_page(read_run(run))
+    assert ">died: its server ended without a word<" in killed
+    assert f"To go on: resume-from=&quot;{run}&quot;" in killed
     over = write_run(tmp_path / "over", [line(1), line(2), line(3)])
-    assert 'http-equiv="refresh"' not in run_page(read_run(over))
+    complete = run_page(read_run(over))
+    assert 'class="state complete">complete<' in complete
+    for html in (killed, complete):
+        assert 'data-until="' not in html and "http-equiv" not in html
 
 
 def test_the_report_shows_who_got_no_sample(run_folder: Path) -> None:
@@ -38,7 +53,7 @@ def test_the_report_shows_who_got_no_sample(run_folder: Path) -> None:
 
 
 def test_a_strategy_without_fitness_says_so(run_folder: Path) -> None:
-    (run_folder / "fitness.npz").unlink()
+    (run_folder / "fitness.rows").unlink()
     (run_folder / "expert_classes.npz").unlink()
     html = run_page(read_run(run_folder))
     assert "keeps no fitness matrix" in html
@@ -54,10 +69,13 @@ def test_one_run_gets_its_report_and_several_are_compared(
     page = tmp_path / "both.html"
     assert main(["report", str(run_folder), str(other), "--out", str(page)]) == 0
     html = page.read_text()
-    assert "2 runs" in html
-    difference = html[html.index("Settings that differ") :]
+    assert "<h1>2 runs</h1>" in html
+    difference = html[html.index("Settings that differ") :].split("</table>")[0]
     assert "strategy" in difference
     assert "seed" not in difference
+    # Its report is written, that of the other is not.
+    assert '<a href="run-a/report.html">run-a</a>' in html
+    assert "<td>run-b</td>" in html or ">run-b</td>" in html
 
 
 def test_a_directory_without_a_run_is_one_line(
@@ -87,23 +105,25 @@ def test_no_number_keeps_a_page_from_being_made(
         one["solver"] = {"seconds": data.draw(numbers(), "solver")}
         one["clients"][0] |= {
             "client_local": data.draw(numbers(), "local"),
-            "seconds": data.draw(numbers(), "slowest"),
+            "seconds_until_reply": data.draw(numbers(), "slowest"),
         }
         lines.append(one)
     run = write_run(tmp_path / "run", lines)
     fitness = np.array(
-        data.draw(st.lists(st.floats(width=32), min_size=12, max_size=12))
+        data.draw(st.lists(st.floats(width=32), min_size=12, max_size=12)),
+        dtype=np.float32,
     )
-    np.savez(
-        run / "fitness.npz",
-        fitness=fitness.reshape(2, 2, 3),
-        rounds=[1, 2],
-        clients=["a", "b"],
-    )
+    (run / "fitness.rows").unlink()
+    file = FitnessFile(run)
+    for number, matrix in enumerate(fitness.reshape(2, 2, 3), 1):
+        file.append(number, matrix)
     read = read_run(run)
     for html in (run_page(read), comparison_page([read, read])):
         for chart in re.findall("<svg.*?</svg>", html):
             assert not re.search(r'="[^"]*\b(nan|inf)\b', chart)
+        assert not re.search(
+            r">[^<]*\b(nan|inf|None)\b[^<]*<", html.split("<script>")[0]
+        )
 
 
 def test_a_name_with_half_a_surrogate_pair_can_be_written(run_folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The chart generator: positions by hand, and markup that always parses."""
 
+import math
 import re
 from xml.etree import ElementTree
 
@@ -8,22 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server_app.report.heat import LEVELS, MAX_COLUMNS, heatmap
+from server_app.report.numbers import marks, number, ticks, with_half
 from server_app.report.svg import (
     BOTTOM,
     HEIGHT,
     LEFT,
-    LEVELS,
-    MAX_COLUMNS,
     MAX_POINTS,
     RIGHT,
     TOP,
     WIDTH,
     Series,
-    heatmap,
     legend,
     line_chart,
-    number,
-    ticks,
 )
 
 
@@ -44,10 +42,62 @@ def test_ticks_are_round_and_cover_the_data(
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (1234.6, "1235"), (12.34, "12.3"), (0.5, "0.5"), (0.00421, "0.0042")],
+    [
+        (0, "0"),
+        (1234.6, "1235"),
+        (12.34, "12.3"),
+        (0.5, "0.5"),
+        (0.00421, "0.0042"),
+        (1e-17, "0"),
+        (-1e-17, "0"),
+        (math.nan, "–"),
+    ],
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("middle", "half", "text"),
+    [
+        (0.6083, 0.0733, "0.608 ± 0.073"),
+        (0, 0.12, "0.00 ± 0.12"),
+        (37.83, 42.5, "38 ± 42"),
+        (0.5, 1e-17, "0.5 ± 0"),
+        (1e12, 1e10, "1e+12 ± 1e+10"),
+        (1234.0, 12.34, "1234 ± 12"),
+        (0.5, None, "0.5"),
+        (math.nan, None, "–"),
+    ],
+)
+def test_an_interval_says_how_many_decimals_count(
+    middle: float, half: float | None, text: str
+) -> None:
+    assert with_half(middle, half) == text
+
+
+def test_no_two_marks_of_an_axis_are_alike() -> None:
+    assert marks([0, 0.25, 0.5]) == ["0", "0.25", "0.5"]
+    assert marks([0, 5e-06, 1e-05]) == ["0", "5e-06", "1e-05"]
+
+
+def test_an_axis_of_nothing_but_zero_goes_to_one() -> None:
+    chart = line_chart(
+        [Series(name="a", x=[1, 2], y=[0.0, 1e-17])], x_label="x", y_label="y"
+    )
+    assert ">1</text>" in chart and "e-" not in chart
+
+
+def test_a_band_stays_within_the_chart() -> None:
+    one = Series(name="a", x=[0, 1], y=[1.0, 1.0], half=[0.5, 9.0])
+    chart = line_chart([one], x_label="x", y_label="y", top=1.0)
+    found = re.search(r'<polygon class="band s0" points="([^"]*)"', chart)
+    assert found
+    # The axis ends at 1: lower edge at 0.5 and 0, upper at 1.
+    heights = [float(pair.split(",")[1]) for pair in found[1].split()]
+    middle, bottom = (HEIGHT - BOTTOM + TOP) / 2, HEIGHT - BOTTOM
+    assert heights == [middle, bottom, TOP, TOP]
+    assert 'data-y="1.00\u00a0±\u00a00.50 1.0\u00a0±\u00a09.0"' in chart
 
 
 def points(chart: str) -> list[tuple[float, float]]:
@@ -125,3 +175,23 @@ def test_many_columns_are_averaged() -> None:
     values = np.tile([0.0, 1.0], MAX_COLUMNS)[None]
     chart = heatmap(values, x_label="round", y_label="expert", high=1.0)
     assert inks(chart) == [round(LEVELS / 2) / LEVELS] * MAX_COLUMNS
+
+
+def test_names_that_begin_alike_are_told_apart_beside_a_map() -> None:
+    names = ["hospital-ward-1", "hospital-ward-2"]
+    chart = heatmap([[1.0], [2.0]], x_label="x", y_label="client", row_names=names)
+    assert ">hospit…ard-1<" in chart and ">hospit…ard-2<" in chart
+    assert "hospital-ward-2" in chart  # for who points at it
+
+
+def test_a_map_says_what_its_cells_are() -> None:
+    chart = heatmap(
+        [[0.25, float("nan")], [1.0, 2.0]],
+        x_label="round",
+        y_label="expert",
+        column_names=["2", "4"],
+    )
+    root = ElementTree.fromstring(f"<div>{chart}</div>")[0]
+    assert root.attrib["data-cells"] == "0.25 –;1 2"
+    assert root.attrib["data-columns"] == '["2", "4"]'
+    assert root.attrib["data-rows"] == '["0", "1"]'

@@ -1,19 +1,17 @@
 """Runs of the real ServerApp and ClientApp on digits in this process."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, RecordDict
 from flwr.clientapp import ClientApp
 
 from client_app.app import app as client_app
 from common.inline_grid import InlineGrid
 from common.settings import Settings
 from common.shape import dataset_of, model_spec
-from server_app.app import app as server_app
 from server_app.strategies.base import ExpertStrategy
 from server_app.strategies.flex_moe import FlexMoE
+from tests.whole_runs import rounds_of, serve
 
 CLIENTS = 6
 
@@ -35,11 +33,7 @@ def run(
 ) -> tuple[Path, list[dict[str, Any]]]:
     tmp_path.mkdir(exist_ok=True)
     config = {**config, "output-dir": str(tmp_path)}
-    context = Context(
-        run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config
-    )
     before = set(tmp_path.iterdir())
-    server_app(grid=grid(app, CLIENTS, config), context=context)
+    serve(config, grid(app, CLIENTS, config))
     [folder] = set(tmp_path.iterdir()) - before
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return folder, [json.loads(line) for line in lines]
+    return folder, rounds_of(folder)

@@ -1,17 +1,16 @@
 """Encodings and the expert cache over the real apps: fewer bytes, the right weights."""
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.app import app as client_app
 from common.inline_grid import InlineGrid
-from server_app.app import app as server_app
+from tests.whole_runs import app_with, rounds_of, serve
 
 CLIENTS = 4
 INT8: dict[str, Any] = {"upload-dtype": "int8", "download-dtype": "int8"}
@@ -32,28 +31,17 @@ def run(
         "output-dir": str(folder),
         **{key.replace("_", "-"): value for key, value in changes.items()},
     }
-    context = Context(
-        run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config
-    )
     before = set(folder.glob("*/"))
     grid = InlineGrid(app, CLIENTS, config, serialise=serialise)
-    server_app(grid=grid, context=context)
+    serve(config, grid)
     [place] = set(folder.glob("*/")) - before or before
-    lines = (place / "metrics.jsonl").read_text().splitlines()
-    model = (place / "model.safetensors").read_bytes()
-    return model, [json.loads(line) for line in lines]
+    return (place / "model.safetensors").read_bytes(), rounds_of(place)
 
 
 def forgetful(rounds: set[str]) -> ClientApp:
     """Return the ClientApp of devices that lose what they hold before some rounds."""
-    app = ClientApp()
     lost = set()
 
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        return client_app(message, context)
-
-    @app.train()
     def train(message: Message, context: Context) -> Message:
         moment = (message.metadata.group_id, context.node_id)
         if moment[0] in rounds and moment not in lost:
@@ -63,7 +51,7 @@ def forgetful(rounds: set[str]) -> ClientApp:
                     del record[name]
         return client_app(message, context)
 
-    return app
+    return app_with(train=train)
 
 
 def test_fewer_bytes_in_the_order_of_the_encodings(tmp_path: Path) -> None:
@@ -148,14 +136,8 @@ def test_a_lost_cache_is_told_and_filled_again_in_the_same_round(
 
 def test_a_short_round_is_repeated_from_the_cache(tmp_path: Path) -> None:
     # Nobody answers before the second attempt of round 2.
-    app = ClientApp()
     asked: dict[tuple[str, int], int] = {}
 
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        return client_app(message, context)
-
-    @app.train()
     def train(message: Message, context: Context) -> Message:
         moment = (message.metadata.group_id, context.node_id)
         asked[moment] = asked.get(moment, 0) + 1
@@ -169,7 +151,7 @@ def test_a_short_round_is_repeated_from_the_cache(tmp_path: Path) -> None:
         "expert_cache": True,
         "num_rounds": 3,
     }
-    _, records = run(tmp_path, app=app, **settings)
+    _, records = run(tmp_path, app=app_with(train=train), **settings)
     assert records[1]["merged"]
     assert any("attempt 1 dropped" in note for note in records[1]["notes"])
     # Only the one client whose reply arrived said what it holds.

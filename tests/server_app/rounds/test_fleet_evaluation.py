@@ -22,6 +22,7 @@ from server_app.run_folder.base_file import with_base
 from server_app.strategies import find_strategy
 from tests.checkpoints import Devices, without_weights
 from tests.server_app.run_folder.test_base_file import config_of as config_of_texts
+from tests.whole_runs import app_with
 
 CLIENTS = 4
 CONFIG: dict[str, Any] = {
@@ -51,6 +52,8 @@ class Looking:
     def open(self, *_: Any) -> None: ...
 
     def tell(self, **_: Any) -> None: ...
+
+    def stop(self, why: str) -> None: ...
 
     def show(self, record: RoundRecord, strategy: Any) -> None:
         self.records.append(record)
@@ -190,18 +193,14 @@ def test_classes_that_are_private_are_not_told_apart() -> None:
 
 def lying(client: str, change: Change) -> ClientApp:
     """Return the real ClientApp with one client's measurements changed."""
-    app = ClientApp()
-    app.query()(lambda message, context: client_app(message, context))
-    app.train()(lambda message, context: client_app(message, context))
 
-    @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         reply = client_app(message, context)
         if client == f"client-{context.node_config['partition-id']}":
             change(reply.content)
         return reply
 
-    return app
+    return app_with(evaluate=evaluate)
 
 
 def said_of(content: RecordDict, **fields: Any) -> None:

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
 from common.inline_grid import InlineGrid
+from server_app.run_folder.matrices import read_assignments, read_fitness
 from tests.server_app.rounds.runs import CLIENTS, run, settings_of, strategy_of
 
 
@@ -32,13 +33,11 @@ def test_a_run_leaves_everything_it_promises(tmp_path: Path) -> None:
         "solver",
     ):
         assert rounds[0][key] is not None
-    with np.load(folder / "assignments.npz") as file:
-        held = file["assignments"]
+    held = read_assignments(folder).values
     assert held.shape == (3, CLIENTS, 4)
     assert held.sum(2).tolist() == [[2] * CLIENTS] * 3
     assert held.sum(1).tolist() == [r["load"] for r in rounds]
-    with np.load(folder / "fitness.npz") as file:
-        assert file["fitness"].shape == (3, CLIENTS, 4)
+    assert read_fitness(folder).values.shape == (3, CLIENTS, 4)
     tensors = load_file(folder / "model.safetensors")
     assert tensors["expert.3.out.weight"].shape == (10, 32)
     assert not any(name.startswith("gate") for name in tensors)
@@ -100,7 +99,7 @@ def test_a_server_whose_own_training_diverges_stops_and_says_of_what(
         **{"strategy": "cent-moe", "reserved-samples": 100, "lr": 1e20}
     )
     with pytest.raises(
-        RuntimeError, match=r"'cent-moe' made NaN or .* of .*may diverge"
+        RuntimeError, match=r"'cent-moe': made NaN or .* of .*may diverge"
     ):
         run(tmp_path, config)
     [folder] = tmp_path.iterdir()

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
 
 from client_app.app import app as client_app
 from common.inline_grid import InlineGrid
-from server_app.app import app as server_app
+from tests.whole_runs import rounds_of, serve
 
 TESTS = 12
 
@@ -52,14 +51,10 @@ def last_round(tmp_path: Path, **of_b: Any) -> tuple[dict[str, Any], dict[str, A
         grid.contexts.values(), folders.items(), strict=True
     ):
         context.node_config = {"name": name, "data-dir": folder}
-    state = RecordDict()
-    context = Context(
-        run_id=1, node_id=0, node_config={}, state=state, run_config=config
-    )
-    server_app(grid=grid, context=context)
+    serve(config, grid)
     [run] = (tmp_path / "out").iterdir()
-    [line] = (run / "metrics.jsonl").read_text().splitlines()
-    return json.loads(line), json.loads((run / "run.json").read_text())
+    [record] = rounds_of(run)
+    return record, json.loads((run / "run.json").read_text())
 
 
 def test_they_are_measured_on_the_servers_test_set(tmp_path: Path) -> None:

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, RecordDict
 
 from client_app.app import app as client_app
 from common.data.tokens import HashedPieces
 from common.inline_grid import InlineGrid
 from common.own.own_data import open_own_data
 from common.task import read_task
-from server_app.app import app as server_app
 from server_app.fleet import nodes
+from tests.whole_runs import serve
 
 TASK = """
 kind = "table"
@@ -67,11 +66,7 @@ class Sites:
         }
         if resume is not None:
             config["resume-from"] = str(resume)
-        grid = self.grid(config)
-        context = Context(
-            run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config
-        )
-        server_app(grid=grid, context=context)
+        serve(config, self.grid(config))
         [*_, newest] = sorted((self.folder / "out").iterdir())
         return newest
 

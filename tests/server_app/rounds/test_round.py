@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, Context, Message, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import RecordDict
 from safetensors.numpy import load_file
 
 from client_app.app import app as client_app
@@ -17,24 +16,7 @@ from server_app.contract import Plan
 from server_app.rounds.loop import RoundLoop
 from server_app.run_error import RunError
 from tests.server_app.rounds.runs import CLIENTS, run, settings_of, strategy_of
-
-
-def mangled(client: str, change: Any) -> ClientApp:
-    """Return the real ClientApp with one client's train replies changed."""
-    app = ClientApp()
-
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        return client_app(message, context)
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        reply = client_app(message, context)
-        if f"client-{context.node_config['partition-id']}" == client:
-            change(reply.content)
-        return reply
-
-    return app
+from tests.whole_runs import fill, lying
 
 
 def test_order_of_arrival_does_not_matter() -> None:
@@ -68,15 +50,12 @@ def test_order_of_arrival_does_not_matter() -> None:
 def test_a_bad_reply_is_rejected_with_its_reason_and_not_merged(
     tmp_path: Path, key: str, value: Any, reason: str
 ) -> None:
-    def change(content: RecordDict) -> None:
+    def change(content: RecordDict, _: int) -> None:
         content.config_records[wire.REPORT][key] = value
         # Would show in the merged model if it were used.
-        for name, array in content.array_records[wire.ARRAYS].items():
-            content.array_records[wire.ARRAYS][name] = Array(
-                np.full(array.shape, 1e3, np.float32)
-            )
+        fill(content, 1e3)
 
-    folder, rounds = run(tmp_path, settings_of(), mangled("client-0", change))
+    folder, rounds = run(tmp_path, settings_of(), lying(change))
     # Asked in rounds 1 and 2; after two failures in a row it rests in round 3.
     for record in rounds[:2]:
         assert reason in record["rejected"]["client-0"]
@@ -88,10 +67,10 @@ def test_a_bad_reply_is_rejected_with_its_reason_and_not_merged(
 
 
 def test_a_client_that_raises_is_noted_and_the_run_goes_on(tmp_path: Path) -> None:
-    def change(content: RecordDict) -> None:
+    def change(content: RecordDict, _: int) -> None:
         raise MemoryError("no room for two experts")
 
-    _, rounds = run(tmp_path, settings_of(), mangled("client-3", change))
+    _, rounds = run(tmp_path, settings_of(), lying(change, liars=[3]))
     assert "no room for two experts" in rounds[1]["rejected"]["client-3"]
     assert rounds[-1]["client_global"] is not None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client_app.app import app as client_app
@@ -20,11 +20,11 @@ from common.inline_grid import InlineGrid
 from common.moe.bases import freeze
 from common.serving.servable import SourceError
 from common.wire import base_pieces
-from server_app.app import app as server_app
 from server_app.rounds import asking_again
 from server_app.run_folder import base_file
 from server_app.run_source import RunSource
 from tests.checkpoints import BLOCKS, Devices, own_process, save, without_weights
+from tests.whole_runs import app_with, rounds_of, serve
 
 CLIENTS = 3
 
@@ -73,17 +73,10 @@ def config_of(folder: Path, kind: str, **changes: Any) -> dict[str, Any]:
 def run(config: dict[str, Any], app: ClientApp = client_app) -> Path:
     folder = Path(config["output-dir"])
     before = set(folder.glob("*/"))
-    context = Context(
-        run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=config
-    )
-    server_app(grid=InlineGrid(app, CLIENTS, config), context=context)
+    serve(config, InlineGrid(app, CLIENTS, config))
     places = set(folder.glob("*/"))
     [place] = places - before or places
     return place
-
-
-def records(place: Path) -> list[dict[str, Any]]:
-    return [json.loads(x) for x in (place / "metrics.jsonl").read_text().splitlines()]
 
 
 def lacking(tmp_path: Path, config: dict[str, Any], **said: Any) -> Devices:
@@ -120,7 +113,7 @@ def test_the_base_is_sent_once_to_each_device(kind: str, tmp_path: Path) -> None
             assert parts <= held and len(parts) == 1 + 2 * 2
     # Counted from the messages: afterwards a round weighs what adapters and head do.
     base = len(freeze(load_weights(config["pretrained"])).to_bytes())
-    first, second, third = records(place)
+    first, second, third = rounds_of(place)
     more = (first["bytes_down"] - second["bytes_down"]) / CLIENTS
     assert base < more < base + 500
     assert abs(second["bytes_down"] - third["bytes_down"]) < 200 * CLIENTS
@@ -141,7 +134,7 @@ def test_who_has_it_is_sent_nothing(tmp_path: Path) -> None:
     place = run(config, devices.app)
     # The third is a virtual client: the server's own copy is there for it.
     assert pieces_of(devices) == [("1", 2, 0)]
-    first, *_ = records(place)
+    first, *_ = rounds_of(place)
     assert [note for note in first["notes"] if "checkpoint are others" in note] == [
         f"client-1: the weights in its directory of the checkpoint are others "
         f"({freeze(load_weights(others)).version}) than the run's "
@@ -196,7 +189,7 @@ def test_it_goes_on_where_it_was_and_is_there_for_the_next_run(
     devices.down.clear()
     last = run(config | {"seed": 2}, devices.app)
     assert pieces_of(devices) == []
-    assert [c["replied"] for c in records(last)[0]["clients"]] == [True] * CLIENTS
+    assert [c["replied"] for c in rounds_of(last)[0]["clients"]] == [True] * CLIENTS
 
 
 @pytest.mark.parametrize("what", ["damaged", "lost"])
@@ -226,7 +219,7 @@ def test_a_device_whose_base_is_gone_gets_it_in_the_same_round(
     devices._answer = striking  # type: ignore[method-assign]
     place = run(config, devices.app)
     assert sorted(pieces_of(devices)) == [(n, c, 0) for n in "12" for c in (1, 2, 3)]
-    last = records(place)[-1]
+    last = rounds_of(place)[-1]
     assert sum("lacked base" in note for note in last["notes"]) == CLIENTS
     assert [c["replied"] for c in last["clients"]] == [True] * CLIENTS
     # And the model is that of devices that had it all along.
@@ -243,7 +236,7 @@ def test_who_cannot_keep_it_costs_its_own_reply(
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "bases").write_text("a file where the folder should be")
     devices.nodes[2] = {**devices.nodes[2], "state-dir": str(tmp_path / "full")}
-    [record] = records(run(config, devices.app))
+    [record] = rounds_of(run(config, devices.app))
     assert "does not keep the frozen base: " in record["rejected"]["client-1"]
     assert sum(c["replied"] for c in record["clients"]) == CLIENTS - 1
 
@@ -277,7 +270,7 @@ def test_the_base_is_in_no_checkpoint_and_a_run_goes_on(tmp_path: Path) -> None:
     assert sizes and max(sizes) < base
     resumed = config | {"num-rounds": 3, "resume-from": str(place)}
     assert run(resumed) == place
-    assert [r["round"] for r in records(place)] == [1, 2, 3]
+    assert [r["round"] for r in rounds_of(place)] == [1, 2, 3]
     other = save("bert", tmp_path / "other", seed=1)
     with pytest.raises(SettingsError, match="has changed since the run began"):
         run(resumed | {"pretrained": other, "num-rounds": 4})
@@ -293,7 +286,7 @@ def test_the_base_is_in_no_checkpoint_and_a_run_goes_on(tmp_path: Path) -> None:
 def test_strategies(strategy: str, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"reserved_samples": 12, "num_rounds": 2}
     place = run(config_of(tmp_path, "gpt2", strategy=strategy, **changes))
-    last = records(place)[-1]
+    last = rounds_of(place)[-1]
     assert last["round"] == 2 and not last["rejected"]
     assert last["server_global"] is not None
 
@@ -303,9 +296,7 @@ def test_what_is_wrong_is_told_before_anybody_is_asked(tmp_path: Path) -> None:
         def never(*_: Any) -> Message:
             raise AssertionError("a device was asked")
 
-        app = ClientApp()
-        app.query()(never)
-        app.train()(never)
+        app = app_with(query=never, train=never)
         with pytest.raises(SettingsError) as error:
             run(config_of(tmp_path, "bert") | changes, app)
         return str(error.value)
@@ -321,14 +312,12 @@ def test_what_is_wrong_is_told_before_anybody_is_asked(tmp_path: Path) -> None:
 def test_a_device_with_another_tokeniser_is_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path, "bert")
     other = save("bert", tmp_path / "other", tokeniser=False)
-    app = ClientApp()
 
-    @app.query()
     def query(message: Message, context: Context) -> Message:
         if context.node_config["partition-id"] == 1:
             context.node_config["pretrained"] = other
         return client_app(message, context)
 
-    app.train()(lambda message, context: client_app(message, context))
-    [record] = records(run(config | {"num-rounds": 1}, app))
+    place = run(config | {"num-rounds": 1}, app_with(query=query))
+    [record] = rounds_of(place)
     assert sorted(c["client"] for c in record["clients"]) == ["client-0", "client-2"]

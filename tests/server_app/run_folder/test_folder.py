@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from common.errors import SettingsError
-from server_app.run_folder.folder import RunFolder, check_place
+from server_app.run_folder.folder import RunFolder
 from server_app.run_folder.run_files import read_metrics, to_json
+from server_app.run_folder.unbegun import check_place
 from tests.server_app.run_folder.support import (
     begin,
     go_on,

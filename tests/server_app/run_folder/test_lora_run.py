@@ -7,7 +7,8 @@ import pytest
 
 from common.errors import SettingsError
 from server_app.run_source import RunSource
-from tests.server_app.run_folder.test_base_file import config_of, records, run
+from tests.server_app.run_folder.test_base_file import config_of, run
+from tests.whole_runs import rounds_of
 
 
 def lora(folder: Path, kind: str, **changes: Any) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def test_it_learns_goes_on_and_serves(kind: str, tmp_path: Path) -> None:
     config = lora(tmp_path, kind, num_rounds=4, local_epochs=4)
     # Devices keep their gates, each run's for itself.
     whole = run(config | {"state-dir": str(tmp_path / "whole")})
-    accuracies = [record["server_global"] for record in records(whole)]
+    accuracies = [record["server_global"] for record in rounds_of(whole)]
     assert accuracies[-1] > 0.9, accuracies  # half of the texts are of either class
     config |= {key: str(tmp_path / key) for key in ("state-dir", "output-dir")}
     begun = run(config | {"num-rounds": 2})
@@ -40,7 +41,7 @@ def test_strategies_that_treat_experts_their_own_way(
 ) -> None:
     changes = {"strategy": strategy, "reserved_samples": 12, "num_rounds": 2}
     place = run(lora(tmp_path, "bert", **changes))
-    last = records(place)[-1]
+    last = rounds_of(place)[-1]
     assert last["round"] == 2 and not last["rejected"]
 
 

@@ -12,9 +12,9 @@ from tests.server_app.run_folder.test_base_file import (
     CLIENTS,
     config_of,
     pieces_of,
-    records,
     run,
 )
+from tests.whole_runs import rounds_of
 
 
 def test_real_weights_stay_where_they_are(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_real_weights_stay_where_they_are(tmp_path: Path) -> None:
     config = config_of(tmp_path, "bert", num_rounds=1, pretrained=name)
     config |= {"moe-layers": "6", "test-samples": 10, "train-samples": 12}
     devices = Devices({node: {"pretrained": name} for node in (1, 2, 3)})
-    [record] = records(run(config, devices.app))
+    [record] = rounds_of(run(config, devices.app))
     assert pieces_of(devices) == [] and len(record["clients"]) == CLIENTS
     base = freeze(load_weights(name))
     # 22.6 million values (the model card), without the pooler's 384 * 384 + 384.

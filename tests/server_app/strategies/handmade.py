@@ -40,6 +40,7 @@ def view_of(budgets: Sequence[int], num_experts: int, **fields: Any) -> View:
         "budgets": np.array(budgets, dtype=np.int64),
         "layers": ExpertLayers(num_experts=num_experts),
         "previous": np.zeros((count, num_experts), bool),
+        "at_work": np.zeros((0, num_experts), bool),
         "profiles": (),
         "fleet": tuple(profile() for _ in budgets),
         "rng": np.random.default_rng(0),

@@ -152,6 +152,7 @@ def test_a_round_without_clients_does_not_wait_and_changes_nothing() -> None:
         budgets=np.empty(0, np.int64),
         layers=ExpertLayers(num_experts=1),
         previous=np.empty((0, 1), bool),
+        at_work=np.empty((0, 1), bool),
         profiles=(),
         fleet=(),
         rng=np.random.default_rng(0),

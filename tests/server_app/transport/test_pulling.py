@@ -23,11 +23,13 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_id,
     get_object_tree,
+    iterate_object_tree,
 )
 from flwr.supercore.run import Run
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from server_app.transport.retrying_grid import PatientGrid
+from server_app.transport import pulling
+from server_app.transport.retrying_grid import PatientGrid, arriving
 
 MOST = 100_000
 
@@ -54,6 +56,8 @@ class SuperLink:
         self.bodies: list[Body] = []
         self.received: list[str] = []
         self.sent = 0
+        self.coming: set[str] = set()  # objects announced, and not there yet
+        self.listed: list[str] = []
 
     def order(self, kind: str = "train", node: int = 7) -> Message:
         self.sent += 1
@@ -79,6 +83,7 @@ class SuperLink:
                 for reply, tree in self.replies
                 if reply.metadata.reply_to_message_id in wanted
             ]
+            self.listed += [r.metadata.reply_to_message_id for r, _ in found]
             answer = PullAppMessagesResponse(
                 messages_list=[
                     message_to_proto(remove_content_from_message(m)) for m, _ in found
@@ -89,7 +94,7 @@ class SuperLink:
             wanted_id = PullObjectRequest.FromString(request.content).object_id
             content = self.objects.get(wanted_id)
             answer = PullObjectResponse(
-                object_found=content is not None,
+                object_found=content is not None or wanted_id in self.coming,
                 object_available=content is not None,
                 object_content=content or b"",
             )
@@ -109,7 +114,7 @@ def link(task_identity: None) -> SuperLink:
     return SuperLink()
 
 
-def pulled(link: SuperLink, *orders: Message) -> list[Message]:
+def grid_to(link: SuperLink, *orders: Message) -> PatientGrid:
     grid = HttpGrid(runtime_api_address="superlink", insecure=True, token="token")
     grid.set_run(Run.create_empty(run_id=1))
     grid._runtime_client._client = httpx.Client(transport=httpx.MockTransport(link))
@@ -117,7 +122,12 @@ def pulled(link: SuperLink, *orders: Message) -> list[Message]:
     patient._types = {
         order.metadata.message_id: order.metadata.message_type for order in orders
     }
-    return list(patient.pull_messages(patient._types))
+    return patient
+
+
+def pulled(link: SuperLink, *orders: Message) -> list[Message]:
+    grid = grid_to(link, *orders)
+    return list(grid.pull_messages(list(grid._types)))
 
 
 def content(size: int) -> RecordDict:
@@ -236,3 +246,47 @@ def test_an_upload_that_did_not_finish_is_a_lost_message(link: SuperLink) -> Non
     [reply] = pulled(link, order)
     assert reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE
     assert link.received == []
+
+
+def test_a_reply_that_is_still_being_uploaded_keeps_nobody_waiting(
+    link: SuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "LOOK_SECONDS", 0.0)
+    slow, quick = link.order(), link.order(node=8)
+    ids = [order.metadata.message_id for order in (slow, quick)]
+    link.store(Message(content(10_000), reply_to=slow))
+    # Announced, and the first object alone has come.
+    uploaded, link.objects = link.objects, {}
+    link.coming = set(uploaded)
+    tree = link.replies[0][1]
+    order_of_upload = [each.object_id for each in iterate_object_tree(tree)]
+    link.store(Message(content(10), reply_to=quick))
+    grid = grid_to(link, slow, quick)
+    [reply] = grid.pull_messages(ids)
+    assert reply.metadata.reply_to_message_id == quick.metadata.message_id
+    assert arriving(grid) == {slow.metadata.message_id}
+    for object_id in order_of_upload[:-1]:
+        link.objects[object_id] = uploaded[object_id]
+        assert not list(grid.pull_messages(ids[:1]))
+    link.objects |= uploaded
+    [reply] = grid.pull_messages(ids[:1])
+    vector = reply.content.array_records["arrays"]["extractor"].numpy()
+    np.testing.assert_array_equal(vector, np.arange(10_000, dtype=np.float32))
+    assert arriving(grid) == set()
+    # The SuperLink lists a reply once: who asks again is told that there is none.
+    assert sorted(link.listed) == sorted(ids)
+
+
+def test_an_upload_that_was_given_up_on_the_way_is_a_lost_message(
+    link: SuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulling, "LOOK_SECONDS", 0.0)
+    order = link.order()
+    link.store(Message(content(10), reply_to=order))
+    link.coming, link.objects = set(link.objects), {}
+    grid = grid_to(link, order)
+    assert not list(grid.pull_messages([order.metadata.message_id]))
+    link.coming = set()  # its session is over
+    [reply] = grid.pull_messages([order.metadata.message_id])
+    assert reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE
+    assert arriving(grid) == set()

@@ -1,4 +1,4 @@
-"""The README's client, run as it stands against a server."""
+"""The client of docs/after-training.md, run as it stands against a server."""
 
 import asyncio
 import re
@@ -11,12 +11,12 @@ from tests.common.serving.support import Shelf, make_servable, serving
 from tests.conftest import REPOSITORY
 
 
-def test_the_client_in_the_readme_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_printed_client_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # where nobody listens
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("no_grpc_proxy", raising=False)
-    readme = (REPOSITORY / "README.md").read_text()
-    [code] = re.findall(r"```python\n(import grpc.*?)```", readme, re.DOTALL)
+    page = (REPOSITORY / "docs/after-training.md").read_text()
+    [code] = re.findall(r"```python\n(import grpc.*?)```", page, re.DOTALL)
     assert "127.0.0.1:50051" in code
     printed = StringIO()
 
