@@ -5,14 +5,24 @@ how far a message has come, and that is not put off when an answer is lost: wher
 link breaks after a piece has arrived and before the SuperLink has said so, the piece is
 sent again, the SuperLink, which awaits it no more, refuses it, and Flower 1.41 would
 throw the whole reply away.
+
+Where a run ends while an order of it is on its way down, Flower 1.41 leaves the process
+that was started for the order waiting for the rest of it, with its memory, for an hour.
+Here the order is given up like any other that cannot be fetched, and the process ends.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 
 from client_app.device.transfers import Progress
 from common.flower_internals import FleetHttpClient, flower_log, run_supernode
+
+
+class OrderWithdrawnError(Exception):
+    """The run of an order has ended before all of the order was here."""
 
 
 class PatientFleetClient(FleetHttpClient):
@@ -42,10 +52,16 @@ class PatientFleetClient(FleetHttpClient):
     def PullObject(self, request: Any) -> Any:  # noqa: N802
         """Fetch one object."""
         self._down.begin()
-        response = super().PullObject(request)
+        with _given_up():
+            response = super().PullObject(request)
         if response.object_available:
             self._down.moved(request.object_id, len(response.object_content))
         return response
+
+    def ConfirmMessageReceived(self, request: Any) -> Any:  # noqa: N802
+        """Say that an order is here."""
+        with _given_up():
+            return super().ConfirmMessageReceived(request)
 
     def PushMessages(self, request: Any) -> Any:  # noqa: N802
         """Announce a reply."""
@@ -71,6 +87,18 @@ class PatientFleetClient(FleetHttpClient):
         if response.stored:
             self._up.moved(request.object_id, len(request.object_content))
         return response
+
+
+@contextmanager
+def _given_up() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPStatusError as refused:
+        if refused.response.status_code != httpx.codes.FORBIDDEN:
+            raise
+        # Flower makes an exception of this that is none, and tidies up after those
+        # only that are.
+        raise OrderWithdrawnError("its run has ended") from refused
 
 
 def pieces(tree: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""A SuperNode whose answers get lost: Flower's client over a transport that cuts."""
+"""A SuperNode whose answers get lost, or whose run ends, over a transport that cuts."""
 
 import inspect
 import itertools
@@ -12,7 +12,13 @@ from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
-from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedResponse,
+    PullObjectRequest,
+    PullObjectResponse,
+    PushObjectRequest,
+    PushObjectResponse,
+)
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.exit import ExitCode
 from flwr.supercore.inflatable.inflatable_object import (
@@ -21,15 +27,20 @@ from flwr.supercore.inflatable.inflatable_object import (
     iterate_object_tree,
 )
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
     make_push_object_fn_protobuf,
 )
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPushError,
     push_objects,
 )
+from flwr.supercore.object_store import ObjectStore, ObjectStoreFactory
 from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import Run
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.nodestate import NodeState, NodeStateFactory
 
 from client_app.device import flower_supernode, transfers
 from client_app.device.flower_supernode import PatientFleetClient
@@ -120,6 +131,89 @@ def test_a_session_that_has_ended_is_no_success() -> None:
     with pytest.raises(ObjectPushError):
         push(PatientFleetClient, link)
     assert not link.stored
+
+
+def pull(kind: type[FleetHttpClient], answered: int) -> tuple[NodeState, ObjectStore]:
+    """Fetch an order as a SuperNode does, whose run ends after so many answers.
+
+    Returns what the SuperNode remembers.
+    """
+    arrays = {f"a{n}": Array(np.full(50_000, n, np.float32)) for n in range(3)}
+    order = Message(RecordDict({"arrays": ArrayRecord(arrays)}), 7, "train")
+    order.metadata.__dict__["_run_id"] = 1
+    order.metadata.__dict__["_message_id"] = order.object_id
+    contents = {k: o.deflate() for k, o in get_all_nested_objects(order).items()}
+    asked = itertools.count()
+
+    def link(request: httpx.Request) -> httpx.Response:
+        if next(asked) >= answered:
+            return httpx.Response(403, json={})
+        answer: Any = ConfirmMessageReceivedResponse()
+        if request.url.path.endswith("pull-object"):
+            wanted = PullObjectRequest.FromString(request.content).object_id
+            content = contents[wanted]
+            answer = PullObjectResponse(
+                object_found=True, object_available=True, object_content=content
+            )
+        return httpx.Response(200, content=answer.SerializeToString())
+
+    client = kind("https://superlink")
+    client._client = httpx.Client(transport=httpx.MockTransport(link))
+    retrying, node = make_simple_http_retry_invoker(), Node(node_id=7)
+    factory = ObjectStoreFactory()
+    state, store = NodeStateFactory(factory).state(), factory.store()
+    state.store_run(Run.create_empty(1))
+    start_client_internal._pull_and_store_message(
+        state,
+        store,
+        {},
+        lambda: (remove_content_from_message(order), get_object_tree(order)),
+        get_run=NotImplemented,
+        get_fab=NotImplemented,
+        pull_object=lambda run, key: make_pull_object_fn_protobuf(
+            lambda request: retrying.invoke(client.PullObject, request), node, run
+        )(key),
+        confirm_message_received=lambda run, key: (
+            make_confirm_message_received_fn_protobuf(
+                lambda request: retrying.invoke(client.ConfirmMessageReceived, request),
+                node,
+                run,
+            )(key)
+        ),
+        trusted_entities=None,
+    )
+    return state, store
+
+
+OBJECTS = 9  # of the order: itself, two records, three arrays of a piece each
+
+
+@pytest.mark.usefixtures("task_identity")
+def test_flower_leaves_a_process_waiting_for_an_order_that_was_withdrawn() -> None:
+    # The reason for the rest of the module, as above.
+    state, _ = pull(FleetHttpClient, answered=2)
+    [task] = state.get_tasks()
+    assert task.status.status == "pending"
+
+
+@pytest.mark.usefixtures("task_identity")
+@pytest.mark.parametrize("answered", [0, 2, OBJECTS - 1, OBJECTS])
+def test_an_order_that_was_withdrawn_is_given_up(answered: int) -> None:
+    state, store = pull(PatientFleetClient, answered)
+    [task] = state.get_tasks()
+    assert (task.status.status, task.status.sub_status) == ("finished", "failed")
+    assert task.status.details.endswith("its run has ended")
+    assert not state.get_messages_legacy()
+    assert len(store) == 0
+
+
+@pytest.mark.usefixtures("task_identity")
+def test_an_order_that_has_come_whole_is_kept() -> None:
+    state, store = pull(PatientFleetClient, OBJECTS + 1)
+    [task] = state.get_tasks()
+    assert task.status.status == "pending"
+    assert len(state.get_messages_legacy()) == 1
+    assert len(store) == OBJECTS
 
 
 @pytest.mark.usefixtures("task_identity")
