@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.links.network import skip_without_namespaces
-from tests.links.weak_fleet import Cut, Ended, one_round, weak_fleet
+from tests.links.weak_fleet import CONFIG, Cut, Ended, one_round, weak_fleet
 
 pytestmark = [pytest.mark.links, pytest.mark.timeout(2700)]
 
@@ -83,3 +83,26 @@ def test_a_link_that_is_eight_times_as_slow_upwards(tmp_path: Path) -> None:
     client = arrived(ended)
     assert 3_000_000 < client["bytes_up"] < 4_000_000
     assert pieces_sent_again(ended, client, 64 * 1024) < 3
+
+
+def test_a_run_that_is_stopped_while_an_order_comes_down(tmp_path: Path) -> None:
+    """The device lets go of it, and has its memory for the next run."""
+    with weak_fleet(tmp_path, down=1_000_000, up=1_000_000) as (fleet, _):
+        [device] = fleet.devices
+        run = fleet.submit(CONFIG)
+        fleet.until(
+            "an order on its way, and a process that waits for it",
+            lambda: "downloading 1." in device.log() and device.has("flwr-clientapp"),
+        )
+        assert fleet.provision("stop", run.number) == 0
+        fleet.until(
+            "an idle device",
+            lambda: (
+                "its run has ended" in device.log() and not device.has("flwr-clientapp")
+            ),
+        )
+        after = fleet.submit({**CONFIG, "expert-hidden": 64})
+        assert fleet.finish(after) == "finished:completed", fleet.log(after)
+        [record] = after.records()
+        [client] = record["clients"]
+        assert record["merged"] and client["replied"], device.log()
