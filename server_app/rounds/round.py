@@ -120,6 +120,8 @@ class Round:
         self._one_test_set = one_test_set
         self._no_clients = no_clients
         self._waiting: dict[int, SentOrder] = dict(out)
+        # A round that asks nobody, and waits for nobody, needs nobody's replies.
+        self._needs_replies = bool(plan.assignment.any() or out or no_clients)
         self._merges_late = self._settings.rounds.merges_late
         self._finished = self._dropped = False
         for sent, why in given_up:
@@ -136,6 +138,7 @@ class Round:
 
     def ask(self, sent: SentOrder) -> Message:
         """Expect an answer of a client from now on; return the message to it."""
+        self._needs_replies = True
         message = sent.message()
         sent = replace(sent, bytes_sent=wire.message_bytes(message))
         self._waiting[sent.client.node_id] = sent
@@ -276,9 +279,8 @@ class Round:
         return 0 < self._wanted <= len(self.outcome.replies)
 
     def is_short(self) -> bool:
-        """Whether it has too few replies; one that asks nobody needs nobody's."""
-        asks = self.plan.assignment.any() or self._waiting or self._no_clients
-        return bool(asks) and len(self.outcome.replies) < self._needed
+        """Whether it has too few replies."""
+        return self._needs_replies and len(self.outcome.replies) < self._needed
 
     def fault(self) -> str:
         """Return why it cannot be merged, "" if it can.

@@ -118,6 +118,31 @@ def refusing(client: int, of_round: int) -> ClientApp:
     return app_with(train=train)
 
 
+def test_a_round_that_only_waits_needs_as_many_replies_as_any(tmp_path: Path) -> None:
+    failed: set[int] = set()
+
+    def train(message: Message, context: Context) -> Message:
+        where = int(context.node_config["partition-id"])
+        if where > 0 and where not in failed:
+            failed.add(where)
+            raise OSError("killed")
+        return client_app(message, context)
+
+    slow = {client: [12.0] for client in range(3)}
+    run = TimedRun(
+        tmp_path, slow, app=app_with(train=train), min_replies=2, num_rounds=1
+    )
+    [line] = rounds_of(run())
+    # Nobody answers by 10 s. Then nobody is asked: all are at work, and at 12 s one
+    # reply has come and two failures, nobody is out, and one of two is not enough.
+    assert merged_of(line) == {"client-0": 1, "client-1": 1, "client-2": 1}
+    assert [note.split(" (")[0] for note in line["notes"]] == [
+        "waited on: 0 of at least 2 replies",
+        "waited on: 1 of at least 2 replies",
+    ]
+    assert sorted(run.asked) == [(0, 1), (1, 1), (1, 1), (2, 1), (2, 1)]
+
+
 def test_a_device_that_fails_late_is_free_again(tmp_path: Path) -> None:
     """As one that was killed while it worked on an order of before."""
     run = TimedRun(tmp_path, SLOW, app=refusing(2, 1))
