@@ -13,7 +13,9 @@ which needs neither does without: those are imported when they are asked for.
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeGuard
 
 from flwr.app.message import make_message
@@ -29,6 +31,7 @@ from flwr.common.constant import (
     HEARTBEAT_MAX_INTERVAL,
     HEARTBEAT_PATIENCE,
     ErrorCode,
+    Status,
 )
 from flwr.common.serde import (
     context_to_proto,
@@ -82,8 +85,13 @@ if TYPE_CHECKING:
     from flwr.superlink.grid.http_grid import HttpGrid
     from flwr.superlink.grid.inmemory_grid import InMemoryGrid
     from flwr.supernode.fleet_http_client import FleetHttpClient
+    from flwr.supernode.nodestate.in_memory_nodestate import (
+        CLIENT_APP_CRASHED_ERROR,
+        InMemoryNodeState,
+    )
 
 __all__ = [
+    "CLIENT_APP_CRASHED_ERROR",
     "HEARTBEAT_INTERVAL_INF",
     "HEARTBEAT_MAX_INTERVAL",
     "HEARTBEAT_PATIENCE",
@@ -95,6 +103,7 @@ __all__ = [
     "FleetHttpClient",
     "HttpGrid",
     "InMemoryGrid",
+    "InMemoryNodeState",
     "ListNodesRequest",
     "ListRunsRequest",
     "NodeInfo",
@@ -108,6 +117,7 @@ __all__ = [
     "Run",
     "RuntimeVersionHttpInterceptor",
     "StartRunRequest",
+    "Status",
     "StopRunRequest",
     "StreamLogsRequest",
     "TaskIdentity",
@@ -142,9 +152,11 @@ __all__ = [
 ]
 
 _LATE = {
+    "CLIENT_APP_CRASHED_ERROR": "flwr.supernode.nodestate.in_memory_nodestate",
     "FleetHttpClient": "flwr.supernode.fleet_http_client",
     "HttpGrid": "flwr.superlink.grid.http_grid",
     "InMemoryGrid": "flwr.superlink.grid.inmemory_grid",
+    "InMemoryNodeState": "flwr.supernode.nodestate.in_memory_nodestate",
     "RuntimeVersionHttpInterceptor": "flwr.supercore.interceptors",
     "build_fab_from_disk": "flwr.cli.build",
 }
@@ -172,16 +184,42 @@ def flower_log(line: str) -> None:
     log(logging.INFO, "%s", line)
 
 
-def run_supernode(client: "type[FleetHttpClient]") -> None:
-    """Run ``flower-supernode`` on ``sys.argv`` with another client of the Fleet API.
+def run_supernode(
+    client: "type[FleetHttpClient]",
+    state: "type[InMemoryNodeState]",
+    launch: Callable[[list[str]], object],
+    left: int,
+) -> NoReturn:
+    """Run ``flower-supernode`` on ``sys.argv`` with parts of our own.
 
+    Parameters
+    ----------
+    client : type of FleetHttpClient
+        How it speaks to the Fleet API.
+    state : type of InMemoryNodeState
+        What it remembers.
+    launch : callable
+        Starts the command of what starts a process for each order.
+    left : int
+        Exit code where an error, which it logs, has ended its work: below 100.
+
+    Notes
+    -----
     It ends with Flower's exit code modulo 256; Flower itself says 1 for every error.
     """
     connection = import_module("flwr.supernode.fleet_http_connection")
+    starting = import_module("flwr.supernode.start_client_internal")
+    factory = import_module("flwr.supernode.nodestate.nodestate_factory")
     connection.FleetHttpClient = client  # type: ignore[attr-defined]
-    for module in (connection, import_module("flwr.supernode.start_client_internal")):
+    factory.InMemoryNodeState = state  # type: ignore[attr-defined]
+    starting.subprocess = SimpleNamespace(Popen=launch)  # type: ignore[attr-defined]
+    for module in (connection, starting):
         module.flwr_exit = telling_exit(module.flwr_exit)  # type: ignore[attr-defined]
     import_module("flwr.supernode.cli").flower_supernode()
+    # Here an error has ended its loop, and its server of orders would go on for ever.
+    with suppress(SystemExit):
+        import_module("flwr.supercore.exit").flwr_exit(left)
+    raise SystemExit(left)
 
 
 def telling_exit(flwr_exit: Callable[..., NoReturn]) -> Callable[..., NoReturn]:

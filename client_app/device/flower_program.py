@@ -6,6 +6,13 @@ import subprocess
 from contextlib import suppress
 from types import FrameType
 
+START_ANEW = 75
+"""Exit code of a SuperNode that an error has ended, which it has logged.
+
+None of Flower's: its own SuperNode stays as a process that does nothing, and the device
+is missing until somebody looks.
+"""
+
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # Linux's <sys/prctl.h>; nothing elsewhere
 

@@ -1,10 +1,10 @@
 """``python -m client_app.device.flower_supernode``: the SuperNode over a weak link.
 
-Flower's own program with the same command line, and a client of the Fleet API that says
-how far a message has come, and that is not put off when an answer is lost: where the
-link breaks after a piece has arrived and before the SuperLink has said so, the piece is
-sent again, the SuperLink, which awaits it no more, refuses it, and Flower 1.41 would
-throw the whole reply away.
+Flower's own program with the same command line, a state that waits for no order in vain
+(``node_state``), and a client of the Fleet API that says how far a message has come,
+and that is not put off when an answer is lost: where the link breaks after a piece has
+arrived and before the SuperLink has said so, the piece is sent again, the SuperLink,
+which awaits it no more, refuses it, and Flower 1.41 would throw the whole reply away.
 
 Where a run ends while an order of it is on its way down, Flower 1.41 leaves the process
 that was started for the order waiting for the rest of it, with its memory, for an hour.
@@ -17,6 +17,9 @@ from typing import Any
 
 import httpx
 
+from client_app.device.flower_program import START_ANEW
+from client_app.device.node_state import FailingNodeState
+from client_app.device.superexec import SUPEREXEC
 from client_app.device.transfers import Progress
 from common.flower_internals import FleetHttpClient, flower_log, run_supernode
 
@@ -43,6 +46,7 @@ class PatientFleetClient(FleetHttpClient):
 
     def PullMessages(self, request: Any) -> Any:  # noqa: N802
         """Fetch an order without its objects."""
+        SUPEREXEC.check()
         response = super().PullMessages(request)
         for tree in response.message_object_trees:
             ids = pieces(tree)
@@ -113,4 +117,4 @@ def pieces(tree: Any) -> set[str]:
 
 
 if __name__ == "__main__":
-    run_supernode(PatientFleetClient)
+    run_supernode(PatientFleetClient, FailingNodeState, SUPEREXEC.start, START_ANEW)

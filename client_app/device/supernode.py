@@ -22,7 +22,7 @@ from typing import Annotated
 import typer
 
 from client_app.device.finding import Finding, first_problem
-from client_app.device.flower_program import run_program
+from client_app.device.flower_program import START_ANEW, run_program
 from client_app.device.link import look_at_link
 from client_app.device.local_checks import look_around
 from client_app.device.resident.starting import (
@@ -58,6 +58,8 @@ ALIVE = (
     "up to a minute; longer only if another machine has the same bundle"
 )
 NEXT_TRY = 15.0
+
+ANEW = "starting anew in a moment: the SuperNode has ended, and has said why"
 
 
 def command(
@@ -117,16 +119,19 @@ def main(
         except OSError as error:
             print(f"error: cannot start {argv[0]}: {error.strerror}", file=sys.stderr)
             return 2
-        if asked or code not in (0, NOT_ACTIVATED):
+        if asked or code not in (0, NOT_ACTIVATED, START_ANEW):
             return code
         if first_problem(look_at_link(bundle)) is not None:
             continue
-        if not code:
+        if code == START_ANEW:
+            print(ANEW, file=sys.stderr, flush=True)
+        elif not code:
             return _failed(
                 f"the SuperLink at {bundle.superlink} refused this device, whose key "
                 "it knows and whose clock is right"
             )
-        print(ALIVE.format(bundle.superlink), file=sys.stderr, flush=True)
+        else:
+            print(ALIVE.format(bundle.superlink), file=sys.stderr, flush=True)
         time.sleep(NEXT_TRY)
 
 

@@ -17,7 +17,8 @@ from flwr.app import Array, ArrayRecord, Context, Message, Metadata, RecordDict
 from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.serverapp import Grid
 from flwr.supernode import cli as supernode_cli
-from flwr.supernode import fleet_http_connection
+from flwr.supernode import fleet_http_connection, start_client_internal
+from flwr.supernode.nodestate import nodestate_factory
 
 from common import flower_internals as flower
 
@@ -193,7 +194,21 @@ def a_supernode_talks_by_a_client_that_can_be_another() -> None:
     assert callable(flower.run_supernode)
 
 
+def a_supernode_remembers_in_a_state_that_can_be_another() -> None:
+    source = inspect.getsource(nodestate_factory)
+    assert "self.state_instance = InMemoryNodeState(object_store)" in source
+    source = inspect.getsource(start_client_internal)
+    assert "while not (reply_messages := state.get_messages_legacy(is_reply=True)" in (
+        source
+    )
+    assert source.count("subprocess.") == source.count("subprocess.Popen(command)") == 1
+    replies = inspect.getsource(flower.InMemoryNodeState._store_error_replies)
+    assert "entry.is_retrieved" in replies
+    assert flower.CLIENT_APP_CRASHED_ERROR.code == flower.ErrorCode.CLIENT_APP_CRASHED
+
+
 CHECKS: dict[str, Callable[[], None]] = {
+    "CLIENT_APP_CRASHED_ERROR": a_supernode_remembers_in_a_state_that_can_be_another,
     "CliClientHttpInterceptor": interceptors_are_made_as_we_make_them,
     "ConfirmMessageReceivedRequest": lambda: _is(
         flower.ConfirmMessageReceivedRequest(message_object_id="m").message_object_id,
@@ -209,6 +224,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "HEARTBEAT_PATIENCE": nodes_say_how_often_they_are_heard,
     "HttpGrid": grids_over_http_have_a_client_that_can_be_watched,
     "InMemoryGrid": grids_are_told_apart,
+    "InMemoryNodeState": a_supernode_remembers_in_a_state_that_can_be_another,
     "ListNodesRequest": lambda: flower.ListNodesRequest().Clear(),
     "ListRunsRequest": lambda: _is(flower.ListRunsRequest(limit=3).limit, 3),
     "NodeInfo": nodes_say_how_often_they_are_heard,
@@ -226,6 +242,10 @@ CHECKS: dict[str, Callable[[], None]] = {
     "Run": lambda: _is(flower.Run.create_empty(run_id=1).run_id, 1),
     "RuntimeVersionHttpInterceptor": interceptors_are_made_as_we_make_them,
     "StartRunRequest": a_run_is_started_from_a_hub,
+    "Status": lambda: _is(
+        {flower.Status.PENDING, flower.Status.STARTING, flower.Status.RUNNING},
+        {"pending", "starting", "running"},
+    ),
     "StopRunRequest": lambda: _is(flower.StopRunRequest(run_id=3).run_id, 3),
     "StreamLogsRequest": lambda: _is(
         flower.StreamLogsRequest(run_id=3, after_timestamp=1.5).after_timestamp, 1.5

@@ -1,9 +1,12 @@
 """A SuperNode whose answers get lost, or whose run ends, over a transport that cuts."""
 
+import http.server
 import inspect
 import itertools
 import sys
-from typing import Any, NoReturn
+import threading
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
 
 import httpx
 import numpy as np
@@ -11,7 +14,12 @@ import pytest
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatResponse
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedResponse,
     PullObjectRequest,
@@ -43,9 +51,13 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate import NodeState, NodeStateFactory
 
 from client_app.device import flower_supernode, transfers
+from client_app.device.flower_program import START_ANEW
 from client_app.device.flower_supernode import PatientFleetClient
 from client_app.device.supernode import NOT_ACTIVATED
 from common.flower_internals import telling_exit
+from server_app.launcher.processes import Sandbox
+from server_app.launcher.superlink import flower_environment
+from tests.ports import free_port
 
 
 class SuperLink:
@@ -245,3 +257,42 @@ def test_flower_ends_where_it_is_listened_to() -> None:
     for module in (fleet_http_connection, start_client_internal):
         assert "sys_exit_code" in inspect.getsource(module.flwr_exit)
     assert ExitCode.SUPERNODE_CONNECTION_ERROR % 256 == NOT_ACTIVATED
+
+
+class Failing(http.server.BaseHTTPRequestHandler):
+    """A SuperLink that takes a device on, and fails when it asks for an order."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        question = self.path.rpartition("/")[2]
+        self.asked.append(question)
+        body = ActivateNodeResponse(node_id=7).SerializeToString()
+        if question == "send-node-heartbeat":
+            body = SendNodeHeartbeatResponse(success=True).SerializeToString()
+        self.send_response_only(500 if question == "pull-messages" else 200)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_supernode_whose_work_an_error_has_ended_ends(tmp_path: Path) -> None:
+    """Flower's stays as a process that does nothing, and nobody starts it anew."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing) as httpd:
+        threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
+        module = [sys.executable, "-m", "client_app.device.flower_supernode"]
+        where = ["--superlink", f"127.0.0.1:{httpd.server_port}", "--insecure"]
+        with Sandbox(flower_environment()) as sandbox:
+            command = [*module, *where, "--port", str(free_port())]
+            with (tmp_path / "log").open("w") as log:
+                process = sandbox.start(command, log.fileno())
+                code = process.wait(timeout=600)
+        httpd.shutdown()
+    assert code == START_ANEW, (tmp_path / "log").read_text()
+    assert "500" in (tmp_path / "log").read_text()
+    assert "deactivate-node" in Failing.asked

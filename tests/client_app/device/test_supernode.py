@@ -155,19 +155,30 @@ def test_a_clock_that_goes_wrong_later_is_waited_for_as_well(
 
 
 @pytest.mark.usefixtures("superlink")
-def test_a_device_that_lost_power_waits_until_the_server_has_noticed(
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        # It lost its power, and the server has not noticed yet.
+        (49, "takes an earlier start of this device for alive"),
+        # An error, which it has logged, has ended its work.
+        (75, "starting anew in a moment"),
+    ],
+)
+def test_what_passes_is_tried_again_after_a_while(
+    code: int,
+    why: str,
     with_data: Bundle,
     pauses: list[float],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ends = iter([(49, False), (49, False), (0, True)])
+    ends = iter([(code, False), (code, False), (0, True)])
     monkeypatch.setattr(supernode, "run_program", lambda *_: next(ends))
     assert started(with_data.folder) == 0
     assert pauses == [15, 15]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert "takes an earlier start of this device for alive" in said[0]
+    assert why in said[0]
 
 
 @pytest.mark.usefixtures("superlink")
