@@ -24,6 +24,7 @@ from typing import Any
 
 from common.flower_internals import build_fab_from_disk
 from common.text import first_line, reason
+from server_app.launcher.app_folder import app_folder
 from server_app.launcher.config import RunConfigError
 
 PACKAGES = ("flwr", "numpy", "torch")
@@ -88,7 +89,7 @@ def code_archive(app: Path, into: Path, more: Iterable[str] = ()) -> Path:
         Packages beside it of which all modules are added.
     """
     archive = into / "code.zip"
-    archive.write_bytes(build_fab_from_disk(app))
+    archive.write_bytes(build_fab_from_disk(app_folder(app, into)))
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as file:
         for package in more:
             for path in sorted((app / package).rglob("*.py")):

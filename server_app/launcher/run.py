@@ -18,6 +18,7 @@ import tomli_w
 import typer
 
 from common.text import message_of
+from server_app.launcher.app_folder import app_folder
 from server_app.launcher.cluster import (
     Needs,
     check_cluster,
@@ -40,7 +41,6 @@ from server_app.launcher.config import (
     settings_validator,
 )
 from server_app.launcher.failure import failure
-from server_app.launcher.installed_app import app_folder
 from server_app.launcher.log import is_quiet, show_line, told
 from server_app.launcher.processes import Sandbox
 from server_app.launcher.said import FAILED, OK, USAGE, Said, end

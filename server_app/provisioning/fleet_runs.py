@@ -13,6 +13,7 @@ from pathlib import Path
 from common.errors import SettingsError
 from common.settings import Settings
 from common.text import table
+from server_app.launcher.app_folder import app_folder
 from server_app.launcher.config import (
     THIS_APP,
     RunConfigError,
@@ -20,7 +21,6 @@ from server_app.launcher.config import (
     parse_run_config,
     unknown_setting,
 )
-from server_app.launcher.installed_app import app_folder
 from server_app.provisioning import ProvisioningError, apps
 from server_app.provisioning.app_keys import app_key
 from server_app.provisioning.control_api import (

@@ -1,7 +1,8 @@
-"""The app as Flower packs it, where it was installed from a wheel.
+"""The directory that Flower packs an app from: the app, and nothing beside it.
 
-Flower builds an app from a directory with a ``pyproject.toml``. A checkout is one; of a
-wheel there are packages among others, so a directory is made for the run.
+Flower looks at every file below the directory of a ``pyproject.toml`` before it leaves
+out most of them: of a checkout with its environment that takes longer than to start the
+run. Where this app was installed from a wheel, there is no such directory at all.
 """
 
 import shutil
@@ -13,6 +14,7 @@ import tomli_w
 from server_app.launcher.config import THIS_APP, app_defaults, is_installed
 
 PACKAGES = ("server_app", "client_app", "common")
+PROJECT = "pyproject.toml"
 
 
 def app_folder(app_dir: Path, room: Path) -> Path:
@@ -21,16 +23,29 @@ def app_folder(app_dir: Path, room: Path) -> Path:
     Parameters
     ----------
     app_dir : Path
-        What was asked for.
+        What was asked for. Another app than this one is packed where it is.
     room : Path
         Where one may be made; it has to outlive the run.
     """
-    if app_dir != THIS_APP or not is_installed():
+    if app_dir != THIS_APP:
         return app_dir
     folder = room / "app"
+    if folder.exists():
+        return folder
     for package in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(THIS_APP / package, folder / package, ignore=ignored)
+    if is_installed():
+        (folder / PROJECT).write_text(_project(), "utf-8")
+    else:
+        for name in (PROJECT, ".gitignore"):  # the second says what is left out
+            if (THIS_APP / name).exists():
+                shutil.copyfile(THIS_APP / name, folder / name)
+    return folder
+
+
+def _project() -> str:
+    """Return what an app's project file has to say of an installed wheel."""
     about = metadata.metadata("expertfleet")
     project = {
         "project": {
@@ -53,5 +68,4 @@ def app_folder(app_dir: Path, room: Path) -> Path:
             }
         },
     }
-    (folder / "pyproject.toml").write_text(tomli_w.dumps(project), "utf-8")
-    return folder
+    return tomli_w.dumps(project)
