@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from common.grid import GRID
 from common.parts import Vector
@@ -94,6 +93,9 @@ def gaussian(size: int, random_bytes: RandomBytes) -> NDArray[np.float64]:
     One bit of 64 is the sign, the others are how likely something further out is: down
     to 2**-64, or 9 standard deviations.
     """
+    # Late: no other device is to load half a second of scipy for every message.
+    from scipy.special import ndtri
+
     bits = np.frombuffer(random_bytes(8 * size), dtype="<u8")
     tail = (bits >> np.uint64(1)).astype(np.float64)
     tail += 0.5
