@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from server_app.commands.simulate import plain_log, simulate
+from server_app.launcher.client_count import fleet_size, settings_validator
 from server_app.launcher.config import (
     THIS_APP,
     RunConfigError,
     app_defaults,
-    fleet_size,
     parse_run_config,
     resolve,
-    settings_validator,
 )
 from server_app.report.pages import run_page
 from server_app.report.run_data import read_run

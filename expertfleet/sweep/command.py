@@ -22,16 +22,14 @@ from expertfleet.sweep.sweep_plan import (
 )
 from expertfleet.sweep.sweep_table import write_results
 from expertfleet.sweep.workers import default_jobs, in_processes
+from server_app.launcher.client_count import Clients, fleet_size, settings_validator
 from server_app.launcher.config import (
     THIS_APP,
-    Clients,
     RunConfigError,
     RunConfigTexts,
     app_defaults,
-    fleet_size,
     parse_run_config,
     resolve,
-    settings_validator,
 )
 from server_app.launcher.said import FAILED, OK, USAGE, end
 from server_app.launcher.signals import Interrupted, Signals

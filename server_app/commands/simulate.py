@@ -19,16 +19,14 @@ from common.settings import Settings
 from common.text import message_of
 from server_app.app import train
 from server_app.launcher.begun import Begun, begun
+from server_app.launcher.client_count import Clients, fleet_size, settings_validator
 from server_app.launcher.config import (
     THIS_APP,
-    Clients,
     RunConfigError,
     RunConfigTexts,
     app_defaults,
-    fleet_size,
     parse_run_config,
     resolve,
-    settings_validator,
 )
 from server_app.launcher.log import PlainLog
 from server_app.launcher.said import FAILED, OK, USAGE, Said, end

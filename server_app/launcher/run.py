@@ -19,6 +19,7 @@ import typer
 
 from common.text import message_of
 from server_app.launcher.app_folder import app_folder
+from server_app.launcher.client_count import Clients, fleet_size, settings_validator
 from server_app.launcher.cluster import (
     Needs,
     check_cluster,
@@ -28,17 +29,14 @@ from server_app.launcher.cluster import (
 )
 from server_app.launcher.config import (
     THIS_APP,
-    Clients,
     RunConfig,
     RunConfigError,
     RunConfigTexts,
     Validator,
     app_defaults,
-    fleet_size,
     is_ours,
     parse_run_config,
     resolve,
-    settings_validator,
 )
 from server_app.launcher.failure import failure
 from server_app.launcher.log import is_quiet, show_line, told

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file
 from benchmarks.crash_resume import CONFIG, crashes
 from common.errors import SettingsError
 from server_app.commands.simulate import simulate
-from server_app.launcher.config import RunConfigError, fleet_size
+from server_app.launcher.client_count import fleet_size
+from server_app.launcher.config import RunConfigError
 from server_app.run_folder.checkpoint import Checkpoints
 
 
