@@ -15,6 +15,10 @@ class DataError(ValueError):
     """Data cannot be used; the message names it and says what to do."""
 
 
+class SourceError(ValueError):
+    """There is no usable model where one was looked for; the message says why."""
+
+
 def nearest(name: str, valid: Iterable[str], spell: Callable[[str], str] = str) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest valid name, or ``""``.
 

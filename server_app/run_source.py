@@ -9,8 +9,9 @@ from collections.abc import Hashable
 from functools import partial
 from pathlib import Path
 
+from common.errors import SourceError
 from common.inputs import kept_task
-from common.serving.servable import Servable, SourceError
+from common.serving.servable import Servable
 from common.settings import Settings
 from common.shape import model_spec, tokeniser_for
 from server_app.run_folder.base_file import from_run, with_base

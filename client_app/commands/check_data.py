@@ -10,18 +10,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
 import typer
 
-from client_app.data_report import NAMED, Channel, DataReport, report_on
 from client_app.device.allocator import keep_freed_memory
 from common.errors import DataError, SettingsError
 from common.settings import Settings
-from common.shape import server_task
 from common.task import Task, TextTask, read_task
 from common.text import one_line, table
+
+if TYPE_CHECKING:  # what needs torch is loaded when it is needed: help is not
+    from client_app.data_report import Channel, DataReport
 
 LISTED = 24
 """Classes, channels and reasons printed; ``--json`` has all."""
@@ -57,6 +57,10 @@ def command(
         0 if this device can take part, 1 if the server would refuse it, 2 if what was
         asked for cannot be looked at.
     """
+    import torch
+
+    from client_app.data_report import report_on
+
     try:
         if not data.expanduser().exists():
             raise DataError(f"there is nothing at {data}")
@@ -89,6 +93,8 @@ def read_task_and_settings(file: Path, given: Sequence[str]) -> tuple[Settings, 
     SettingsError
         If either cannot be used.
     """
+    from common.shape import server_task
+
     task = read_task(file)
     try:
         config: dict[str, Any] = tomllib.loads("\n".join(given))
@@ -100,7 +106,7 @@ def read_task_and_settings(file: Path, given: Sequence[str]) -> tuple[Settings, 
     return settings, server_task(settings)
 
 
-def lines(report: DataReport, task: Task) -> Iterator[str]:
+def lines(report: "DataReport", task: Task) -> Iterator[str]:
     """Yield what people read, a line each."""
     if report.rows:
         what = f"{report.rows} samples of kind {report.kind}, {report.format}"
@@ -124,7 +130,7 @@ def lines(report: DataReport, task: Task) -> Iterator[str]:
         yield "can take part"
 
 
-def _split(report: DataReport) -> Iterator[str]:
+def _split(report: "DataReport") -> Iterator[str]:
     for_testing = f", {report.own_test} of them for testing" if report.own_test else ""
     yield (
         f"trains on {report.train}, keeps {report.held_out} for its own measure"
@@ -136,7 +142,7 @@ def _split(report: DataReport) -> Iterator[str]:
         yield f"{report.copies} are exact copies of others"
 
 
-def _classes(report: DataReport) -> Iterator[str]:
+def _classes(report: "DataReport") -> Iterator[str]:
     rows = [("class", "samples", "held out")]
     for name, count in islice(report.classes.items(), LISTED):
         held = str(report.held_out_classes[name]) if count else ""
@@ -152,7 +158,7 @@ def _classes(report: DataReport) -> Iterator[str]:
         yield f"has nothing of {which}: that is normal, other devices may"
 
 
-def _channels(channels: list[Channel], task: Task) -> Iterator[str]:
+def _channels(channels: "list[Channel]", task: Task) -> Iterator[str]:
     rows: list[tuple[str, ...]] = [
         (task.channel_word, "least", "most", "mean", "std", "empty")
     ]
@@ -165,7 +171,9 @@ def _channels(channels: list[Channel], task: Task) -> Iterator[str]:
         yield f"and {len(channels) - LISTED} more (--json has all)"
 
 
-def _skipped(report: DataReport) -> Iterator[str]:
+def _skipped(report: "DataReport") -> Iterator[str]:
+    from client_app.data_report import NAMED
+
     count = sum(map(len, report.skipped.values()))
     yield f"{count} skipped:"
     for reason, names in islice(report.skipped.items(), LISTED):
@@ -176,7 +184,7 @@ def _skipped(report: DataReport) -> Iterator[str]:
         yield f"  and for {len(report.skipped) - LISTED} more reasons"
 
 
-def _costs(report: DataReport) -> Iterator[str]:
+def _costs(report: "DataReport") -> Iterator[str]:
     disk, seconds = _bytes(report.cache_bytes), _seconds(report.seconds_decode)
     rows = [("decoded", f"{disk} on disk; took {seconds}")]
     if (each := report.round) is not None:

@@ -3,7 +3,6 @@
 from typing import Any
 
 from client_app.commands.predict import Client, Run, StateDir
-from client_app.kept.snapshot import DeviceSource
 from common.commands import takes
 from common.serving import cli
 
@@ -13,4 +12,6 @@ def command(
     state_dir: StateDir, run: Run = None, client: Client = None, **options: Any
 ) -> int:
     """Write the file; 2 for anything that cannot be used."""
+    from client_app.kept.snapshot import DeviceSource
+
     return cli.export(DeviceSource(state_dir, run, client), **options)

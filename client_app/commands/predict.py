@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from client_app.kept.snapshot import DeviceSource
 from common.commands import takes
 from common.serving import cli
 
@@ -27,4 +26,6 @@ def command(
     state_dir: StateDir, run: Run = None, client: Client = None, **options: Any
 ) -> int:
     """Answer samples; 2 for anything that cannot be used."""
+    from client_app.kept.snapshot import DeviceSource
+
     return cli.predict(DeviceSource(state_dir, run, client), **options)

@@ -4,13 +4,10 @@ import json
 from dataclasses import asdict
 from typing import Annotated
 
-import torch
 import typer
 
 from client_app.device.allocator import keep_freed_memory
 from client_app.device.profiler import profile
-from client_app.device.speed import measure
-from common.moe import ModelSpec
 from common.settings.training_settings import TrainingSettings
 
 
@@ -21,6 +18,12 @@ def command(
     ] = "state",
 ) -> int:
     """Print the profile."""
+    # Late: help and completion are to be there at once.
+    import torch
+
+    from client_app.device.speed import measure
+    from common.moe import ModelSpec
+
     # As a run trains unless it says otherwise.
     torch.set_num_threads(TrainingSettings().threads)
     keep_freed_memory()

@@ -4,7 +4,6 @@ from typing import Any
 
 from client_app.commands.predict import Client, Run, StateDir
 from client_app.device import profiler
-from client_app.kept.snapshot import DeviceSource
 from common.commands import takes
 from common.serving import cli
 
@@ -18,6 +17,8 @@ def command(
     **options: Any,
 ) -> int:
     """Serve until told to stop; 2 for anything that cannot be used."""
+    from client_app.kept.snapshot import DeviceSource
+
     # Training goes on beside it and needs most of what there is.
     memory = memory or profiler.memory()["memory_bytes"] // 8
     source = DeviceSource(state_dir, run, client)

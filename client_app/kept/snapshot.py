@@ -19,10 +19,11 @@ from safetensors.numpy import save
 
 from client_app.kept.base_weights import find_base
 from client_app.kept.store import BaseStore, Store, folder_name
+from common.errors import SourceError
 from common.inputs import kept_task
 from common.moe import ModelSpec, MoEModel
 from common.moe.ensemble import GatedMixture
-from common.serving.servable import Servable, SourceError
+from common.serving.servable import Servable
 from common.shape import tokeniser_of_task
 from common.task import Task, TextTask
 

@@ -1,7 +1,8 @@
 """What the predict, serve and export commands of both sides share.
 
 The sides differ in where a model comes from (:class:`ModelSource`) and how much memory
-they may take; options, files and errors are the same.
+they may take; options, files and errors are the same. What computes is imported when it
+computes: help and completion are to be there at once.
 """
 
 import asyncio
@@ -12,26 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
-import torch
 import typer
 
+from common.errors import SourceError
 from common.exposition import MetricsError
 from common.inputs import InputError
 from common.own.found import Skipped
 from common.plausible import doubtful
-from common.serving.answers import Omitted, Score, written
-from common.serving.samples import (
-    Batch,
-    calibration_samples,
-    named_texts,
-    read_samples,
-    read_texts,
-)
-from common.serving.servable import ModelSource, SourceError
 from common.settings.sizes import parse_bytes
 
 if TYPE_CHECKING:
     from common.serving.callers import CallerList
+    from common.serving.samples import Batch
+    from common.serving.servable import ModelSource
 
 
 def _parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -99,7 +93,7 @@ Answers = Annotated[
 
 
 def predict(
-    source: ModelSource,
+    source: "ModelSource",
     *,
     input: Input = None,
     text: Texts = [],  # noqa: B006  typer copies it
@@ -110,6 +104,11 @@ def predict(
 
     What cannot be used is named on stderr, and the rest is answered.
     """
+    import torch
+
+    from common.serving.answers import Omitted, Score, written
+    from common.serving.samples import named_texts, read_samples, read_texts
+
     torch.set_num_threads(threads)
     omitted, answered = Omitted(), 0
     try:
@@ -156,7 +155,7 @@ Pem = Path | None
 
 
 def serve(
-    source: ModelSource,
+    source: "ModelSource",
     memory: int,
     members: "CallerList | None",
     *,
@@ -200,6 +199,8 @@ def serve(
 ) -> int:
     """Serve ``members``, or whom TLS lets in; 2 for what cannot be served."""
     # Late: predicting and exporting need no gRPC.
+    import torch
+
     from common.serving.callers import CallerListError
     from common.serving.credentials import Credentials, CredentialsError
     from common.serving.server import ServeOptions
@@ -239,7 +240,7 @@ def serve(
 
 
 def export(
-    source: ModelSource,
+    source: "ModelSource",
     *,
     format: Annotated[
         Literal["onnx", "executorch"], typer.Option(help="of the file")
@@ -259,6 +260,7 @@ def export(
     """Write the model as one file and say how it compares with torch."""
     # Late: it needs packages that only an exporter has.
     from common.serving import export as exporter
+    from common.serving.samples import calibration_samples
 
     onnx = format == "onnx"
     path = output or Path("model.onnx" if onnx else "model.pte")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from common.errors import SourceError
 from common.inputs import sample_bytes
-from common.serving.servable import Servable, SourceError
+from common.serving.servable import Servable
 
 QUEUE_BYTES = 64 << 20
 """Most that waiting requests may take, however large the budget."""

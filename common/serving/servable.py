@@ -23,10 +23,6 @@ NAMED = 10
 """Classes whose names are told at the start."""
 
 
-class SourceError(ValueError):
-    """There is no usable model where one was looked for; the message says why."""
-
-
 class Predictions(NamedTuple):
     """Answers to B samples.
 

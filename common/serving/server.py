@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from common.errors import SourceError
 from common.exposition import Metric
 from common.newest import Newest
 from common.serving.batcher import Batcher
@@ -28,7 +29,7 @@ from common.serving.memory import (
     message_bytes,
     zeros,
 )
-from common.serving.servable import ModelSource, Servable, SourceError
+from common.serving.servable import ModelSource, Servable
 from common.serving.service import NAME, InferenceService, read_tokeniser
 from common.serving.telemetry import Telemetry
 

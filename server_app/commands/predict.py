@@ -7,7 +7,6 @@ import typer
 
 from common.commands import takes
 from common.serving import cli
-from server_app.run_source import RunSource
 
 Run = Annotated[Path, typer.Option(metavar="RUN", help="directory of the run")]
 
@@ -15,4 +14,6 @@ Run = Annotated[Path, typer.Option(metavar="RUN", help="directory of the run")]
 @takes(cli.predict)
 def command(run: Run, **options: Any) -> int:
     """Answer samples; 2 for anything that cannot be used."""
+    from server_app.run_source import RunSource
+
     return cli.predict(RunSource(run), **options)

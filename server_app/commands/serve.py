@@ -17,7 +17,6 @@ from server_app.commands.predict import Run
 from server_app.provisioning import ProvisioningError
 from server_app.provisioning.directory import FleetDirectory
 from server_app.provisioning.validity import warn
-from server_app.run_source import RunSource
 
 
 class FleetMembers:
@@ -53,6 +52,8 @@ def command(
     **options: Any,
 ) -> int:
     """Serve until told to stop; 2 for anything that cannot be used."""
+    from server_app.run_source import RunSource
+
     memory = memory or psutil.virtual_memory().total // 4
     if fleet is None:
         return cli.serve(RunSource(run), memory, None, **options)

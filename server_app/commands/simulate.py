@@ -9,16 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from common.errors import DataError, SettingsError
-from common.inline_grid import InlineGrid, Scalar
-from common.settings import Settings
 from common.text import message_of
-from server_app.app import train
-from server_app.launcher.begun import Begun, begun
 from server_app.launcher.client_count import Clients, fleet_size, settings_validator
 from server_app.launcher.config import (
     THIS_APP,
@@ -33,13 +29,17 @@ from server_app.launcher.said import FAILED, OK, USAGE, Said, end
 from server_app.launcher.signals import Interrupted, Signals
 from server_app.run_error import RunError
 
+if TYPE_CHECKING:  # what trains is loaded when it trains: help is to be there at once
+    from common.inline_grid import Scalar
+    from server_app.launcher.begun import Begun
+
 
 def simulate(
-    run_config: Mapping[str, Scalar],
+    run_config: "Mapping[str, Scalar]",
     clients: int,
     *,
     serialise: bool = False,
-    begins: Callable[[Begun], object] = lambda _: None,
+    begins: "Callable[[Begun], object]" = lambda _: None,
 ) -> Path:
     """Run to the end; return the directory of the run.
 
@@ -59,6 +59,11 @@ def simulate(
     RunConfigError
         If nothing can be simulated with so many: a run would wait for its clients.
     """
+    from common.inline_grid import InlineGrid
+    from common.settings import Settings
+    from server_app.app import train
+    from server_app.launcher.begun import begun
+
     clients = fleet_size(clients, run_config)
     # By name, as Flower loads it: the server side imports no client code.
     client_app = import_module("client_app.app").app

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.flower_internals import build_fab_from_disk
 from common.text import first_line, reason
 from server_app.launcher.app_folder import app_folder
 from server_app.launcher.config import RunConfigError
@@ -88,6 +87,9 @@ def code_archive(app: Path, into: Path, more: Iterable[str] = ()) -> Path:
     more : iterable of str
         Packages beside it of which all modules are added.
     """
+    # Late: help and completion are to be there at once.
+    from common.flower_internals import build_fab_from_disk
+
     archive = into / "code.zip"
     archive.write_bytes(build_fab_from_disk(app_folder(app, into)))
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as file:

@@ -17,7 +17,6 @@ import click
 import typer
 
 from common.errors import nearest
-from common.flower_internals import flatten_dict, parse_config_args
 from common.text import message_of
 from server_app.launcher.recipes import recipes
 from server_app.run_folder.run_files import RunFileError, read_facts
@@ -77,6 +76,9 @@ def parse_run_config(texts: Sequence[str]) -> RunConfig:
 
 
 def _parsed(text: str) -> RunConfig:
+    # Late, here and below: help and completion are to be there at once.
+    from common.flower_internals import parse_config_args
+
     if re.fullmatch(r"[a-z-]+", text):
         text = _recipe(text)
     if not text.endswith(".toml") and (rest := _PAIR.sub(" ", text).strip()):
@@ -127,6 +129,8 @@ def app_defaults(app_dir: Path) -> RunConfig:
         from common.settings import Settings
 
         return Settings().to_run_config()
+    from common.flower_internals import flatten_dict
+
     try:
         project = tomllib.loads((app_dir / "pyproject.toml").read_text("utf-8"))
         app = project["tool"]["flwr"]["app"]

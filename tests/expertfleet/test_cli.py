@@ -104,3 +104,18 @@ def test_a_module_of_ours_that_is_not_there_is_our_fault(
     monkeypatch.setattr("common.commands.import_module", fail)
     with pytest.raises(ModuleNotFoundError):
         main(["simulate"])
+
+
+def test_help_and_completion_need_not_load_torch() -> None:
+    """They are asked for all the time, and torch takes seconds."""
+    program = """
+import sys
+from importlib import import_module
+from client_app.__main__ import COMMANDS as device
+from expertfleet.cli import COMMANDS
+sys.modules["torch"] = None
+modules = {module for module, _ in [*COMMANDS.values(), *device.values()]}
+for module in modules - {"server_app.commands.list_strategies"}:
+    import_module(module)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600)

@@ -81,7 +81,7 @@ def test_of_a_run_that_does_not_begin_nothing_is_left(
     def fail(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("server_app.commands.simulate.train", fail)
+    monkeypatch.setattr("server_app.app.train", fail)
     with pytest.raises(KeyboardInterrupt):
         finished(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -10,8 +10,9 @@ import pytest
 
 from client_app.kept.snapshot import DeviceSource
 from common.data import load_dataset
+from common.errors import SourceError
 from common.serving import cli
-from common.serving.servable import ModelSource, SourceError
+from common.serving.servable import ModelSource
 from server_app.__main__ import main
 from server_app.commands.simulate import simulate
 from server_app.run_source import RunSource

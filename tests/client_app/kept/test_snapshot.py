@@ -16,8 +16,8 @@ from client_app.__main__ import main
 from client_app.kept.snapshot import FILE, DeviceSource, save_snapshot
 from client_app.kept.store import DirectoryStore, client_folder
 from common.data import HashedPieces
+from common.errors import SourceError
 from common.moe import MoEModel
-from common.serving.servable import SourceError
 from common.task import TextTask
 from tests.common.moe.support import text_spec
 from tests.common.serving.support import NAMES, SPEC, TASK, images

@@ -25,11 +25,12 @@ from cryptography.x509.oid import NameOID
 from numpy.typing import NDArray
 from torch import nn
 
+from common.errors import SourceError
 from common.moe import ModelSpec
 from common.moe.ensemble import GatedMixture
 from common.serving import inference_pb2 as pb
 from common.serving.inference_pb2_grpc import InferenceStub
-from common.serving.servable import Servable, SourceError
+from common.serving.servable import Servable
 from common.serving.server import ServeOptions, Server
 from common.serving.tensors import encode
 from common.task import Fixed, ImageTask

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from common.data import Normaliser
+from common.errors import SourceError
 from common.serving import inference_pb2 as pb
-from common.serving.servable import Servable, SourceError
+from common.serving.servable import Servable
 from common.serving.server import Server
 from common.serving.tensors import decode
 from common.task.known import task_of_shape

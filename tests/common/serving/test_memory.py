@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from common.data import Normaliser
+from common.errors import SourceError
 from common.serving.memory import (
     COPIES,
     STANDARD_CALLS,
@@ -13,7 +14,7 @@ from common.serving.memory import (
     limits_for,
     message_bytes,
 )
-from common.serving.servable import Servable, SourceError
+from common.serving.servable import Servable
 from common.task.known import task_of_shape
 from tests.common.serving.support import make_servable
 

@@ -56,7 +56,7 @@ def test_serve_says_what_ends_soon(
     clock(0)
     # The options of `cli.serve` were read when the command was imported, above.
     monkeypatch.setattr("common.serving.cli.serve", lambda *given, **options: 0)
-    monkeypatch.setattr(serve, "RunSource", lambda run: None)
+    monkeypatch.setattr("server_app.run_source.RunSource", lambda run: None)
     command = ["serve", "--run", "RUN", "--fleet", str(operator.folder)]
     assert main(command) == 0
     assert "the server's certificate ends in 24 days" in capsys.readouterr().err

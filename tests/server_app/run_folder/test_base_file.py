@@ -14,11 +14,10 @@ from client_app.app import app as client_app
 from client_app.kept import base_weights
 from client_app.kept.snapshot import DeviceSource
 from common import wire
-from common.errors import SettingsError
+from common.errors import SettingsError, SourceError
 from common.hub import load_weights
 from common.inline_grid import InlineGrid
 from common.moe.bases import freeze
-from common.serving.servable import SourceError
 from common.wire import base_pieces
 from server_app.rounds import asking_again
 from server_app.run_folder import base_file

@@ -14,9 +14,8 @@ from client_app.app import app as client_app
 from client_app.kept.snapshot import DeviceSource
 from common import wire
 from common.data import load_dataset
-from common.errors import SettingsError
+from common.errors import SettingsError, SourceError
 from common.inline_grid import InlineGrid
-from common.serving.servable import SourceError
 from server_app.commands.simulate import simulate
 from server_app.launcher.signals import Interrupted
 from server_app.rounds.loop import RoundLoop
