@@ -12,7 +12,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from server_app.__main__ import main
-from server_app.commands import serve
 from server_app.provisioning.certificates import DEVICE_DAYS, SERVER_DAYS
 from tests.server_app.provisioning.fleet_operator import Operator
 
