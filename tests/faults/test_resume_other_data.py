@@ -10,7 +10,6 @@ import pytest
 
 from common.errors import SettingsError
 from common.inline_grid import InlineGrid
-from server_app.commands import simulate as module
 from server_app.commands.simulate import simulate
 from server_app.launcher.config import RunConfigError
 
@@ -93,7 +92,7 @@ def with_devices(monkeypatch: pytest.MonkeyPatch, **node: dict[str, Any]) -> Non
                 own = {"name": f"pi{number - 1}"}
                 context.node_config |= own | node.get(own["name"], {})
 
-    monkeypatch.setattr(module, "InlineGrid", Grid)
+    monkeypatch.setattr("common.inline_grid.InlineGrid", Grid)
 
 
 def test_another_file_is_data_of_a_devices_own_and_another_cut_is_refused(

@@ -57,9 +57,13 @@ class Resident:
 
     def message(self, *words: str) -> tuple[int, str]:
         """Have one handled; return its exit code and what was said meanwhile."""
-        before = self._log.stat().st_size if self._log.exists() else 0
+        before = len(self.log())
         code = self.start(*words).wait(timeout=PATIENCE)
-        return code, self._log.read_text()[before:]
+        return code, self.log()[before:]
+
+    def log(self) -> str:
+        """Return what all have said so far."""
+        return self._log.read_text() if self._log.exists() else ""
 
     def keepers(self) -> list[int]:
         return [int(line) for line in (self.folder / "starts").read_text().split()]
@@ -293,13 +297,15 @@ def test_a_run_that_cannot_be_kept_ready_is_imported_for_each_message(
     resident: Resident, tmp_path: Path, prepare: str
 ) -> None:
     app = write_app(tmp_path / "app", "one", prepare)
-    said, messages, given_up = "", 0, 0
-    # It is said once it has been tried, which may be after the message that follows.
+    messages = given_up = 0
+    # It is said once it has been tried, which may be after the message that follows,
+    # and while there is none.
     while messages < 50 and given_up < 3:
-        said += resident.message("import", str(app), "1")[1]
+        resident.message("import", str(app), "1")
         until(lambda: not resident.keeper.children())
         messages += 1
-        given_up += "cannot be kept ready" in said
+        given_up += "cannot be kept ready" in resident.log()
+    said = resident.log()
     assert said.count("cannot be kept ready") == 1
     pairs = re.findall(r"import in (\d+) .*\n.* in (\d+)\n", said)
     assert len(pairs) == messages and all(used == by for used, by in pairs)
