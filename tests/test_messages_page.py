@@ -22,7 +22,7 @@ from common.wire.base_pieces import BaseKept, BasePiece
 from common.wire.measurement import MeasureOrder, MeasureReport
 from common.wire.payloads import Payload
 from server_app.launcher.config import THIS_APP, app_defaults
-from server_app.rounds.record import ClientRound
+from server_app.rounds.client_round import ClientRound
 from server_app.strategies import find_strategy
 from tests.whole_runs import serve
 

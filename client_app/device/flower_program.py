@@ -9,8 +9,8 @@ from types import FrameType
 START_ANEW = 75
 """Exit code of a SuperNode that an error has ended, which it has logged.
 
-None of Flower's: its own SuperNode stays as a process that does nothing, and the device
-is missing until somebody looks.
+It is none of Flower's codes: a SuperNode of Flower does not end then. It stays as a
+process that does nothing.
 """
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)

@@ -16,8 +16,8 @@ from common.moe import Vector, expert_id
 from common.wire import TrainReport, WireError
 from server_app.contract import Reply
 from server_app.merging.bounds import NormBounds
+from server_app.rounds.client_round import SAMPLES
 from server_app.rounds.orders import SentOrder
-from server_app.rounds.record import SAMPLES
 
 FAR = 10.0
 """Times the norm bound beyond which a reply is refused rather than cut down."""

@@ -21,10 +21,10 @@ from server_app.fleet.client import Client
 from server_app.fleet.client_domains import domain_of
 from server_app.rounds import intake
 from server_app.rounds.asking_again import asked_again
+from server_app.rounds.client_round import ClientRound
 from server_app.rounds.orders import SentOrder
 from server_app.rounds.outcome import Outcome, mostly_refused, too_few
 from server_app.rounds.private_round import PrivateRound
-from server_app.rounds.record import ClientRound
 
 NOBODY: Mapping[int, SentOrder] = MappingProxyType({})
 

@@ -13,7 +13,8 @@ from server_app.callbacks.early_stopping import EarlyStopping
 from server_app.callbacks.hooks import RunStart
 from server_app.commands.simulate import simulate
 from server_app.report.run_data import read_run
-from server_app.rounds.record import MEASURES, ClientRound
+from server_app.rounds.client_round import ClientRound
+from server_app.rounds.record import MEASURES
 from tests.server_app.run_folder.support import record_of
 
 ANY: Any = None

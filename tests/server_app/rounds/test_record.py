@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from server_app.rounds.record import ClientRound
+from server_app.rounds.client_round import ClientRound
 from server_app.run_folder.run_files import to_json
 from tests.server_app.run_folder.support import record_of
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from common.settings import Settings
-from server_app.rounds.record import ClientRound, RoundRecord
+from server_app.rounds.client_round import ClientRound
+from server_app.rounds.record import RoundRecord
 from server_app.run_folder.folder import RunFolder
 from server_app.run_folder.run_files import read_metrics
 
