@@ -3,9 +3,10 @@
 It counts what it decodes, so that a test can say what was decoded anew.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from common.own.found import Found, Skipped, stamp_of
 from common.own.own_data import OwnData, open_own_data
 from common.task import ImageTask, Task
 
+TABLE: dict[str, Any] = {"kind": "table", "classes": ["a", "b"], "columns": ["t", "p"]}
+Give = Callable[..., OwnData]
 TASK = ImageTask(classes=("a", "b", "c"), size=(2, 2), channels=1)
 WORDS = HashedPieces()
 

@@ -11,14 +11,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from numpy.typing import NDArray
 
-from common.data import HashedPieces, Tokeniser
-from common.moe.ensemble import GatedMixture
 from common.serving import inference_pb2 as pb
-from common.serving.servable import Servable
 from common.serving.service import NAME
 from common.serving.tensors import decode
-from common.task import TextTask, task_from_json
-from tests.common.moe.support import text_spec
+from common.task import task_from_json
 from tests.common.serving.support import (
     NAMES,
     Held,
@@ -32,8 +28,6 @@ from tests.common.serving.support import (
     run,
     serving,
 )
-
-HASHED = HashedPieces(length=6, vocabulary=40)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 32])
@@ -311,50 +305,5 @@ def test_a_predictor_that_fails_is_an_internal_error_and_the_next_is_answered() 
                 moody.broken = False
                 await stub.Predict(request(images(1)))
             assert server.batcher._bytes == 0
-
-    run(test())
-
-
-def text_servable(tokeniser: Tokeniser | None = HASHED) -> Servable:
-    task = TextTask(classes=("bad", "good"), length=6, vocabulary=40)
-    spec = text_spec(input_shape=(6,), num_classes=2)
-    return Servable(
-        predictor=GatedMixture(spec.build(range(8), seed=1)),
-        task=task,
-        run="r",
-        server_round=1,
-        experts=tuple(range(8)),
-        find_tokeniser=None if tokeniser is None else lambda: tokeniser,
-    )
-
-
-def test_texts_become_token_ids_on_the_server() -> None:
-    servable = text_servable()
-    texts = ["good great thing", "", "bad"]
-    ids = HASHED.encode(texts).astype(np.int64)
-    expected = servable.predict(ids)
-
-    async def test() -> None:
-        async with serving(Shelf(servable)) as server, calling(server) as stub:
-            for asked in (pb.PredictRequest(texts=texts), request(ids)):
-                reply = await stub.Predict(asked)
-                found = decode(reply.probabilities, "probabilities")
-                np.testing.assert_allclose(found, expected.probabilities, atol=1e-5)
-                assert set(reply.class_names) <= {"bad", "good"}
-            error = await refused(stub.Predict(pb.PredictRequest(texts=["a"] * 257)))
-            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
-            assert "texts has 257 samples" in (error.details() or "")
-
-    run(test())
-
-
-def test_without_its_tokeniser_a_text_model_still_answers_ids() -> None:
-    async def test() -> None:
-        shelf = Shelf(text_servable(tokeniser=None))
-        async with serving(shelf) as server, calling(server) as stub:
-            await stub.Predict(request(np.ones((1, 6), np.int64)))
-            error = await refused(stub.Predict(pb.PredictRequest(texts=["a"])))
-            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
-            assert "no tokeniser" in (error.details() or "")
 
     run(test())
