@@ -240,28 +240,35 @@ def _ask(cluster: _Dialogue, archive: Path, needs: Needs) -> ClusterSize:
             f"{needs.cpus} cores and {needs.gpus:g} GPUs are wanted for one client, "
             f"no machine has more than {most:g} and {gpus:g}"
         )
-    total = sum(node["cpus"] for node in nodes)
+    names = {node["id"]: f"machine {node['ip']}" for node in nodes}
     with _marks(needs.shared) as marks:
         paths = [str(path) for each in needs.same.values() for path in each]
-        late = f"its {len(used)} machines did not all answer within {ANSWER:.0f} s"
-        free = cluster.ask(
+        answer = cluster.ask(
             ANSWER,
-            late,
-            free=total if needs.all_free else needs.cpus,
-            patience=FREE if needs.all_free else 0.0,
+            f"its {len(used)} machines did not all answer within {ANSWER:.0f} s",
             nodes=[*used],
             paths=paths + [str(mark) for mark in marks.values()],
             packages=PACKAGES,
-        )["free"]
-        if needs.all_free and free < total:
-            raise cluster.error(
-                f"{free:g} of its {total:g} cores are free: a simulation takes all, "
-                "and would wait for those that others hold"
-            )
-        answer = cluster.ask(ANSWER, late)
-    names = {node["id"]: node["ip"] for node in nodes}
-    for node, there in zip(used, answer["there"], strict=True):
-        _compare(f"machine {names[node]}", answer["here"], there, needs, marks)
+        )
+    for node, there in zip([*used], answer["there"], strict=True):
+        if there is None:
+            del used[node]
+        else:
+            _compare(names[node], answer["here"], there, needs, marks)
+    if not used:
+        raise cluster.error("all its machines that fit have gone since it answered")
+    cores = cluster.ask(
+        ANSWER,
+        f"it did not say within {ANSWER:.0f} s how many cores are free",
+        free=None if needs.all_free else needs.cpus,
+        patience=FREE if needs.all_free else 0.0,
+    )
+    free, total = cores["free"], cores["total"]
+    if needs.all_free and free < total:
+        raise cluster.error(
+            f"{free:g} of its {total:g} cores are free: a simulation takes all, "
+            "and would wait for those that others hold"
+        )
     return ClusterSize(machines=len(used), places=sum(used.values()), free_cpus=free)
 
 

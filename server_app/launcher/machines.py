@@ -69,25 +69,43 @@ def _joined(ray: Any, request: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _free(ray: Any, wanted: float, seconds: float) -> float:
-    """Return the free cores, as soon as so many are, at the latest when time is up."""
-    until = time.monotonic() + seconds
-    while True:
-        free = float(ray.available_resources().get("CPU", 0.0))
-        if free >= wanted or time.monotonic() > until:
-            return free
-        time.sleep(0.5)
+def _answers(
+    ray: Any, nodes: list[str], *what: list[str]
+) -> list[dict[str, Any] | None]:
+    """Return what each machine has, None for one that is gone.
 
-
-def _answers(ray: Any, nodes: list[str], *what: list[str]) -> list[dict[str, Any]]:
+    A machine that lost its power is still on Ray's list for some 15 seconds.
+    """
+    from ray.exceptions import NodeDiedError, TaskUnschedulableError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def answer(task: Any) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = ray.get(task)
+        except (NodeDiedError, TaskUnschedulableError):
+            return None
+        return found
 
     # No core is asked for: who is busy answers as well.
     task = ray.remote(num_cpus=0, max_retries=0)(described)
     there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
     asked = [task.options(scheduling_strategy=each).remote(*what) for each in there]
-    answers: list[dict[str, Any]] = ray.get(asked)
-    return answers
+    return [answer(each) for each in asked]
+
+
+def _free(ray: Any, wanted: float | None, seconds: float) -> tuple[float, float]:
+    """Return how many cores are free, and how many there are.
+
+    As soon as so many are free as are wanted (None: all), at the latest when time is
+    up.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        free = float(ray.available_resources().get("CPU", 0.0))
+        total = float(ray.cluster_resources().get("CPU", 0.0))
+        if free >= (total if wanted is None else wanted) or time.monotonic() > until:
+            return free, total
+        time.sleep(0.5)
 
 
 def main() -> None:
@@ -105,9 +123,11 @@ def main() -> None:
     try:
         say(nodes=_joined(ray, request))
         request |= json.loads(sys.stdin.readline())
-        say(free=_free(ray, request["free"], request["patience"]))
         what = request["paths"], request["packages"]
         say(here=described(*what), there=_answers(ray, request["nodes"], *what))
+        request |= json.loads(sys.stdin.readline())
+        free, total = _free(ray, request["free"], request["patience"])
+        say(free=free, total=total)
     except Exception as error:
         say(error=f"{error} {error.__cause__ or ''}".strip())
 

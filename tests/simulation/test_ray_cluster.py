@@ -166,6 +166,19 @@ def test_what_a_cluster_lacks_is_told_before_anything_starts(
     assert list(kept.iterdir()) == []
 
 
+def test_a_machine_that_has_just_lost_its_power_is_left_out(
+    machines: Machines,
+    second: "subprocess.Popen[bytes]",
+    tmp_path: Path,
+) -> None:
+    archive = code_archive(REPOSITORY, tmp_path)
+    machines.kill(second)  # Ray takes it for well for some more seconds
+
+    found = check_cluster(machines.address, archive, Needs(all_free=True))
+
+    assert found == ClusterSize(machines=1, places=1, free_cpus=1.0)
+
+
 def rounds_of(out: Path) -> list[dict[str, Any]]:
     lines = [path.read_text().splitlines() for path in out.glob("*/metrics.jsonl")]
     return [json.loads(line) for line in (lines[0] if lines else [])]

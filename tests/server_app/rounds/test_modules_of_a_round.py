@@ -70,9 +70,10 @@ def test_a_round_passes_few_modules_of_the_server(
             "outcome",
             "measure_exchange",
             "record",
+            "client_round",
             "best",
         )
     }
     assert not any(name.startswith("callbacks/") for name in passed)
     outside_the_solver = {name for name in passed if not name.startswith("assignment/")}
-    assert len(outside_the_solver) <= 31, " ".join(sorted(outside_the_solver))
+    assert len(outside_the_solver) <= 32, " ".join(sorted(outside_the_solver))
