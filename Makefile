@@ -22,6 +22,10 @@ PYTEST  := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 # where the shell does not read it a second time.
 export CLIENTS RUN_CONFIG
 
+# Images of containers often set it: then each of hundreds of processes compiles torch's modules,
+# and its start takes half as long again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install simulate test test-all test-fleets test-links test-some-links test-others test-containers baselines mutants check format lock stubs docs clean distclean
 
