@@ -23,6 +23,7 @@ from expertfleet.sweep.sweep_plan import (
 from expertfleet.sweep.sweep_table import write_results
 from expertfleet.sweep.workers import default_jobs, in_processes
 from server_app.launcher.client_count import Clients, fleet_size, settings_validator
+from server_app.launcher.cluster import Needs, read_by_clients
 from server_app.launcher.config import (
     THIS_APP,
     RunConfigError,
@@ -61,6 +62,14 @@ def command(
             "--processes", min=1, metavar="N", help="runs at a time (default: cores)"
         ),
     ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help="run on the machines of this Ray cluster instead, one core each",
+        ),
+    ] = None,
 ) -> int:
     """Run what is missing of a sweep.
 
@@ -72,6 +81,11 @@ def command(
     """
     out = out.absolute()
     try:
+        if processes and ray_address is not None:
+            raise RunConfigError(
+                "--processes and --ray-address exclude each other: on a cluster as "
+                "many runs go on as it has cores"
+            )
         plan = _plan(setting, seeds, clients, run_config, out)
         out.mkdir(parents=True, exist_ok=True)
         lock = RunLock(out)
@@ -83,7 +97,7 @@ def command(
         keep_plan(out, plan)
         with Signals() as signals:
             signals.arm()
-            failures = _run_missing(plan, out, processes or default_jobs())
+            failures = _run_missing(plan, out, processes or default_jobs(), ray_address)
     except RunConfigError as error:
         return end(f"error: {message_of(error)}", USAGE)
     except Interrupted as error:
@@ -139,7 +153,9 @@ def _plan(
     return plan
 
 
-def _run_missing(plan: Sequence[Planned], out: Path, jobs: int) -> int:
+def _run_missing(
+    plan: Sequence[Planned], out: Path, jobs: int, ray_address: str | None
+) -> int:
     """Run what is not complete, and say what is done; return how many failed."""
     orders = {
         out / each.folder: each for each in plan if not is_done(out / each.folder)
@@ -149,8 +165,26 @@ def _run_missing(plan: Sequence[Planned], out: Path, jobs: int) -> int:
         for place, each in orders.items()
     ]
     console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+    def told(line: str) -> None:
+        console.print(line, markup=False)
+
+    def label(order: Order) -> str:
+        return orders[order.place].label
+
     if len(orders) < len(plan):
-        console.print(f"{len(plan) - len(orders)} of {len(plan)} runs are done already")
+        told(f"{len(plan) - len(orders)} of {len(plan)} runs are done already")
+    if ray_address is None or not tasks:
+        running = in_processes(carry_out, tasks, jobs)
+    else:
+        # Late: Ray takes seconds, and is not everywhere.
+        from expertfleet.sweep.ray_tasks import on_cluster
+
+        complete = ({**app_defaults(THIS_APP), **each.config} for each in tasks)
+        needs = Needs(same=read_by_clients(*complete), shared={"out": out})
+        running = on_cluster(
+            carry_out, tasks, ray_address, needs, label=label, told=told
+        )
     columns = TextColumn("runs"), BarColumn(), MofNCompleteColumn()
     bar = Progress(
         *columns,
@@ -159,7 +193,7 @@ def _run_missing(plan: Sequence[Planned], out: Path, jobs: int) -> int:
         disable=not console.is_terminal,
     )
     failures, began = 0, time.monotonic()
-    with bar, closing(in_processes(carry_out, tasks, jobs)) as ended:
+    with bar, closing(running) as ended:
         shown = bar.add_task("", total=len(tasks), left="")
         for count, (order, said, lost) in enumerate(ended, 1):
             left = (time.monotonic() - began) / count * (len(tasks) - count)
@@ -168,10 +202,7 @@ def _run_missing(plan: Sequence[Planned], out: Path, jobs: int) -> int:
             failures += bool(error)
             text = f"failed: {error}" if error else "done"
             more = f", {_left(left)}" if count < len(tasks) else ""
-            console.print(
-                f"{count} of {len(tasks)}: {orders[order.place].label}: {text}{more}",
-                markup=False,
-            )
+            told(f"{count} of {len(tasks)}: {label(order)}: {text}{more}")
     return failures
 
 

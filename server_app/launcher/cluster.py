@@ -109,23 +109,25 @@ def cluster_environment(address: str, archive: Path) -> dict[str, str]:
     return {"RAY_ADDRESS": address, "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
 
 
-def read_by_clients(config: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """Return what clients read of the disk under a complete run-config, by setting.
+def read_by_clients(*configs: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Return what clients read of the disk under complete run-configs, by setting.
 
     Only what is here: what is not will be downloaded, or is refused by the run.
     """
     # Late: other apps have other settings.
     from common.data.datasets import own_files
 
-    folder = Path(str(config.get("data-dir", ""))).expanduser().absolute()
-    whole = config.get("task") or config.get("partition") == "folders"
-    names = own_files(
-        str(config.get("dataset", "")), str(config.get("reader", "")), alone=True
-    )
-    data = [folder] if whole else [folder / name for name in names]
-    given = str(config.get("pretrained", ""))
-    base = [Path(given).expanduser().absolute()] if given else []
-    found = {"data-dir": data, "pretrained": base}
+    found: dict[str, dict[Path, None]] = {"data-dir": {}, "pretrained": {}}
+    for config in configs:
+        folder = Path(str(config.get("data-dir", ""))).expanduser().absolute()
+        whole = config.get("task") or config.get("partition") == "folders"
+        names = own_files(
+            str(config.get("dataset", "")), str(config.get("reader", "")), alone=True
+        )
+        data = [folder] if whole else [folder / name for name in names]
+        found["data-dir"] |= dict.fromkeys(data)
+        if given := str(config.get("pretrained", "")):
+            found["pretrained"][Path(given).expanduser().absolute()] = None
     return {
         key: there
         for key, paths in found.items()
@@ -303,8 +305,8 @@ def _compare(
         if there["paths"][str(mark)] is None:
             raise ClusterError(
                 f"{key} = {str(mark.parent)!r} is not shared with {machine} of the "
-                "cluster: clients go from machine to machine, so it has to be one "
-                f"directory of all (NFS, say), or leave {key} empty"
+                "cluster: what runs goes from machine to machine, so it has to be one "
+                "directory of all (NFS, say)"
             )
 
 

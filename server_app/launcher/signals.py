@@ -44,9 +44,12 @@ class Signals:
                     self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        # Ray makes a plain one of what is raised while it waits.
+        if kind is KeyboardInterrupt and self._received:
+            raise Interrupted(self._received) from None
 
     def arm(self) -> None:
         """Let a signal raise, also one that came before."""

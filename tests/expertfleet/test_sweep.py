@@ -172,6 +172,7 @@ def test_a_sweep_looks_at_every_run_before_the_first(
         (["--set", "lr=0.1", "-c", "lr=0.2"], "'lr' is in both"),
         (["-c", "seed=3"], "'seed' is the sweep's own"),
         (["--clients", "0"], "clients = "),
+        (["--processes", "2", "--ray-address", "h:1"], "exclude each other"),
     ):
         assert main(["sweep", *given, "--out", str(out)]) == 2
         [line] = capsys.readouterr().err.splitlines()

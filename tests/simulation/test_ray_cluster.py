@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from benchmarks.study.cells import Cell, read_lines
 from benchmarks.study.one_cell import run_cell
+from expertfleet.sweep.one_run import newest_run
 from server_app.commands.simulate import simulate
 from server_app.launcher import cluster
 from server_app.launcher.cluster import (
@@ -23,6 +25,7 @@ from server_app.launcher.cluster import (
     check_cluster,
     code_archive,
 )
+from server_app.launcher.config import parse_run_config
 from tests.simulation.every_baseline import timeless
 from tests.simulation.ray_machines import (
     REPOSITORY,
@@ -72,6 +75,11 @@ def comparison(folder: Path, machines: Machines, config: str) -> list[str]:
     return ["benchmarks.compare", *where, *what, "--run-config", config]
 
 
+def rounds_of(out: Path, run: str = "*") -> list[dict[str, Any]]:
+    found = [path.read_text().splitlines() for path in out.glob(f"{run}/metrics.jsonl")]
+    return [json.loads(line) for line in (found[0] if found else [])]
+
+
 def without_seconds(line: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in line.items() if key != "seconds"}
 
@@ -112,6 +120,73 @@ def test_a_lost_machine_costs_a_study_a_second_try_and_nothing_else(
         assert without_seconds(line) == without_seconds(expected)
 
 
+def no_task_is_left(machines: Machines) -> None:
+    """Wait for the tasks of the head to be over; it goes on."""
+    deadline = time.monotonic() + 30
+    while machines.titles(machines.head, "_run_there"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert machines.head.poll() is None
+    assert machines.titles(machines.head, "gcs_server")
+
+
+def sweep(out: Path, machines: Machines, config: str) -> list[str]:
+    what = ["--set", "strategy=random", "--seeds", "0-2", "--clients", str(CLIENTS)]
+    where = ["--out", str(out), "--ray-address", machines.address]
+    return ["expertfleet", "sweep", *what, "--run-config", config, *where]
+
+
+def test_a_sweep_on_two_machines_goes_on_where_a_lost_one_was(
+    machines: Machines, second: "subprocess.Popen[bytes]", tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    if can_be_alone():  # the second one has no such directory
+        alone = started(tmp_path, *sweep(tmp_path / "out", machines, CELL))
+        assert alone.wait(timeout=600) == 2, log.read_text()
+        [line] = log.read_text().splitlines()
+        assert f"out = '{tmp_path / 'out'}' is not shared with machine 127." in line
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as shared:
+        out = Path(shared) / "out"
+        study = started(tmp_path, *sweep(out, machines, CELL))
+        while len(begun := [*out.glob("*/*/metrics.jsonl")]) < 2:
+            assert study.poll() is None, log.read_text()
+            time.sleep(0.1)
+        machines.kill(second)
+
+        assert study.wait(timeout=600) == 0, log.read_text()
+
+        said = log.read_text().splitlines()
+        assert f"Ray cluster at {machines.address}: 2 machines, 2 runs at once" in said
+        [told] = [line for line in said if "run again" in line]
+        assert told.startswith("strategy=random seed=")
+        # What the lost one had begun was gone on with, to the same bits.
+        for path in begun:
+            assert newest_run(path.parents[1]) == path.parent
+        settings = {**parse_run_config([CELL]), "strategy": "random"}
+        for seed in range(3):
+            alone_in = tmp_path / f"seed-{seed}"
+            config = {**settings, "seed": seed, "output-dir": str(alone_in)}
+            simulate(config, CLIENTS)
+            found = rounds_of(out, f"*-s{seed}*/*")
+            assert len(found) == 40
+            assert timeless(found) == timeless(rounds_of(alone_in))
+
+
+def test_a_sweep_that_is_ended_leaves_the_cluster_and_says_how_to_go_on(
+    machines: Machines, tmp_path: Path
+) -> None:
+    study = started(tmp_path, *sweep(tmp_path / "out", machines, ENDLESS))
+    while not machines.titles(machines.head, "_run_there"):
+        assert study.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    study.send_signal(signal.SIGTERM)
+
+    assert study.wait(timeout=120) == 143, (tmp_path / "log").read_text()
+    said = (tmp_path / "log").read_text().splitlines()
+    assert said[1:] == ["interrupted: the same command goes on"]
+    no_task_is_left(machines)
+
+
 def test_ctrl_c_ends_the_cells_and_leaves_the_cluster(
     machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,12 +204,7 @@ def test_ctrl_c_ends_the_cells_and_leaves_the_cluster(
 
     assert study.wait(timeout=120) == 130, (tmp_path / "log").read_text()
     assert "stopped; the same command goes on" in (tmp_path / "log").read_text()
-    deadline = time.monotonic() + 30
-    while machines.titles(machines.head, "_run_there"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert machines.head.poll() is None
-    assert machines.titles(machines.head, "gcs_server")
+    no_task_is_left(machines)
 
 
 def test_what_a_cluster_lacks_is_told_before_anything_starts(
@@ -177,11 +247,6 @@ def test_a_machine_that_has_just_lost_its_power_is_left_out(
     found = check_cluster(machines.address, archive, Needs(all_free=True))
 
     assert found == ClusterSize(machines=1, places=1, free_cpus=1.0)
-
-
-def rounds_of(out: Path) -> list[dict[str, Any]]:
-    lines = [path.read_text().splitlines() for path in out.glob("*/metrics.jsonl")]
-    return [json.loads(line) for line in (lines[0] if lines else [])]
 
 
 def test_a_simulation_on_two_machines_has_the_same_bits_and_ends_with_a_lost_one(
