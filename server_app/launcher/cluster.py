@@ -31,6 +31,7 @@ PACKAGES = ("flwr", "numpy", "torch")
 
 _ADDRESS = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:]+\]):(\d{1,5})")
 _VERSION = re.compile(r"Ray: (\S+)\s+Python: (\S+)")
+_SETUP = "Failed to set up runtime environment"
 
 CONNECT, JOIN, FREE, ANSWER = 5.0, 45.0, 20.0, 120.0
 """Seconds for the port to open, for Ray to join, for what an earlier run held to be
@@ -222,7 +223,9 @@ def _told(error: str) -> str:
     if "Version mismatch" in error and len(found := _VERSION.findall(error)) == 2:
         there, here = (f"Ray {ray} and Python {python}" for ray, python in found)
         return f"the cluster runs {there}, this machine {here}: they have to be equal"
-    return first_line(error)
+    first, *more = error.strip().splitlines() or [""]
+    # The cause is the last line, also of a traceback.
+    return first_line(f"{first} {more[-1]}" if _SETUP in first and more else first)
 
 
 def _ask(cluster: _Dialogue, archive: Path, needs: Needs) -> ClusterSize:

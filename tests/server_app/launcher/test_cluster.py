@@ -4,13 +4,19 @@ import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zipfile import ZipFile
 
 import pytest
 from ray._private.utils import check_version_info
+from ray.exceptions import (
+    NodeDiedError,
+    RuntimeEnvSetupError,
+    TaskUnschedulableError,
+)
 
-from server_app.launcher import cluster
+from server_app.launcher import cluster, machines
 from server_app.launcher.cluster import (
     ClusterError,
     Needs,
@@ -63,6 +69,55 @@ def test_other_versions_are_told_in_one_line() -> None:
     assert told.startswith("the cluster runs Ray 2.0.0 and Python 3.9.1, this machine ")
     assert told.endswith("they have to be equal")
     assert "\n" not in told
+
+
+def test_why_our_code_could_not_be_set_up_is_told() -> None:
+    said = str(RuntimeEnvSetupError("Traceback:\n  File x\nOSError: no space left"))
+    assert cluster._told(said) == (
+        "Failed to set up runtime environment. OSError: no space left"
+    )
+    assert cluster._told("one\ntwo") == "one"
+    assert cluster._told("") == "no reason given"
+
+
+class FakeRay:
+    """Machines by name, with what each asking of them gives."""
+
+    def __init__(self, answers: dict[str, list[Any]]) -> None:
+        self.answers = answers
+
+    def remote(self, **_: Any) -> Callable[[Any], "FakeRay"]:
+        return lambda task: self
+
+    def options(self, scheduling_strategy: Any) -> SimpleNamespace:
+        return SimpleNamespace(remote=lambda *what: scheduling_strategy.node_id)
+
+    def get(self, asked: str) -> Any:
+        answer = self.answers[asked].pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def test_who_is_gone_gives_no_answer_and_who_was_not_ready_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machines, "AGAIN", 0.0)
+    here, late = "a" * 56, "b" * 56
+    off, dead = "c" * 56, "d" * 56
+    answers: dict[str, list[Any]] = {
+        here: [{"paths": {}}],
+        late: [RuntimeEnvSetupError("not yet"), {"paths": {"x": None}}],
+        off: [TaskUnschedulableError("off")],
+        dead: [NodeDiedError("dead")],  # type: ignore[no-untyped-call]
+    }
+    ray = FakeRay(answers)
+    found = machines._answers(ray, [here, late, off, dead], [], [])
+    assert found == [{"paths": {}}, {"paths": {"x": None}}, None, None]
+
+    never = FakeRay({late: [RuntimeEnvSetupError("full")] * 2})
+    with pytest.raises(RuntimeEnvSetupError, match="full"):
+        machines._answers(never, [late], [], [])
 
 
 Answer = dict[str, Any]
