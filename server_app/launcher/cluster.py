@@ -11,10 +11,12 @@ import json
 import os
 import re
 import select
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -97,6 +99,16 @@ def code_archive(app: Path, into: Path, more: Iterable[str] = ()) -> Path:
         for package in more:
             for path in sorted((app / package).rglob("*.py")):
                 file.write(path, path.relative_to(app))
+    return _unlike_others(archive)
+
+
+def _unlike_others(archive: Path) -> Path:
+    """Make an archive another one to Ray, which names them by content.
+
+    Ray removes one when a job that used it is over, also where the next has begun.
+    """
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr(f".sent/{uuid.uuid4().hex}", "")
     return archive
 
 
@@ -169,7 +181,10 @@ def check_cluster(
         start_new_session=True,
     ) as process:
         try:
-            return _ask(_Dialogue(process, address), archive, needs)
+            # The run begins when this one's job is over.
+            own = archive.with_name("asked.zip")
+            _unlike_others(Path(shutil.copyfile(archive, own)))
+            return _ask(_Dialogue(process, address), own, needs)
         finally:
             process.kill()
 

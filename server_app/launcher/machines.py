@@ -17,10 +17,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-AGAIN = 12.0
-"""Seconds until a machine that could not set up our code is asked again: so seen of one
-that had just joined. Ray gives its failure without a try for ten."""
-
 
 def digest(path: str) -> str | None:
     """Return a hash of a file, or of the names and sizes below a directory.
@@ -80,34 +76,22 @@ def _answers(
 
     A machine that lost its power is still on Ray's list for some 15 seconds.
     """
-    from ray.exceptions import (
-        NodeDiedError,
-        RuntimeEnvSetupError,
-        TaskUnschedulableError,
-    )
+    from ray.exceptions import NodeDiedError, TaskUnschedulableError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     # No core is asked for: who is busy answers as well.
     task = ray.remote(num_cpus=0, max_retries=0)(described)
 
-    def ask(node: str) -> Any:
-        there = NodeAffinitySchedulingStrategy(node, soft=False)
-        return task.options(scheduling_strategy=there).remote(*what)
-
-    def answer(node: str, asked: Any, tries: int = 2) -> dict[str, Any] | None:
+    def answer(asked: Any) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = ray.get(asked)
         except (NodeDiedError, TaskUnschedulableError):
             return None
-        except RuntimeEnvSetupError:
-            if tries == 1:
-                raise
-            time.sleep(AGAIN)
-            return answer(node, ask(node), tries - 1)
         return found
 
-    asked = [ask(node) for node in nodes]
-    return [answer(*each) for each in zip(nodes, asked, strict=True)]
+    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    asked = [task.options(scheduling_strategy=each).remote(*what) for each in there]
+    return [answer(each) for each in asked]
 
 
 def _free(ray: Any, wanted: float | None, seconds: float) -> tuple[float, float]:

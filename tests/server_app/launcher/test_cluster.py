@@ -56,6 +56,7 @@ def test_somebody_else_at_the_address_is_told_in_time(
     monkeypatch.setattr(cluster, "JOIN", 3.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
+        ZipFile(tmp_path / "code.zip", "w").close()
         with pytest.raises(ClusterError) as caught:
             check_cluster(address, tmp_path / "code.zip", Needs())
     assert "what answers there is no Ray cluster" in str(caught.value)
@@ -99,25 +100,26 @@ class FakeRay:
         return answer
 
 
-def test_who_is_gone_gives_no_answer_and_who_was_not_ready_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(machines, "AGAIN", 0.0)
-    here, late = "a" * 56, "b" * 56
-    off, dead = "c" * 56, "d" * 56
+def test_who_is_gone_gives_no_answer() -> None:
+    here, off, dead = "a" * 56, "b" * 56, "c" * 56
     answers: dict[str, list[Any]] = {
         here: [{"paths": {}}],
-        late: [RuntimeEnvSetupError("not yet"), {"paths": {"x": None}}],
         off: [TaskUnschedulableError("off")],
         dead: [NodeDiedError("dead")],  # type: ignore[no-untyped-call]
     }
-    ray = FakeRay(answers)
-    found = machines._answers(ray, [here, late, off, dead], [], [])
-    assert found == [{"paths": {}}, {"paths": {"x": None}}, None, None]
+    found = machines._answers(FakeRay(answers), [here, off, dead], [], [])
+    assert found == [{"paths": {}}, None, None]
 
-    never = FakeRay({late: [RuntimeEnvSetupError("full")] * 2})
+    full = FakeRay({here: [RuntimeEnvSetupError("full")]})
     with pytest.raises(RuntimeEnvSetupError, match="full"):
-        machines._answers(never, [late], [], [])
+        machines._answers(full, [here], [], [])
+
+
+def test_no_two_jobs_share_what_ray_removes_with_the_first(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    sent = [code_archive(REPOSITORY, tmp_path / place) for place in ("one", "two")]
+    assert digest(str(sent[0])) != digest(str(sent[1]))
 
 
 Answer = dict[str, Any]
