@@ -1,70 +1,25 @@
-"""Runs with differential privacy: what is released, learnt, written and paid for."""
+"""Rounds with differential privacy: what is released, learnt and written."""
 
-import json
 import secrets
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
 
 from client_app.app import app as client_app
 from common import gaussian_mechanism, wire
 from common.accountant import Release, epsilon_of
-from common.errors import SettingsError
-from common.inline_grid import InlineGrid
 from common.settings import Settings
 from common.shape import dataset_of, model_spec
 from server_app.merging import noisy_sums
 from server_app.rounds import private_round
 from server_app.run_folder.checkpoint import newest_intact
-from server_app.strategies import STRATEGIES, ExpertStrategy, find_strategy
 from server_app.strategies.flex_moe import FlexMoE
-from tests.whole_runs import app_with, only_run, rounds_of, serve
-
-SMALL: dict[str, Any] = {
-    "num-rounds": 2,
-    "num-experts": 4,
-    "local-epochs": 1,
-    "privacy": "central",
-    "test-samples": 50,
-    "train-samples": 300,
-}
-Rounds = list[dict[str, Any]]
-PUBLIC = {"flex-moe", "flex-moe-plus", "greedy", "random", "round-robin"}
-DENSE = {"fedavg", "fedprox", "fedavg-ft", "fedper", "fedrep", "fedbn", "ditto", "apfl"}
-
-
-def run(
-    folder: Path, app: ClientApp = client_app, clients: int = 4, **changes: Any
-) -> tuple[Rounds, dict[str, Any]]:
-    """Run to the end; return the rounds and ``run.json``."""
-    config = {**SMALL, "output-dir": str(folder)}
-    config |= {key.replace("_", "-"): value for key, value in changes.items()}
-    serve(config, InlineGrid(app, clients, config))
-    path = only_run(folder)
-    return rounds_of(path), json.loads((path / "run.json").read_text())
-
-
-Change = Callable[[Message, Message, int], Message]
-
-
-def answering(change: Change) -> ClientApp:
-    """Return the real ClientApp, whose training replies pass through a function."""
-
-    def train(message: Message, context: Context) -> Message:
-        reply = client_app(message, context)
-        return change(message, reply, int(context.node_config["partition-id"]))
-
-    return app_with(train=train)
-
-
-def placements(rounds: Rounds) -> list[dict[str, list[int]]]:
-    return [{c["client"]: c["experts"] for c in each["clients"]} for each in rounds]
+from tests.server_app.rounds.private_runs import SMALL, answering, placements, run
+from tests.whole_runs import app_with
 
 
 def test_a_record_says_what_was_spent_and_nothing_of_samples(tmp_path: Path) -> None:
@@ -92,16 +47,6 @@ def test_open_reports_are_told_and_named_as_not_covered(tmp_path: Path) -> None:
         assert line["train_loss"] > 0 and line["client_global"] is not None
         assert line["privacy"]["share_clipped"] == 1
         assert line["privacy"]["median_norm"] == pytest.approx(0.01, rel=0.01)
-
-
-def test_training_stops_before_the_round_that_would_cost_too_much(
-    tmp_path: Path,
-) -> None:
-    most = epsilon_of({Release(5.0): 2}, 1e-5) + 0.01
-    rounds, facts = run(tmp_path, num_rounds=5, max_epsilon=most)
-    assert [line["round"] for line in rounds] == [1, 2]
-    assert rounds[-1]["epsilon"] <= most
-    assert facts["stopped"].startswith("the privacy budget is spent: epsilon is")
 
 
 def test_what_is_learnt_hangs_on_nothing_that_clients_send(tmp_path: Path) -> None:
@@ -211,32 +156,6 @@ def test_parts_move_by_clipped_sums_over_those_planned(
         np.testing.assert_allclose(found[1]["model"][part], expected, atol=1e-7)
 
 
-def test_a_round_in_which_nobody_answers_is_released_and_paid_for(
-    tmp_path: Path,
-) -> None:
-    def silent(order: Message, reply: Message, partition: int) -> Message:
-        raise OSError("mains flicker")
-
-    rounds, _ = run(tmp_path, answering(silent), num_rounds=2)
-    assert [line["privacy"]["releases"] for line in rounds] == [1, 2]
-    assert all(line["merged"] and len(line["rejected"]) == 4 for line in rounds)
-
-
-def test_a_round_of_replies_that_are_refused_is_released_all_the_same(
-    tmp_path: Path,
-) -> None:
-    def broken(order: Message, reply: Message, partition: int) -> Message:
-        report, deltas = wire.decode_report(reply.content, wire.Packing())
-        bad = wire.pack({part: v * np.float32("nan") for part, v in deltas.items()})
-        return Message(wire.encode_report(report, bad), reply_to=order)
-
-    rounds, _ = run(tmp_path, answering(broken), num_rounds=3)
-    assert [line["privacy"]["releases"] for line in rounds] == [1, 2, 3]
-    for line in rounds:
-        assert line["merged"] and len(line["rejected"]) == 4 and not line["refused"]
-        assert not any("collapsed" in note for note in line["notes"])
-
-
 def test_who_rests_hangs_on_nothing_that_was_sent(tmp_path: Path) -> None:
     """A training that diverges is an error, and may not change what others hold."""
 
@@ -252,47 +171,6 @@ def test_who_rests_hangs_on_nothing_that_was_sent(tmp_path: Path) -> None:
     assert placements(private_run) == placements(whole)
     public, _ = run(tmp_path / "public", app, num_rounds=rounds, privacy="none")
     assert "client-0" not in placements(public)[2]
-
-
-def test_what_was_released_and_not_kept_is_paid_for_when_the_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    finish = ExpertStrategy.finish
-    times = []
-
-    def dies(self: ExpertStrategy) -> None:
-        finish(self)
-        times.append(1)
-        if len(times) == 2:
-            raise KeyboardInterrupt
-
-    # As a subclass would be refused, the class itself is changed.
-    monkeypatch.setattr(ExpertStrategy, "finish", dies)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, num_rounds=3)
-    [folder] = tmp_path.iterdir()
-    paid = (folder / "privacy.jsonl").read_text().splitlines()
-    assert [json.loads(line)["round"] for line in paid] == [1, 2]
-    rounds, _ = run(tmp_path, num_rounds=3, resume_from=str(folder))
-    assert [line["privacy"]["releases"] for line in rounds] == [1, 3, 4]
-    # Who deletes what was written goes on from the checkpoint's word.
-    (folder / "privacy.jsonl").unlink()
-    rounds, _ = run(tmp_path, num_rounds=4, resume_from=str(folder))
-    assert rounds[-1]["privacy"]["releases"] == 5
-
-
-def test_a_charge_that_cannot_be_written_releases_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(folder: Path, line: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("server_app.run_folder.folder.append_charge", full)
-    monkeypatch.setattr(
-        noisy_sums, "noise_units", lambda *_: pytest.fail("noise was drawn")
-    )
-    with pytest.raises(RuntimeError, match=r"privacy\.jsonl cannot be kept"):
-        run(tmp_path)
 
 
 def test_clients_are_drawn_in_secret_and_planned_for_all_the_same(
@@ -323,48 +201,6 @@ def test_clients_are_drawn_in_secret_and_planned_for_all_the_same(
     coins = iter([0] * 12)
     everybody, _ = run(other, num_rounds=3, sampling_rate=0.5)
     assert placements(everybody)[2] == placements(rounds)[2]
-
-
-@pytest.mark.parametrize("name", STRATEGIES.names())
-def test_a_strategy_that_only_sums_can_be_private_and_others_refuse(name: str) -> None:
-    cls = find_strategy(name)
-    config: dict[str, Any] = {**SMALL, "strategy": name, "reserved-samples": 50}
-    if name == "fedbn":
-        config |= {"backbone": "cnn", "norm": "batch"}
-    settings = Settings.from_run_config(config)
-    strategy = cls(settings, model_spec(settings, dataset_of(settings)))
-    able = {*PUBLIC, *DENSE, "system-level", "local"}
-    assert (strategy.not_private() == "") == (name in able)
-    if name not in able:
-        with pytest.raises(SettingsError, match=f"not allowed with strategy '{name}'"):
-            private_round.Privacy(strategy)
-
-
-@pytest.mark.parametrize(
-    ("changes", "error"),
-    [
-        ({"merging": "median"}, "merging = 'median' is not allowed with privacy"),
-        ({"over-selection": 0.5, "clients-per-round": 2}, "over-selection = 0.5"),
-        ({"fitness-from": "server"}, "fitness-from = 'server'"),
-        ({"min-holders": 2}, "min-holders = 2"),
-        ({"drift": 0.1}, "drift = 0.1 is not allowed"),
-        ({"train-seconds": 5.0}, "how many samples"),
-        ({"client-metrics": "os:path"}, "client-metrics = 'os:path' is not allowed"),
-        ({"sampling-rate": 0.5, "clients-per-round": 2}, "sampling-rate says who"),
-        ({"sampling-rate": 0.5, "private-reports": "open"}, "who was asked"),
-        ({"sampling-rate": 0.5, "upload-seconds": 9.0}, "a link is known"),
-        ({"noise-multiplier": 0.0}, "noise-multiplier = 0.0 is not allowed"),
-        ({"privacy": "centrl"}, "did you mean 'central'"),
-    ],
-)
-def test_settings_that_epsilon_would_not_hold_with_are_refused(
-    changes: dict[str, Any], error: str
-) -> None:
-    with pytest.raises(SettingsError, match=error):
-        Settings.from_run_config({**SMALL, **changes})
-    if "privacy" not in changes and "noise-multiplier" not in changes:
-        allowed = {"privacy": "none", "sampling-rate": 0.0}
-        Settings.from_run_config({**SMALL, **changes, **allowed})
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
