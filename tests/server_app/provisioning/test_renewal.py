@@ -53,8 +53,8 @@ def test_serve_says_what_ends_soon(
     clock(-800)
     operator.init()
     clock(0)
-    # The options of `cli.serve` were read when the command was imported, above.
-    monkeypatch.setattr("common.serving.cli.serve", lambda *given, **options: 0)
+    # By way of the command: it reads the options of `cli.serve` when it is imported.
+    monkeypatch.setattr("server_app.commands.serve.cli.serve", lambda *_, **options: 0)
     monkeypatch.setattr("server_app.run_source.RunSource", lambda run: None)
     command = ["serve", "--run", "RUN", "--fleet", str(operator.folder)]
     assert main(command) == 0
