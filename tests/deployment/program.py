@@ -77,9 +77,9 @@ class Program:
         for process in processes:
             with suppress(psutil.Error):
                 process.kill()
-        psutil.wait_procs(processes, timeout=10)
+        psutil.wait_procs(processes, timeout=60)
         if self._process is not None:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=60)
 
     def part(self, word: str) -> list[psutil.Process]:
         """Return those it started that have a word in what started them."""

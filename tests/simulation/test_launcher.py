@@ -157,4 +157,4 @@ def test_a_killed_launcher_is_cleaned_up_after(
 
     run.process.kill()
 
-    run.assert_nothing_left(within=30)
+    run.assert_nothing_left(within=300)

@@ -122,7 +122,7 @@ def test_a_lost_machine_costs_a_study_a_second_try_and_nothing_else(
 
 def no_task_is_left(machines: Machines) -> None:
     """Wait for the tasks of the head to be over; it goes on."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while machines.titles(machines.head, "_run_there"):
         assert time.monotonic() < deadline
         time.sleep(0.1)

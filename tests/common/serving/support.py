@@ -202,8 +202,8 @@ class Authority:
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    """Run a test of the service to its end, or fail after a minute."""
-    asyncio.run(asyncio.wait_for(test, 60))
+    """Run a test of the service to its end, or fail after five minutes."""
+    asyncio.run(asyncio.wait_for(test, 300))
 
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:

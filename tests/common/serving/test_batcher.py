@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 from common.serving.batcher import Batcher, Expired
 from common.serving.servable import Predictions
-from tests.common.serving.support import Held, make_servable
+from tests.common.serving.support import Held, make_servable, run
 
 
 def x(count: int, value: float = 0.0) -> torch.Tensor:
@@ -19,10 +18,6 @@ def x(count: int, value: float = 0.0) -> torch.Tensor:
 
 
 SAMPLE = 4 * 64
-
-
-def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 30))
 
 
 async def ask(batcher: Batcher, *given: Any) -> Predictions:

@@ -1,6 +1,5 @@
 """TLS on the loopback: who is answered and who is not."""
 
-import asyncio
 import tarfile
 import time
 from collections.abc import Hashable, Mapping
@@ -86,7 +85,7 @@ def test_only_callers_with_the_right_certificates_are_answered(
                 else:
                     np.testing.assert_allclose(answer, expected, atol=1e-5)
 
-    asyncio.run(asyncio.wait_for(test(), 60))
+    run(test())
 
 
 def test_a_fleets_files_serve_its_devices(tmp_path: Path) -> None:
@@ -123,7 +122,7 @@ def test_a_fleets_files_serve_its_devices(tmp_path: Path) -> None:
             denied = grpc.StatusCode.PERMISSION_DENIED
             assert await ask(server.address, device) == denied
 
-    asyncio.run(asyncio.wait_for(test(), 60))
+    run(test())
 
 
 class Listed:

@@ -7,7 +7,7 @@ from io import StringIO
 
 import pytest
 
-from tests.common.serving.support import Shelf, make_servable, serving
+from tests.common.serving.support import Shelf, make_servable, run, serving
 from tests.conftest import REPOSITORY
 
 
@@ -26,5 +26,5 @@ def test_the_printed_client_is_answered(monkeypatch: pytest.MonkeyPatch) -> None
             with redirect_stdout(printed):
                 await asyncio.to_thread(exec, here, {})
 
-    asyncio.run(asyncio.wait_for(test(), 30))
+    run(test())
     assert re.match(r"\['\w+'\] \[[023]\] \[\[0\.", printed.getvalue())
