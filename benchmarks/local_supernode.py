@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +33,7 @@ from common.flower_internals import (
     runtime_pb2,
 )
 from common.flower_internals import Run as FlowerRun
+from server_app.launcher.app_folder import app_folder
 
 NODE = 7
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,7 +92,8 @@ class LocalSuperNode:
 
     def change_app(self, app: Path) -> None:
         """Have the next messages be for another app."""
-        fab = build_fab_from_disk(app)
+        with TemporaryDirectory() as room:  # .venv would be walked through otherwise
+            fab = build_fab_from_disk(app_folder(app, Path(room)))
         with (app / "pyproject.toml").open("rb") as file:
             self._metadata = get_metadata_from_config(tomllib.load(file))
         self._fab = Fab(hashlib.sha256(fab).hexdigest(), fab, {})

@@ -136,13 +136,10 @@ def test_over_selection_stops_at_enough_and_discards_the_rest(tmp_path: Path) ->
     assert sum(record["late"] for record in rounds) > 0
 
 
-@pytest.mark.parametrize("merging", ["median", "trimmed-mean", "clipped"])
-def test_robust_merging_withstands_a_client_within_the_bounds(
-    tmp_path: Path, merging: str
-) -> None:
+def test_robust_merging_withstands_a_client_within_the_bounds(tmp_path: Path) -> None:
     app = lying(lambda content, _: fill(content, 5.0))
     results = {}
-    for rule in ("mean", merging):
+    for rule in ("mean", "median", "trimmed-mean", "clipped"):
         # Enough of everybody's data that a plain mean of honest replies gets to .92,
         # and no bound by medians, which would cut the liar down first.
         config = {
@@ -156,5 +153,5 @@ def test_robust_merging_withstands_a_client_within_the_bounds(
         }
         _, rounds = run(tmp_path / rule, config, app)
         results[rule] = rounds[-1]["server_global"]
-    assert results[merging] > 0.8
-    assert results["mean"] < 0.3
+    assert results.pop("mean") < 0.3
+    assert min(results.values()) > 0.8, results

@@ -1,5 +1,6 @@
 """The way to the server, over real TLS: what is in it is named, and by whom it goes."""
 
+import re
 import socket
 import threading
 from dataclasses import replace
@@ -48,7 +49,8 @@ def test_a_good_way_is_told_step_by_step(bundle: Bundle) -> None:
     [
         (200.0, ""),
         (400.0, "7 minutes behind the server's"),
-        (-60.0, "60 s ahead of the server's"),
+        # The answer may have been some seconds on its way.
+        (-60.0, r"[56]\d s ahead of the server's"),
         # By the device's own time the certificates have ended, or not begun.
         (-9 * DAY * 365, "3285 days ahead of the server's"),
         (9 * DAY * 365, "3285 days behind the server's"),
@@ -63,7 +65,7 @@ def test_the_clock_is_compared_with_the_servers(
 ) -> None:
     monkeypatch.setattr(FakeSuperLink, "ahead", ahead)
     found = [each for each in look_at_link(bundle) if each.check == "clock"]
-    assert said in found[0].text
+    assert re.search(said, found[0].text)
     assert (found[0].ok, found[0].passes) == (not said, bool(said))
 
 
