@@ -15,6 +15,7 @@ from common.serving.callers import Caller, CallRefused
 from common.serving.calls import Calls
 from common.serving.inference_pb2_grpc import InferenceStub
 from common.serving.memory import ServingLimits
+from common.serving.server import Server
 from tests.common.serving.support import (
     Held,
     Shelf,
@@ -59,22 +60,26 @@ def test_a_burst_of_large_requests_is_answered_in_turn(connections: int) -> None
     run(test())
 
 
+async def both_placed(server: Server, stub: InferenceStub) -> "list[asyncio.Task[Any]]":
+    working = [
+        asyncio.ensure_future(stub.Predict(request(images(1)))) for _ in range(2)
+    ]
+    while len(server._calls) < 2 or server.batcher._bytes < 512:
+        await asyncio.sleep(0.01)
+    return working
+
+
 @pytest.mark.usefixtures("two_places")
 def test_who_waits_for_a_place_ends_with_its_deadline_or_its_caller() -> None:
     held = Held()
 
     async def test() -> None:
         async with (
-            serving(Shelf(make_servable(predictor=held)), idle=3) as server,
+            serving(Shelf(make_servable(predictor=held))) as server,
             calling(server) as stub,
         ):
             held.go.clear()
-            working = [
-                asyncio.ensure_future(stub.Predict(request(images(1))))
-                for _ in range(2)
-            ]
-            while len(server._calls) < 2 or server.batcher._bytes < 512:
-                await asyncio.sleep(0.01)
+            working = await both_placed(server, stub)
             late = await refused(stub.Predict(request(images(1)), timeout=0.2))
             assert late.code() == grpc.StatusCode.DEADLINE_EXCEEDED
             gone = stub.Predict(request(images(1)))
@@ -83,9 +88,27 @@ def test_who_waits_for_a_place_ends_with_its_deadline_or_its_caller() -> None:
             gone.cancel()
             while server._calls._line:
                 await asyncio.sleep(0.01)
+            held.go.set()
+            await asyncio.gather(*working)
+            await stub.Predict(request(images(1)))
+
+    run(test())
+
+
+@pytest.mark.usefixtures("two_places")
+def test_nobody_waits_for_a_place_for_ever() -> None:
+    held = Held()
+
+    async def test() -> None:
+        async with (
+            serving(Shelf(make_servable(predictor=held)), idle=0.5) as server,
+            calling(server) as stub,
+        ):
+            held.go.clear()
+            working = await both_placed(server, stub)
             long = await refused(stub.Predict(request(images(1))))
             assert long.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert long.details() == "no place for 3 s: 2 calls at a time"
+            assert long.details() == "no place for 0.5 s: 2 calls at a time"
             assert not server._calls._line
             held.go.set()
             await asyncio.gather(*working)
