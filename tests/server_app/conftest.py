@@ -1,13 +1,18 @@
 """What the tests of the server share."""
 
-import pytest
+import time
 
-from server_app.rounds import selection
-from server_app.transport import mailbox
+import pytest
 
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nobody be waited for between two looks."""
-    monkeypatch.setattr(selection, "WAIT_SECONDS", 0.0)
-    monkeypatch.setattr(mailbox, "POLL_SECONDS", 0.0)
+    """Let waiting take no time: ``sleep`` turns the clock on, and nothing else does."""
+    now = time.monotonic()
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
