@@ -27,7 +27,7 @@ export CLIENTS RUN_CONFIG
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install simulate test test-all test-fleets test-links test-some-links test-others test-containers baselines mutants check format lock stubs docs clean distclean
+.PHONY: help install simulate test test-all test-fleets test-links test-some-links test-others test-hard test-containers baselines mutants check format lock stubs docs clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ test-some-links: $(STAMP)
 
 test-others: $(STAMP)
 	nice -n 5 $(PYTEST) --hypothesis-profile=thorough -m "not deployment and not containers and not links" $(PYTEST_ARGS)
+
+# Eight, since they sleep most of the time.
+test-hard: $(STAMP) ## Fast tests, each by itself and on a machine that stalls (an hour)
+	$(BIN)/python -m pytest -n 8 -p tests.hard_times -m "not (simulation or deployment or slow or containers or links)" $(PYTEST_ARGS)
 
 test-containers: $(STAMP) ## Build the images and train in them (needs Docker; minutes)
 	$(BIN)/python -m pytest -m containers -ra $(PYTEST_ARGS) tests/containers
