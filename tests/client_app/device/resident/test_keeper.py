@@ -75,7 +75,7 @@ class Resident:
     def close(self) -> None:
         self.parent.kill()
         self.parent.wait()
-        if (self.folder / "starts").exists():
+        with suppress(FileNotFoundError):  # none was started, or the last has tidied up
             for pid in self.keepers():
                 with suppress(psutil.Error):
                     psutil.Process(pid).kill()
