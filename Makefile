@@ -63,7 +63,7 @@ test-others: $(STAMP)
 	nice -n 5 $(PYTEST) --hypothesis-profile=thorough -m "not deployment and not containers and not links" $(PYTEST_ARGS)
 
 # Eight, since they sleep most of the time.
-test-hard: $(STAMP) ## Fast tests, each by itself and on a machine that stalls (an hour)
+test-hard: $(STAMP) ## Fast tests, each by itself and on a machine that stalls (long)
 	$(BIN)/python -m pytest -n 8 -p tests.hard_times -m "not (simulation or deployment or slow or containers or links)" $(PYTEST_ARGS)
 
 test-containers: $(STAMP) ## Build the images and train in them (needs Docker; minutes)

@@ -21,17 +21,20 @@ STALL_SECONDS = 2.0
 STALLS = 3
 """Looks at a clock that last so long, in each test."""
 
+# Before a test puts another in its place.
+_SLEEP = time.sleep
+
 
 def _stall() -> None:
     """Let the next looks at a clock last; those after them are as before."""
-    left, sleep, pid = STALLS, time.sleep, os.getpid()
+    left, pid = STALLS, os.getpid()
 
     def slowly(look: Any) -> Any:
         def slow() -> float:
             nonlocal left
             if left > 0 and os.getpid() == pid:
                 left -= 1
-                sleep(STALL_SECONDS)
+                _SLEEP(STALL_SECONDS)
             return float(look())
 
         return slow
