@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flwr.app import Message
@@ -30,6 +30,7 @@ from server_app.fleet.budget import DeviceBudget
 from server_app.fleet.fleet import Fleet
 from server_app.fleet.reasons import named
 from server_app.rounds.best import Collapse
+from server_app.rounds.listener import Listener
 from server_app.rounds.measure_exchange import Evaluate, Measured, Measuring, record_of
 from server_app.rounds.orders import largest_reply
 from server_app.rounds.outcome import learnt, restore_learnt
@@ -45,27 +46,6 @@ from server_app.transport.retrying_grid import PatientGrid
 logger = logging.getLogger("flwr.expertfleet")
 
 NOTHING = Measured()
-
-
-class Log(Protocol):
-    """Who is told of the run as it goes (``server_app.callbacks``)."""
-
-    stopped: str | None
-    """Why no round shall follow; None lets the run go on."""
-
-    def open(
-        self, strategy: Algorithm, completed: int, clients: Callable[[], Sequence[str]]
-    ) -> None:
-        """Begin after ``completed`` rounds; ``clients`` names all that are known."""
-
-    def tell(self, **facts: Any) -> None:
-        """Take in facts for ``run.json``."""
-
-    def show(self, record: RoundRecord, strategy: Algorithm) -> None:
-        """Show a round that is done."""
-
-    def stop(self, why: str) -> None:
-        """Let no round follow, and say why."""
 
 
 class RoundLoop:
@@ -117,7 +97,7 @@ class RoundLoop:
         )
         self._measuring = Measuring(strategy, self.fleet, self.mailbox)
         self.folder: RunFolder | None = None
-        self._log: Log | None = None
+        self._log: Listener | None = None
         self.run_name = "run"
         self.completed = self.merged = 0
         self.load_total: NDArray[np.int64] = np.zeros(
@@ -131,7 +111,7 @@ class RoundLoop:
             by_devices=self._measuring.by_devices,
         )
 
-    def attach(self, folder: RunFolder, log: Log) -> None:
+    def attach(self, folder: RunFolder, log: Listener) -> None:
         """Keep every round in ``folder``; go on from its newest checkpoint if any.
 
         Clients keep their gates under the run's name.

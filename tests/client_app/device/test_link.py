@@ -10,7 +10,7 @@ from flwr.common import constant
 from flwr.supercore.error import ApiErrorCode
 
 from client_app.device import clock, link, signed_question
-from client_app.device.clock import clock_problem
+from client_app.device.clock import away, clock_problem
 from client_app.device.finding import Finding, first_problem
 from client_app.device.link import look_at_link
 from client_app.device.unpacked_bundle import Bundle
@@ -81,6 +81,13 @@ def test_near_the_limit_the_servers_answer_decides(
     offset: float, refused: bool, bad: bool
 ) -> None:
     assert bool(clock_problem(offset, refused)) == bad
+
+
+def test_how_far_a_clock_is_away_in_words() -> None:
+    assert away(60.4) == "60 s ahead of"
+    assert away(-119.0) == "119 s behind"
+    assert away(-400.0) == "7 minutes behind"
+    assert away(7200.0) == "2 hours ahead of"
 
 
 @pytest.mark.usefixtures("superlink")
